@@ -1,0 +1,64 @@
+package bailey
+
+import "time"
+
+// A Role is what a user may do beyond their own workspaces.
+type Role string
+
+// The roles, from least to most.
+const (
+	RoleUser    Role = "user"    // own workspaces only
+	RoleAuditor Role = "auditor" // reads the audit log and lists, changes nothing
+	RoleAdmin   Role = "admin"   // everything but other people's workspace contents
+)
+
+// Valid reports whether r is a role that exists.
+func (r Role) Valid() bool { return r == RoleUser || r == RoleAuditor || r == RoleAdmin }
+
+// A User is a person with an account.
+type User struct {
+	ID        string    `json:"id"`
+	Name      string    `json:"name"`
+	Role      Role      `json:"role"`
+	Groups    []string  `json:"groups"`
+	UID       int       `json:"uid"` // numeric uid inside workspaces, 20000–59999, unique and never reused
+	Disabled  bool      `json:"disabled"`
+	CreatedAt time.Time `json:"created_at"`
+}
+
+// An Actor is who is asking: the user behind a finished authentication and how
+// it was made. It is a value; doors carry it in the request's context.
+type Actor struct {
+	UserID  string
+	Name    string
+	Role    Role
+	Groups  []string
+	Method  string // "password", "token", "setup", "system"
+	Session string // id of the session or token row, never its secret
+	IP      string // the caller's address as edge determined it
+}
+
+// System is the actor of what bailey does by itself: idle stops, reconciling.
+func System() Actor { return Actor{Name: "bailey", Role: RoleAdmin, Method: "system"} }
+
+// A Session is one sign-in of a browser. Only a hash of its secret is stored.
+type Session struct {
+	ID        string    `json:"id"`
+	UserID    string    `json:"user_id"`
+	IP        string    `json:"ip"`
+	UserAgent string    `json:"user_agent"`
+	CreatedAt time.Time `json:"created_at"`
+	SeenAt    time.Time `json:"seen_at"`
+	ExpiresAt time.Time `json:"expires_at"` // absolute
+}
+
+// A Token is an API credential "bly_<id>_<secret>". Only a hash of the secret
+// is stored.
+type Token struct {
+	ID        string    `json:"id"`
+	UserID    string    `json:"user_id"`
+	Note      string    `json:"note"`
+	CreatedAt time.Time `json:"created_at"`
+	UsedAt    time.Time `json:"used_at"` // zero: never
+	ExpiresAt time.Time `json:"expires_at"`
+}
