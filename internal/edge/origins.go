@@ -1,0 +1,338 @@
+package edge
+
+import (
+	"errors"
+	"fmt"
+	"hash/fnv"
+	"net"
+	"net/http"
+	"net/netip"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+)
+
+// The origin modes.
+const (
+	ModeLocalhost = "localhost" // https://localhost and https://<slug>.localhost
+	ModeSubdomain = "subdomain" // https://<host> and https://<slug>.<domain>
+	ModePort      = "port"      // https://<host> and https://<host>:<a port per workspace>
+)
+
+// OriginConfig chooses an origin mode (design: console and workspace never
+// share an origin).
+type OriginConfig struct {
+	Mode   string // "localhost", "subdomain" or "port"
+	Host   string // console's host name: "localhost", "hub.example.org", or an address in port mode
+	Port   int    // public port of the HTTPS listener
+	Domain string // subdomain mode: workspaces are <slug>.Domain
+	Ports  [2]int // port mode: first and last port for workspaces
+}
+
+// An Origins says which origin is whose. It may be used concurrently.
+type Origins struct {
+	cfg     OriginConfig
+	console string    // "https://localhost:8443"
+	host    string    // what a browser sends as Host for the console, in lower case
+	suffix  string    // ".localhost:8443": what follows the slug in a workspace's Host; empty in port mode
+	loop    [2]string // what a browser sends as Host for the loopback addresses
+
+	mu     sync.RWMutex // guards bySlug and byPort
+	bySlug map[string]int
+	byPort map[int]string
+}
+
+// hostRE is a DNS name of one or more labels, in lower case.
+var hostRE = regexp.MustCompile(`^(?:[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?\.)*[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?$`)
+
+// NewOrigins checks c.
+func NewOrigins(c OriginConfig) (*Origins, error) {
+	c.Host, c.Domain = strings.ToLower(c.Host), strings.ToLower(c.Domain)
+	if c.Port < 1 || c.Port > 65535 {
+		return nil, fmt.Errorf("origins: port %d is not between 1 and 65535", c.Port)
+	}
+	o := &Origins{cfg: c, bySlug: map[string]int{}, byPort: map[int]string{}}
+	switch c.Mode {
+	case ModeLocalhost:
+		if c.Host != "" && c.Host != "localhost" {
+			return nil, fmt.Errorf("origins: in mode localhost the host is localhost, not %q", c.Host)
+		}
+		o.cfg.Host, o.cfg.Domain = "localhost", "localhost"
+	case ModeSubdomain:
+		if err := checkSubdomain(c); err != nil {
+			return nil, err
+		}
+	case ModePort:
+		if err := checkPorts(c); err != nil {
+			return nil, err
+		}
+	default:
+		return nil, fmt.Errorf("origins: unknown mode %q; it is localhost, subdomain or port", c.Mode)
+	}
+	o.host = hostPort(o.cfg.Host, c.Port)
+	o.console = "https://" + o.host
+	o.loop = [2]string{hostPort("127.0.0.1", c.Port), hostPort("::1", c.Port)}
+	if c.Mode != ModePort {
+		o.suffix = "." + hostPort(o.cfg.Domain, c.Port)
+	}
+	return o, nil
+}
+
+func checkSubdomain(c OriginConfig) error {
+	if !hostRE.MatchString(c.Host) || !hostRE.MatchString(c.Domain) {
+		return fmt.Errorf("origins: mode subdomain needs two DNS names: host is %q, domain is %q", c.Host, c.Domain)
+	}
+	if isIP(c.Host) || isIP(c.Domain) {
+		return errors.New("origins: an address has no subdomains; use mode port")
+	}
+	return nil
+}
+
+func checkPorts(c OriginConfig) error {
+	if !isIP(c.Host) && !hostRE.MatchString(c.Host) {
+		return fmt.Errorf("origins: %q is neither an address nor a DNS name", c.Host)
+	}
+	if c.Ports[0] < 1 || c.Ports[1] > 65535 || c.Ports[0] > c.Ports[1] {
+		return fmt.Errorf("origins: port range %d-%d is empty or not between 1 and 65535", c.Ports[0], c.Ports[1])
+	}
+	if c.Port >= c.Ports[0] && c.Port <= c.Ports[1] {
+		return fmt.Errorf("origins: the console's port %d lies in the workspaces' range %d-%d", c.Port, c.Ports[0], c.Ports[1])
+	}
+	return nil
+}
+
+func isIP(host string) bool {
+	_, err := netip.ParseAddr(host)
+	return err == nil
+}
+
+// hostPort is what a browser sends as Host: no default port, and brackets
+// around IPv6.
+func hostPort(host string, port int) string {
+	if port == 443 {
+		if strings.Contains(host, ":") {
+			return "[" + host + "]"
+		}
+		return host
+	}
+	return net.JoinHostPort(host, strconv.Itoa(port))
+}
+
+// Console returns the console's origin, "https://localhost:8443".
+func (o *Origins) Console() string { return o.console }
+
+// SharedHost reports whether workspaces differ by port alone. Browsers do not
+// tell cookies apart by port, so the gateway then must.
+func (o *Origins) SharedHost() bool { return o.cfg.Mode == ModePort }
+
+// Workspace returns the origin of a workspace by its slug. In port mode it
+// assigns a port, stable while the server runs; empty when the range is used
+// up or the slug is not one label. Ask only for workspaces that exist: in port
+// mode every slug asked for takes a port.
+func (o *Origins) Workspace(slug string) string {
+	if !ValidSlug(slug) {
+		return ""
+	}
+	if o.cfg.Mode != ModePort {
+		return "https://" + slug + o.suffix
+	}
+	port := o.port(slug)
+	if port == 0 {
+		return ""
+	}
+	return "https://" + hostPort(o.cfg.Host, port)
+}
+
+// port returns the slug's port, or assigns the first free one from where the
+// slug's hash points: so a workspace tends to keep its origin, and with it
+// what its pages stored in the browser, over restarts of the server.
+func (o *Origins) port(slug string) int {
+	o.mu.RLock()
+	port := o.bySlug[slug]
+	o.mu.RUnlock()
+	if port != 0 {
+		return port
+	}
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if port := o.bySlug[slug]; port != 0 {
+		return port
+	}
+	first, n := o.cfg.Ports[0], o.cfg.Ports[1]-o.cfg.Ports[0]+1
+	h := fnv.New32a()
+	_, _ = h.Write([]byte(slug))
+	start := int(h.Sum32() % uint32(n)) //nolint:gosec // n is between 1 and 65535
+	for i := range n {
+		port := first + (start+i)%n
+		if _, taken := o.byPort[port]; !taken {
+			o.bySlug[slug], o.byPort[port] = port, slug
+			return port
+		}
+	}
+	return 0
+}
+
+// Release gives a deleted workspace's port back. In the other modes there is
+// nothing to give back.
+func (o *Origins) Release(slug string) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	delete(o.byPort, o.bySlug[slug])
+	delete(o.bySlug, slug)
+}
+
+// ValidSlug reports whether slug is one DNS label in lower case, as slugs are.
+func ValidSlug(slug string) bool {
+	if slug == "" || len(slug) > 63 || slug[0] == '-' || slug[len(slug)-1] == '-' {
+		return false
+	}
+	for i := range len(slug) {
+		c := slug[i]
+		if (c < 'a' || c > 'z') && (c < '0' || c > '9') && c != '-' {
+			return false
+		}
+	}
+	return true
+}
+
+// Match says whom a request is for by its Host (and in port mode its local
+// port): the console, a workspace's slug, or neither (ok false: refuse with 421).
+// The Host must be the origin's own, port included; only case does not matter.
+// A trailing dot, another port or an address make another origin in a browser,
+// whose cookies and scripts we do not know, so they match nothing.
+func (o *Origins) Match(r *http.Request) (slug string, console, ok bool) {
+	host := lowerHost(r.Host)
+	if o.cfg.Mode == ModePort {
+		return o.matchPort(r, host)
+	}
+	if host == o.host || o.loopbackAPI(r) {
+		return "", true, true
+	}
+	slug, found := strings.CutSuffix(host, o.suffix)
+	if !found || !ValidSlug(slug) {
+		return "", false, false
+	}
+	return slug, false, true
+}
+
+// matchPort goes by the port that the connection really arrived at; the Host
+// header must agree with it, so that no page of one origin speaks for another.
+func (o *Origins) matchPort(r *http.Request, host string) (slug string, console, ok bool) {
+	port := localPort(r)
+	if port < o.cfg.Ports[0] || port > o.cfg.Ports[1] {
+		return "", host == o.host, host == o.host
+	}
+	o.mu.RLock()
+	slug, found := o.byPort[port]
+	o.mu.RUnlock()
+	if !found || host != hostPort(o.cfg.Host, port) {
+		return "", false, false
+	}
+	return slug, false, true
+}
+
+func localPort(r *http.Request) int {
+	addr, ok := r.Context().Value(http.LocalAddrContextKey).(*net.TCPAddr)
+	if !ok {
+		return 0
+	}
+	return addr.Port
+}
+
+// lowerHost returns host in lower case, and without the port when it is the
+// default one, which a client may spell out. What is not ASCII becomes nothing:
+// Unicode has letters whose lower case is ASCII.
+func lowerHost(host string) string {
+	for i := range len(host) {
+		if host[i] >= 0x80 {
+			return ""
+		}
+	}
+	return strings.TrimSuffix(strings.ToLower(host), ":443")
+}
+
+// loopbackAlias reports whether the request names the console by a loopback
+// address. People type those; they are redirected to the console's one origin.
+func (o *Origins) loopbackAlias(r *http.Request) bool {
+	return (r.Method == http.MethodGet || r.Method == http.MethodHead) && o.loopbackHost(r) && !apiPath(r)
+}
+
+// loopbackAPI reports whether a program calls the API by a loopback address.
+// That is served, because programs do not follow redirects with their token,
+// but without cookies: those of an address belong to every port of it.
+func (o *Origins) loopbackAPI(r *http.Request) bool { return o.loopbackHost(r) && apiPath(r) }
+
+func apiPath(r *http.Request) bool { return strings.HasPrefix(r.URL.Path, "/api/") }
+
+func (o *Origins) loopbackHost(r *http.Request) bool {
+	if o.cfg.Mode != ModeLocalhost {
+		return false
+	}
+	host := lowerHost(r.Host)
+	return host == o.loop[0] || host == o.loop[1]
+}
+
+// formTargets is what a console page's form may lead to beside the console, as
+// a CSP source: browsers check form-action on redirects too, and the launch
+// form ends on a workspace's origin.
+func (o *Origins) formTargets() string {
+	if o.cfg.Mode != ModePort {
+		return "https://*" + o.suffix
+	}
+	if strings.Contains(o.cfg.Host, ":") {
+		return "" // CSP cannot name an IPv6 address
+	}
+	return "https://" + o.cfg.Host + ":*"
+}
+
+// hsts reports whether browsers may be told to use HTTPS only. Not for
+// localhost, and not in port mode: there other services share the host, and
+// HSTS knows no ports.
+func (o *Origins) hsts() bool { return o.cfg.Mode == ModeSubdomain }
+
+// workspacePorts lists the ports that workspaces are served on, in port mode.
+func (o *Origins) workspacePorts() []int {
+	if o.cfg.Mode != ModePort {
+		return nil
+	}
+	ports := make([]int, 0, o.cfg.Ports[1]-o.cfg.Ports[0]+1)
+	for p := o.cfg.Ports[0]; p <= o.cfg.Ports[1]; p++ {
+		ports = append(ports, p)
+	}
+	return ports
+}
+
+// CertHosts returns the names and addresses that the server's certificate must
+// cover: DNS names, wildcards of one label, and addresses. In port mode it
+// includes the addresses that the machine has now.
+func (o *Origins) CertHosts() []string {
+	hosts := []string{"localhost", "127.0.0.1", "::1", o.cfg.Host}
+	switch o.cfg.Mode {
+	case ModeLocalhost, ModeSubdomain:
+		hosts = append(hosts, "*."+o.cfg.Domain)
+	case ModePort:
+		hosts = append(hosts, machineAddresses()...)
+	}
+	slices.Sort(hosts)
+	return slices.Compact(hosts)
+}
+
+// machineAddresses lists the machine's global addresses, at most 64: what a
+// person without DNS may type.
+func machineAddresses() []string {
+	addrs, err := net.InterfaceAddrs()
+	if err != nil {
+		return nil
+	}
+	var out []string
+	for _, a := range addrs {
+		ipNet, ok := a.(*net.IPNet)
+		if !ok || !ipNet.IP.IsGlobalUnicast() || len(out) == 64 {
+			continue
+		}
+		out = append(out, ipNet.IP.String())
+	}
+	return out
+}
