@@ -1,0 +1,196 @@
+package store
+
+import (
+	"context"
+	"database/sql"
+	"time"
+
+	"github.com/baileyhq/bailey"
+)
+
+// keepExpired is how long the row of an expired session stays. It is long so
+// that a clock that jumps ahead and back again signs nobody out.
+const keepExpired = 30 * 24 * time.Hour
+
+const sessionColumns = `SELECT s.id, s.user_id, s.ip, s.user_agent, s.created_at, s.seen_at, s.expires_at`
+
+type sessionRow struct {
+	bailey.Session
+	created, seen, expires int64
+}
+
+func (s *sessionRow) dest() []any {
+	return []any{&s.ID, &s.UserID, &s.IP, &s.UserAgent, &s.created, &s.seen, &s.expires}
+}
+
+func (s *sessionRow) session() bailey.Session {
+	s.CreatedAt, s.SeenAt, s.ExpiresAt = fromMicros(s.created), fromMicros(s.seen), fromMicros(s.expires)
+	return s.Session
+}
+
+func scanSession(row scanner) (bailey.Session, error) {
+	var s sessionRow
+	err := row.Scan(s.dest()...)
+	return s.session(), err
+}
+
+// withUser is what a credential's row and its user's row give together.
+type withUser[T any] struct {
+	row        T
+	secretHash string
+	user       bailey.User
+}
+
+const joinedUser = `, u.id, u.name, u.role, u.member_of, u.uid, u.disabled, u.created_at`
+
+// CreateSession stores a session under the hash of its secret. NotFound when
+// there is no such user, Conflict when id or hash are taken, Invalid without an
+// expiry. Rows of sessions that expired long ago are removed on the way.
+func (s *Store) CreateSession(ctx context.Context, n bailey.Session, secretHash string) error {
+	if n.ID == "" || secretHash == "" || n.ExpiresAt.IsZero() {
+		return bailey.Errorf(bailey.Invalid, "a session needs an id, a secret and an expiry")
+	}
+	return s.change(ctx, "create session", func(ctx context.Context, r runner) error {
+		_, err := r.exec(ctx, `DELETE FROM sessions WHERE expires_at <= ?`, s.clock().Add(-keepExpired))
+		if err != nil {
+			return err
+		}
+		_, err = r.exec(ctx, `INSERT INTO sessions (id, user_id, secret_hash, ip, user_agent, created_at, seen_at, expires_at)
+			VALUES (?, ?, ?, ?, ?, ?, ?, ?)`,
+			n.ID, n.UserID, secretHash, clean(n.IP, shortText), clean(n.UserAgent, shortText), n.CreatedAt, n.SeenAt, n.ExpiresAt)
+		return credentialError("session", err)
+	})
+}
+
+// credentialError says what a refused session or token row means.
+func credentialError(thing string, err error) error {
+	switch {
+	case isDangling(err):
+		return found("user", sql.ErrNoRows)
+	case isDuplicate(err):
+		return bailey.Errorf(bailey.Conflict, "there is such a %s already", thing)
+	}
+	return err
+}
+
+// SessionByHash returns the session and its user, who may be disabled. NotFound
+// when there is none or it has expired.
+func (s *Store) SessionByHash(ctx context.Context, secretHash string) (bailey.Session, bailey.User, error) {
+	scan := func(row scanner) (withUser[bailey.Session], error) {
+		var ses sessionRow
+		var u userRow
+		if err := row.Scan(append(ses.dest(), u.dest()...)...); err != nil {
+			return withUser[bailey.Session]{}, err
+		}
+		user, err := u.user()
+		return withUser[bailey.Session]{row: ses.session(), user: user}, err
+	}
+	v, err := one(ctx, s.reads(), scan, sessionColumns+joinedUser+`
+		FROM sessions s JOIN users u ON u.id = s.user_id
+		WHERE s.secret_hash = ? AND s.expires_at > ?`, secretHash, s.clock())
+	return v.row, v.user, fail("session by hash", found("session", err))
+}
+
+// TouchSession moves SeenAt forward; it never moves it back. NotFound when
+// there is no such session.
+func (s *Store) TouchSession(ctx context.Context, id string, seen time.Time) error {
+	return s.update(ctx, "touch session", "session",
+		`UPDATE sessions SET seen_at = CASE WHEN seen_at < ? THEN ? ELSE seen_at END WHERE id = ?`, seen, seen, id)
+}
+
+// Sessions lists the user's sessions that have not expired, newest first.
+func (s *Store) Sessions(ctx context.Context, userID string) ([]bailey.Session, error) {
+	all, err := list(ctx, s.reads(), scanSession, sessionColumns+` FROM sessions s
+		WHERE s.user_id = ? AND s.expires_at > ? ORDER BY s.created_at DESC, s.id DESC`, userID, s.clock())
+	return all, fail("list sessions", err)
+}
+
+// DeleteSession ends one session of the user; NotFound when it is not theirs.
+func (s *Store) DeleteSession(ctx context.Context, userID, id string) error {
+	return s.update(ctx, "delete session", "session", `DELETE FROM sessions WHERE user_id = ? AND id = ?`, userID, id)
+}
+
+// DeleteSessions ends all sessions of the user but except, which may be empty.
+func (s *Store) DeleteSessions(ctx context.Context, userID, except string) error {
+	return s.change(ctx, "delete sessions", func(ctx context.Context, r runner) error {
+		_, err := r.exec(ctx, `DELETE FROM sessions WHERE user_id = ? AND id <> ?`, userID, except)
+		return err
+	})
+}
+
+const tokenColumns = `SELECT t.id, t.user_id, t.note, t.created_at, t.used_at, t.expires_at`
+
+type tokenRow struct {
+	bailey.Token
+	created, used, expires int64
+}
+
+func (t *tokenRow) dest() []any {
+	return []any{&t.ID, &t.UserID, &t.Note, &t.created, &t.used, &t.expires}
+}
+
+func (t *tokenRow) token() bailey.Token {
+	t.CreatedAt, t.UsedAt, t.ExpiresAt = fromMicros(t.created), fromMicros(t.used), fromMicros(t.expires)
+	return t.Token
+}
+
+func scanToken(row scanner) (bailey.Token, error) {
+	var t tokenRow
+	err := row.Scan(t.dest()...)
+	return t.token(), err
+}
+
+// CreateToken stores an API token under the hash of its secret. Errors are
+// those of [Store.CreateSession].
+func (s *Store) CreateToken(ctx context.Context, t bailey.Token, secretHash string) error {
+	if t.ID == "" || secretHash == "" || t.ExpiresAt.IsZero() {
+		return bailey.Errorf(bailey.Invalid, "a token needs an id, a secret and an expiry")
+	}
+	return s.change(ctx, "create token", func(ctx context.Context, r runner) error {
+		_, err := r.exec(ctx, `INSERT INTO tokens (id, user_id, secret_hash, note, created_at, used_at, expires_at)
+			VALUES (?, ?, ?, ?, ?, ?, ?)`,
+			t.ID, t.UserID, secretHash, clean(t.Note, shortText), t.CreatedAt, t.UsedAt, t.ExpiresAt)
+		return credentialError("token", err)
+	})
+}
+
+// TokenByID returns the token, the hash of its secret for the caller to
+// compare, and its user, who may be disabled. NotFound when there is none or it
+// has expired.
+func (s *Store) TokenByID(ctx context.Context, id string) (bailey.Token, string, bailey.User, error) {
+	scan := func(row scanner) (v withUser[bailey.Token], err error) {
+		var t tokenRow
+		var u userRow
+		dest := append(t.dest(), &v.secretHash)
+		if err := row.Scan(append(dest, u.dest()...)...); err != nil {
+			return v, err
+		}
+		v.row = t.token()
+		v.user, err = u.user()
+		return v, err
+	}
+	v, err := one(ctx, s.reads(), scan, tokenColumns+`, t.secret_hash`+joinedUser+`
+		FROM tokens t JOIN users u ON u.id = t.user_id
+		WHERE t.id = ? AND t.expires_at > ?`, id, s.clock())
+	return v.row, v.secretHash, v.user, fail("token by id", found("token", err))
+}
+
+// TouchToken moves UsedAt forward; it never moves it back. NotFound when there
+// is no such token.
+func (s *Store) TouchToken(ctx context.Context, id string, used time.Time) error {
+	return s.update(ctx, "touch token", "token",
+		`UPDATE tokens SET used_at = CASE WHEN used_at < ? THEN ? ELSE used_at END WHERE id = ?`, used, used, id)
+}
+
+// Tokens lists the user's tokens, newest first, expired ones among them: their
+// owner sees why a script stopped working.
+func (s *Store) Tokens(ctx context.Context, userID string) ([]bailey.Token, error) {
+	all, err := list(ctx, s.reads(), scanToken, tokenColumns+` FROM tokens t
+		WHERE t.user_id = ? ORDER BY t.created_at DESC, t.id DESC`, userID)
+	return all, fail("list tokens", err)
+}
+
+// DeleteToken voids one token of the user; NotFound when it is not theirs.
+func (s *Store) DeleteToken(ctx context.Context, userID, id string) error {
+	return s.update(ctx, "delete token", "token", `DELETE FROM tokens WHERE user_id = ? AND id = ?`, userID, id)
+}
