@@ -1,0 +1,153 @@
+// Package audit is the first form of bailey's evidence: a journal of typed
+// events on disk, made durable by group commit and chained by hash, so that a
+// change, a removal or a reordering of what was written is found by [Verify].
+// It records; what is worth recording is decided by the doors and services.
+package audit
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/baileyhq/bailey"
+)
+
+// ErrUnwritable is wrapped by Append when the journal cannot make an event
+// durable. Callers of critical actions must then refuse the action.
+var ErrUnwritable = errors.New("the audit journal cannot be written")
+
+// An Action is what happened. The set is closed: a new action is a new line here.
+type Action string
+
+// The actions.
+const (
+	ServerStart    Action = "server.start"
+	ServerStop     Action = "server.stop"
+	ConfigReload   Action = "config.reload"
+	SetupDone      Action = "setup.done"
+	SignIn         Action = "session.signin"
+	SignOut        Action = "session.signout"
+	TokenCreate    Action = "token.create"
+	TokenRevoke    Action = "token.revoke"
+	AccessDenied   Action = "access.denied"
+	UserCreate     Action = "user.create"
+	UserUpdate     Action = "user.update"
+	UserDelete     Action = "user.delete"
+	PasswordChange Action = "user.password"
+	Launch         Action = "workspace.launch"
+	LaunchFailed   Action = "workspace.launch_failed"
+	Stop           Action = "workspace.stop"
+	Delete         Action = "workspace.delete"
+	VolumeDelete   Action = "volume.delete"
+	Opened         Action = "workspace.open"
+	VerifyFailed   Action = "workspace.verify_failed"
+	OrphanFound    Action = "engine.orphan"
+)
+
+// An Outcome says how an action ended.
+type Outcome string
+
+// The outcomes.
+const (
+	Success Outcome = "success"
+	Failure Outcome = "failure"
+	Refused Outcome = "refused"
+)
+
+// A Reason says why, from a closed set; free text has no place in the journal.
+type Reason string
+
+// The reasons.
+const (
+	NoReason        Reason = ""
+	BadCredentials  Reason = "bad_credentials"
+	LockedOut       Reason = "locked_out"
+	AccountDisabled Reason = "account_disabled"
+	NotAllowed      Reason = "not_allowed"
+	OverQuota       Reason = "over_quota"
+	NoGPU           Reason = "no_gpu"
+	NoImage         Reason = "no_image"
+	EngineFailed    Reason = "engine_failed"
+	StartTimeout    Reason = "start_timeout"
+	OutOfMemory     Reason = "out_of_memory"
+	Exited          Reason = "exited"
+	Mismatch        Reason = "mismatch"
+	Idle            Reason = "idle"
+	ByUser          Reason = "by_user"
+	ByAdmin         Reason = "by_admin"
+	Shutdown        Reason = "shutdown"
+	InvalidConfig   Reason = "invalid_config"
+	ForeignOrigin   Reason = "foreign_origin"
+)
+
+// A Target is what an action was done to.
+type Target struct {
+	Kind string `json:"kind,omitempty"` // "user", "workspace", "volume", "token", "class", "config", "server"
+	ID   string `json:"id,omitempty"`
+	Name string `json:"name,omitempty"` // checked grammar, or escaped and cut to 64 bytes
+}
+
+// Attrs are the typed details of an event. Only the fields that belong to its
+// action are set; there is no free-text field.
+type Attrs struct {
+	Class  string   `json:"class,omitempty"`
+	Image  string   `json:"image,omitempty"` // digest
+	Run    string   `json:"run,omitempty"`
+	GPUs   []string `json:"gpus,omitempty"` // UUIDs
+	Role   string   `json:"role,omitempty"`
+	Count  int64    `json:"count,omitempty"`
+	Digest string   `json:"digest,omitempty"` // of a configuration file
+	Status int      `json:"status,omitempty"` // HTTP status
+}
+
+// An Event is one line of the journal. Append fills V, ID, TS, Seq, Boot and
+// the chain; the caller gives the rest.
+type Event struct {
+	V       int       `json:"v"`
+	ID      string    `json:"id"`
+	TS      time.Time `json:"ts"`   // UTC
+	Boot    string    `json:"boot"` // id of the server's start
+	Seq     uint64    `json:"seq"`  // gap-free over the whole journal
+	Actor   Actor     `json:"actor"`
+	Action  Action    `json:"action"`
+	Target  Target    `json:"target"`
+	Outcome Outcome   `json:"outcome"`
+	Reason  Reason    `json:"reason,omitempty"`
+	Attrs   Attrs     `json:"attrs"`
+	Prev    string    `json:"prev"` // hex SHA-256 of the line before
+}
+
+// An Actor is who did it, as far as known.
+type Actor struct {
+	ID      string `json:"id,omitempty"`
+	Name    string `json:"name,omitempty"`    // of a known account
+	Unknown string `json:"unknown,omitempty"` // keyed hash of a name that is no account: people type passwords there
+	Method  string `json:"method,omitempty"`
+	Session string `json:"session,omitempty"`
+	IP      string `json:"ip,omitempty"`
+}
+
+// By returns the audit actor for who is asking.
+func By(a bailey.Actor) Actor {
+	return Actor{ID: a.UserID, Name: a.Name, Method: a.Method, Session: a.Session, IP: a.IP}
+}
+
+// Appender is what doors and services need of a journal.
+type Appender interface {
+	// Append makes the event durable before it returns. It may be called
+	// concurrently; concurrent events share one sync. An error wraps
+	// [ErrUnwritable].
+	Append(ctx context.Context, e Event) error
+}
+
+// A Filter chooses events. Zero fields choose all.
+type Filter struct {
+	Since, Until time.Time
+	Actor        string // name or id
+	Action       string // an action, or a prefix ending in "."
+	Target       string // id or name
+	Outcome      Outcome
+	IP           string
+	After        uint64 // Seq greater than this
+	Limit        int    // newest Limit events; 0 means 100, at most 10,000
+}
