@@ -1,0 +1,329 @@
+package identity
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"log/slog"
+	"slices"
+	"strconv"
+	"time"
+
+	"github.com/baileyhq/bailey"
+	"github.com/baileyhq/bailey/internal/audit"
+	"github.com/baileyhq/bailey/internal/guard"
+	"github.com/baileyhq/bailey/internal/secret"
+)
+
+const (
+	maxSessions = 50  // of one user at a time; the one used longest ago makes room
+	maxTokens   = 100 // of one user at a time
+)
+
+// SignIn checks name and password and makes a session. Whatever is wrong, the
+// stranger reads the same words in the same time; limits are checked before
+// hashing and unknown names are counted too. TooMany when limited,
+// Unauthenticated when wrong, Unavailable when the hashing queue is full.
+// Success is in the audit journal before the session exists.
+func (s *Service) SignIn(ctx context.Context, r SignInRequest) (Grant[bailey.Session], bailey.User, error) {
+	p, err := s.prove(ctx, newAttempt(r.Name, r.IP), r.Password)
+	if err != nil {
+		return Grant[bailey.Session]{}, bailey.User{}, err
+	}
+	grant, err := s.startSession(ctx, p, r.UserAgent, "password")
+	if err != nil {
+		return Grant[bailey.Session]{}, bailey.User{}, err
+	}
+	s.rehash(ctx, p)
+	return grant, p.user, nil
+}
+
+// SignInForToken is SignIn for programs: the grant is an API token.
+func (s *Service) SignInForToken(ctx context.Context, r SignInRequest, note string, lifetime time.Duration) (Grant[bailey.Token], bailey.User, error) {
+	fail := func(err error) (Grant[bailey.Token], bailey.User, error) {
+		return Grant[bailey.Token]{}, bailey.User{}, err
+	}
+	lifetime, err := tokenLifetime(lifetime)
+	if err != nil {
+		return fail(err)
+	}
+	p, err := s.prove(ctx, newAttempt(r.Name, r.IP), r.Password)
+	if err != nil {
+		return fail(err)
+	}
+	actor := bailey.Actor{UserID: p.user.ID, Name: p.user.Name, Method: "password", IP: p.ip}
+	err = s.record(ctx, audit.Event{
+		Actor: audit.By(actor), Action: audit.SignIn, Target: audit.Target{Kind: "user", ID: p.user.ID, Name: p.user.Name}, Outcome: audit.Success,
+	})
+	if err != nil {
+		return fail(err)
+	}
+	grant, err := s.issueToken(ctx, actor, note, s.cfg.Now().Add(lifetime))
+	if err == nil {
+		err = s.stillRight(ctx, p, actor, grant.Row.ID, func(ctx context.Context) error {
+			return s.cfg.Store.DeleteToken(ctx, p.user.ID, grant.Row.ID)
+		})
+	}
+	if err != nil {
+		return fail(err)
+	}
+	s.rehash(ctx, p)
+	return grant, p.user, nil
+}
+
+// An attempt is somebody who claims a name.
+type attempt struct {
+	name   string // as typed
+	ip     string
+	prefix string // for guard
+	key    string // the name for guard, cut
+}
+
+func newAttempt(name, ip string) attempt {
+	return attempt{name: name, ip: cleanIP(ip), prefix: guard.Prefix(ip), key: name[:min(len(name), 64)]}
+}
+
+// A proof is an attempt whose password was right.
+type proof struct {
+	attempt
+	user     bailey.User
+	password secret.Value
+	stored   string // the hash that it was compared with
+}
+
+// prove decides whether the attempt is who it says. All that can be wrong gives
+// the same error after the same work: an unknown name, a name that cannot be
+// one, a wrong password, a disabled account.
+//
+// What the limits say reveals nothing either: guard counts names that are no
+// account like those that are, so "too many attempts" is what both of them get
+// at the same point. The one exception it makes, for names that signed in from
+// the same prefix before, is masked below.
+func (s *Service) prove(ctx context.Context, a attempt, password secret.Value) (proof, error) {
+	v := s.cfg.Guard.Check(a.prefix, a.key)
+	if !v.Allowed {
+		return proof{}, s.refused(ctx, a, v)
+	}
+	judged := false
+	defer func() {
+		if !judged {
+			s.cfg.Guard.Release(a.prefix, a.key) // we could not tell, so it was no guess
+		}
+	}()
+	user, stored, known, err := s.account(ctx, a.name)
+	if err != nil {
+		return proof{}, err
+	}
+	right, err := s.matches(ctx, stored, password)
+	if err != nil {
+		return proof{}, err
+	}
+	// A guess was made: from here on it counts, even if the caller hung up.
+	judged = true
+	switch {
+	case !known, !right:
+		return proof{}, s.failed(ctx, a, v, user, audit.BadCredentials)
+	case user.Disabled:
+		return proof{}, s.failed(ctx, a, v, user, audit.AccountDisabled)
+	}
+	s.cfg.Guard.Succeed(a.prefix, a.key)
+	return proof{attempt: a, user: user, password: password, stored: stored}, ctx.Err()
+}
+
+// account looks the name up and returns what to compare the password with. For
+// a name that is no account that is a hash nobody has the password of, after as
+// many queries.
+func (s *Service) account(ctx context.Context, name string) (u bailey.User, stored string, known bool, err error) {
+	lookup := name
+	if bailey.CheckName("user", name) != nil {
+		lookup = "" // nobody's; what a stranger typed does not reach the database
+	}
+	u, err = s.cfg.Store.UserByName(ctx, lookup)
+	known = err == nil && u.Name == name
+	if err != nil && bailey.KindOf(err) != bailey.NotFound {
+		return u, "", false, err
+	}
+	if !known {
+		u = bailey.User{}
+	}
+	stored, err = s.cfg.Store.PasswordHash(ctx, u.ID)
+	switch {
+	case err == nil:
+	case bailey.KindOf(err) == bailey.NotFound:
+		known, u, stored, err = false, bailey.User{}, dummyPHC().String(), nil
+	default:
+		return u, "", false, err
+	}
+	return u, stored, known, err
+}
+
+// who is the audit actor of an attempt on the account u, which is zero for a
+// name that is none.
+func (s *Service) who(a attempt, u bailey.User) audit.Actor {
+	who := audit.Actor{ID: u.ID, Name: u.Name, Method: "password", IP: a.ip}
+	if u.ID == "" {
+		who.Unknown = s.unknown(a.name)
+	}
+	return who
+}
+
+// failed counts and records a wrong attempt and returns what the stranger
+// reads. Without a journal that is the same as for a right one.
+func (s *Service) failed(ctx context.Context, a attempt, v guard.Verdict, u bailey.User, why audit.Reason) error {
+	s.cfg.Guard.Fail(a.prefix, a.key, u.ID != "")
+	err := s.record(ctx, audit.Event{
+		Actor: s.who(a, u), Action: audit.SignIn, Target: audit.Target{Kind: "user", ID: u.ID, Name: u.Name},
+		Outcome: audit.Failure, Reason: why,
+	})
+	switch {
+	case err != nil:
+		return err
+	case v.Masked:
+		return errLimited(v.RetryAfter)
+	}
+	return &bailey.Error{
+		Kind: bailey.Unauthenticated, Msg: "the name or the password is wrong",
+		Hint: "check both and try again; after several wrong attempts you have to wait",
+	}
+}
+
+// refused records a limited attempt, one line a minute for each limit, and
+// returns what the stranger reads.
+func (s *Service) refused(ctx context.Context, a attempt, v guard.Verdict) error {
+	if v.Report > 0 {
+		u, _, _, err := s.account(ctx, a.name)
+		if err != nil {
+			u = bailey.User{} // the refusal stands without the name
+		}
+		s.note(ctx, audit.Event{
+			Actor: s.who(a, u), Action: audit.SignIn, Target: audit.Target{Kind: "user", ID: u.ID, Name: u.Name},
+			Outcome: audit.Refused, Reason: audit.LockedOut, Attrs: audit.Attrs{Count: int64(v.Report)},
+		})
+		if v.Why == guard.SharedAddress {
+			s.cfg.Log.WarnContext(ctx, "a private address would be banned and is slowed instead; if it is a proxy or a container bridge, it hides who is signing in",
+				slog.String("prefix", a.prefix), slog.Int("refused", v.Report))
+		}
+	}
+	return errLimited(v.RetryAfter)
+}
+
+// startSession makes a new session, always: a cookie that was there before, set
+// by whomever, means nothing afterwards.
+func (s *Service) startSession(ctx context.Context, p proof, userAgent, method string) (Grant[bailey.Session], error) {
+	now := s.cfg.Now()
+	row := bailey.Session{
+		ID: bailey.NewID(), UserID: p.user.ID, IP: p.ip, UserAgent: clean(userAgent, 256),
+		CreatedAt: now, SeenAt: now, ExpiresAt: now.Add(s.cfg.SessionLifetime),
+	}
+	grant := Grant[bailey.Session]{Row: row, Secret: secret.Random(32)}
+	actor := bailey.Actor{UserID: p.user.ID, Name: p.user.Name, Method: method, Session: row.ID, IP: p.ip}
+	event := audit.Event{
+		Actor: audit.By(actor), Action: audit.SignIn, Target: audit.Target{Kind: "user", ID: p.user.ID, Name: p.user.Name}, Outcome: audit.Success,
+	}
+	if err := s.record(ctx, event); err != nil {
+		return Grant[bailey.Session]{}, err
+	}
+	if err := s.cfg.Store.CreateSession(ctx, row, grant.Secret.Hash()); err != nil {
+		event.Outcome = audit.Failure
+		s.note(ctx, event)
+		return Grant[bailey.Session]{}, err
+	}
+	err := s.stillRight(ctx, p, actor, row.ID, func(ctx context.Context) error {
+		return s.cfg.Store.DeleteSession(ctx, p.user.ID, row.ID)
+	})
+	if err != nil {
+		return Grant[bailey.Session]{}, err
+	}
+	s.capSessions(ctx, p.user.ID)
+	return grant, nil
+}
+
+// stillRight looks once more after a credential was made from a password:
+// while it was being hashed, the password may have been changed or the account
+// disabled, and the credentials ended that existed then. If so, undo removes
+// the new one too. Of the two orders in which this and such a change can meet,
+// each leaves no credential behind.
+func (s *Service) stillRight(ctx context.Context, p proof, actor bailey.Actor, id string, undo func(context.Context) error) error {
+	user, err := s.cfg.Store.UserByID(ctx, p.user.ID)
+	stored := ""
+	if err == nil {
+		stored, err = s.cfg.Store.PasswordHash(ctx, p.user.ID)
+	}
+	right := err == nil && !user.Disabled && (p.stored == "" || stored == p.stored)
+	if err == nil && !user.Disabled && !right {
+		// Changed, perhaps only made anew at another cost.
+		right, err = s.matches(ctx, stored, p.password)
+	}
+	if right {
+		return nil
+	}
+	undoErr := undo(context.WithoutCancel(ctx))
+	s.end(id)
+	if bailey.KindOf(undoErr) == bailey.NotFound {
+		undoErr = nil
+	}
+	s.note(ctx, audit.Event{
+		Actor: audit.By(actor), Action: audit.SignIn, Target: audit.Target{Kind: "user", ID: p.user.ID, Name: p.user.Name},
+		Outcome: audit.Failure, Reason: audit.BadCredentials,
+	})
+	if err != nil && bailey.KindOf(err) != bailey.NotFound {
+		return errors.Join(err, undoErr)
+	}
+	return errors.Join(&bailey.Error{
+		Kind: bailey.Unauthenticated, Msg: "the account was changed while you signed in", Hint: "sign in again",
+	}, undoErr)
+}
+
+// capSessions ends the sessions that are over the limit.
+func (s *Service) capSessions(ctx context.Context, userID string) {
+	all, err := s.cfg.Store.Sessions(ctx, userID)
+	if err != nil || len(all) <= maxSessions {
+		return // the next sign-in will do it
+	}
+	slices.SortFunc(all, func(a, b bailey.Session) int {
+		return cmp.Or(b.SeenAt.Compare(a.SeenAt), b.CreatedAt.Compare(a.CreatedAt), cmp.Compare(b.ID, a.ID))
+	})
+	for _, old := range all[maxSessions:] {
+		if err := s.cfg.Store.DeleteSession(ctx, userID, old.ID); err == nil {
+			s.end(old.ID)
+		}
+	}
+}
+
+// rehash makes the stored hash anew when it was made at another cost: now is
+// when we have the password.
+func (s *Service) rehash(ctx context.Context, p proof) {
+	old, err := parsePHC(p.stored)
+	if err != nil || old.cost == currentCost() {
+		return
+	}
+	fresh, err := s.hash(ctx, p.password)
+	if err == nil {
+		_, err = s.swapHash(ctx, p.user.ID, p.stored, fresh)
+	}
+	if err != nil {
+		s.cfg.Log.WarnContext(ctx, "password hash was not renewed", slog.String("user", p.user.ID), slog.String("error", err.Error()))
+	}
+}
+
+// swapHash replaces the stored hash if it is still old; an empty old replaces
+// any.
+func (s *Service) swapHash(ctx context.Context, userID, old, fresh string) (swapped bool, err error) {
+	s.passwordMu.Lock()
+	defer s.passwordMu.Unlock()
+	if old != "" {
+		now, err := s.cfg.Store.PasswordHash(ctx, userID)
+		if err != nil || now != old {
+			return false, err
+		}
+	}
+	return true, s.cfg.Store.SetPasswordHash(ctx, userID, fresh)
+}
+
+// count puts a number before a noun.
+func count(n int, noun string) string {
+	if n != 1 {
+		noun += "s"
+	}
+	return strconv.Itoa(n) + " " + noun
+}
