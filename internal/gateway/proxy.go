@@ -1,0 +1,121 @@
+package gateway
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"net/http"
+	"net/http/httputil"
+	"os"
+	"time"
+
+	"github.com/baileyhq/bailey"
+)
+
+// longAfter is when a request is long: from then on it is watched, and cut off
+// when the session or the run ends. Shorter ones end by themselves.
+const longAfter = time.Second
+
+// proxy passes one ordinary request on and its answer back.
+func (q *request) proxy(w http.ResponseWriter, route Route) error {
+	run, err := q.gateway.runFor(route)
+	if err != nil {
+		return err
+	}
+	defer run.requests.Add(-1)
+	if run.requests.Add(1) > int64(q.gateway.cfg.Limits.RequestsPerWorkspace) {
+		return &bailey.Error{
+			Kind: bailey.TooMany, Msg: "too many requests to this workspace at once", Hint: "wait until some are answered",
+		}
+	}
+	if isActivity(q.Request) {
+		q.gateway.touch(run)
+	}
+	ctx, cancel := context.WithCancel(q.Context())
+	defer cancel()
+	long := time.AfterFunc(longAfter, func() { q.gateway.cutWhenOver(ctx, cancel, q.actor, route) })
+	defer long.Stop()
+
+	in := q.WithContext(ctx)
+	in.Header = q.upstreamHeader(route.Token)
+	var failed error
+	p := &httputil.ReverseProxy{
+		Rewrite:    rewrite,
+		Transport:  upstream{run.transport},
+		BufferPool: q.gateway.buffers,
+		ErrorLog:   slog.NewLogLogger(q.gateway.cfg.Log.Handler(), slog.LevelDebug),
+		ModifyResponse: func(res *http.Response) error {
+			q.downstreamHeader(res.Header)
+			return nil
+		},
+		ErrorHandler: func(_ http.ResponseWriter, _ *http.Request, err error) { failed = err },
+	}
+	p.ServeHTTP(w, in)
+	if failed != nil {
+		return upstreamError(failed)
+	}
+	return nil
+}
+
+// rewrite sends a request to Jupyter under the path that the client sent. Its
+// headers are done already; ReverseProxy's own cleaning finds nothing to do.
+func rewrite(p *httputil.ProxyRequest) {
+	rest, _ := splitQuery(p.In.URL.RawQuery)
+	p.Out.URL.Scheme, p.Out.URL.Host, p.Out.URL.User = "http", upstreamHost, nil
+	p.Out.URL.RawQuery = rest
+	p.Out.Host = upstreamHost
+	p.Out.Trailer = nil
+	if p.Out.ContentLength == 0 {
+		p.Out.Body = nil
+	}
+}
+
+// cutWhenOver cancels a long request when its session or its run ends.
+func (g *Gateway) cutWhenOver(ctx context.Context, cancel context.CancelFunc, actor bailey.Actor, route Route) {
+	ended, release := g.cfg.Identity.Ended(actor)
+	defer release()
+	select {
+	case <-ctx.Done():
+	case <-ended:
+		cancel()
+	case <-route.Done:
+		cancel()
+	}
+}
+
+// upstreamError says what went wrong between us and the workspace.
+func upstreamError(err error) error {
+	if e, ok := errors.AsType[*bailey.Error](err); ok {
+		return e
+	}
+	if errors.Is(err, os.ErrDeadlineExceeded) {
+		return &bailey.Error{Kind: bailey.Unavailable, Msg: "the request came too slowly, or the workspace did not take it", Cause: err}
+	}
+	return &bailey.Error{
+		Kind: bailey.Unavailable, Msg: "the workspace does not answer",
+		Hint: "wait a moment and try again; if that does not help, stop and start the workspace", Cause: err,
+	}
+}
+
+// upstream is a transport that brings back the answer and nothing around it:
+// no informational answers and no trailers, whose headers nobody has looked at.
+type upstream struct{ *http.Transport }
+
+// RoundTrip implements [http.RoundTripper].
+func (u upstream) RoundTrip(r *http.Request) (*http.Response, error) {
+	res, err := u.Transport.RoundTrip(r.WithContext(plain{r.Context()}))
+	if err != nil {
+		return nil, err
+	}
+	// The body fills in the trailers of the response it came with, not of this copy.
+	bare := *res
+	bare.Trailer = nil
+	return &bare, nil
+}
+
+// plain is a context without values: ReverseProxy asks for informational
+// answers by a value in the request's context.
+type plain struct{ context.Context } //nolint:containedctx // it is a context
+
+// Value implements [context.Context].
+func (plain) Value(any) any { return nil }
