@@ -1,0 +1,145 @@
+package api
+
+import (
+	"context"
+	"net/http"
+	"time"
+
+	"github.com/baileyhq/bailey"
+	"github.com/baileyhq/bailey/internal/edge"
+	"github.com/baileyhq/bailey/internal/identity"
+	"github.com/baileyhq/bailey/internal/secret"
+)
+
+func (a *API) sessionRoutes() {
+	registerPublic(a, op(http.MethodGet, "/info", "info", "What this server is", "session"), a.info)
+	registerPublic(a, op(http.MethodPost, "/tokens/signin", "signInForToken", "Name and password for an API token", "session"), a.signInForToken)
+	register(a, op(http.MethodGet, "/me", "me", "Your account", "session"), a.me)
+	register(a, withStatus(op(http.MethodPost, "/me/password", "changePassword", "Change your password; ends your other sessions", "session"), http.StatusNoContent), a.changePassword)
+	register(a, op(http.MethodGet, "/me/sessions", "listSessions", "Your browsers", "session"), a.listSessions)
+	register(a, withStatus(op(http.MethodDelete, "/me/sessions/{id}", "endSession", "Sign one of your browsers out", "session"), http.StatusNoContent), a.endSession)
+	register(a, op(http.MethodGet, "/me/tokens", "listTokens", "Your API tokens", "session"), a.listTokens)
+	register(a, op(http.MethodPost, "/me/tokens", "createToken", "Make an API token", "session"), a.createToken)
+	register(a, withStatus(op(http.MethodDelete, "/me/tokens/{id}", "revokeToken", "Void an API token", "session"), http.StatusNoContent), a.revokeToken)
+}
+
+type infoOutput struct {
+	Body struct {
+		Name    string `json:"name"`
+		Version string `json:"version"`
+		Console string `json:"console" doc:"The console's origin"`
+	}
+}
+
+func (a *API) info(context.Context, *none) (*infoOutput, error) {
+	out := &infoOutput{}
+	out.Body.Name, out.Body.Version, out.Body.Console = "bailey", bailey.Version, a.cfg.Origins.Console()
+	return out, nil
+}
+
+type signInInput struct {
+	Body struct {
+		User     string `json:"user" maxLength:"256"`
+		Password string `json:"password" maxLength:"4096"`
+		Note     string `json:"note,omitempty" maxLength:"64" doc:"What the token is for"`
+		Days     int    `json:"days,omitempty" minimum:"0" maximum:"365" doc:"Lifetime; 0 means 90"`
+	}
+}
+
+type newTokenOutput struct{ Body NewToken }
+
+func (a *API) signInForToken(ctx context.Context, in *signInInput) (*newTokenOutput, error) {
+	r := requestOf(ctx)
+	grant, user, err := a.cfg.Identity.SignInForToken(ctx, identity.SignInRequest{
+		Name: in.Body.User, Password: secret.New(in.Body.Password), IP: edge.ClientIP(r), UserAgent: r.UserAgent(),
+	}, in.Body.Note, time.Duration(in.Body.Days)*24*time.Hour)
+	if err != nil {
+		return nil, err
+	}
+	return &newTokenOutput{Body: newToken(grant, user.Name)}, nil
+}
+
+func newToken(g identity.Grant[bailey.Token], user string) NewToken {
+	return NewToken{Token: g.Secret.Reveal(), ID: g.Row.ID, Note: g.Row.Note, Expiry: g.Row.ExpiresAt, User: user}
+}
+
+type userOutput struct{ Body User }
+
+func (a *API) me(ctx context.Context, actor bailey.Actor, _ *none) (*userOutput, error) {
+	u, err := a.cfg.Identity.Me(ctx, actor)
+	if err != nil {
+		return nil, err
+	}
+	return &userOutput{Body: userOf(u)}, nil
+}
+
+type changePasswordInput struct {
+	Body struct {
+		Old string `json:"old" maxLength:"4096"`
+		New string `json:"new" maxLength:"4096"`
+	}
+}
+
+func (a *API) changePassword(ctx context.Context, actor bailey.Actor, in *changePasswordInput) (*none, error) {
+	return nil, a.cfg.Identity.ChangePassword(ctx, actor, secret.New(in.Body.Old), secret.New(in.Body.New))
+}
+
+type sessionsOutput struct {
+	Body struct {
+		Sessions []Session `json:"sessions" nullable:"false"`
+	}
+}
+
+func (a *API) listSessions(ctx context.Context, actor bailey.Actor, _ *none) (*sessionsOutput, error) {
+	list, err := a.cfg.Identity.Sessions(ctx, actor)
+	if err != nil {
+		return nil, err
+	}
+	out := &sessionsOutput{}
+	out.Body.Sessions = all(list, func(s bailey.Session) Session { return sessionOf(s, actor.Session) })
+	return out, nil
+}
+
+// IDInput is an id in the path.
+type IDInput struct {
+	ID string `path:"id" maxLength:"64"`
+}
+
+func (a *API) endSession(ctx context.Context, actor bailey.Actor, in *IDInput) (*none, error) {
+	return nil, a.cfg.Identity.EndSession(ctx, actor, in.ID)
+}
+
+type tokensOutput struct {
+	Body struct {
+		Tokens []Token `json:"tokens" nullable:"false"`
+	}
+}
+
+func (a *API) listTokens(ctx context.Context, actor bailey.Actor, _ *none) (*tokensOutput, error) {
+	list, err := a.cfg.Identity.Tokens(ctx, actor)
+	if err != nil {
+		return nil, err
+	}
+	out := &tokensOutput{}
+	out.Body.Tokens = all(list, tokenOf)
+	return out, nil
+}
+
+type createTokenInput struct {
+	Body struct {
+		Note string `json:"note" maxLength:"64"`
+		Days int    `json:"days,omitempty" minimum:"0" maximum:"365" doc:"Lifetime; 0 means 90"`
+	}
+}
+
+func (a *API) createToken(ctx context.Context, actor bailey.Actor, in *createTokenInput) (*newTokenOutput, error) {
+	grant, err := a.cfg.Identity.CreateToken(ctx, actor, in.Body.Note, time.Duration(in.Body.Days)*24*time.Hour)
+	if err != nil {
+		return nil, err
+	}
+	return &newTokenOutput{Body: newToken(grant, actor.Name)}, nil
+}
+
+func (a *API) revokeToken(ctx context.Context, actor bailey.Actor, in *IDInput) (*none, error) {
+	return nil, a.cfg.Identity.RevokeToken(ctx, actor, in.ID)
+}
