@@ -1,0 +1,153 @@
+package cli
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+	"golang.org/x/term"
+
+	"github.com/baileyhq/bailey/internal/client"
+	"github.com/baileyhq/bailey/internal/secret"
+)
+
+func loginCommand(s *streams) *cobra.Command {
+	var user, passwordFile, caFile, fingerprint string
+	cmd := &cobra.Command{
+		Use:   "login URL",
+		Short: "Sign in to a server and remember it",
+		Long: "Sign in with name and password and keep an API token in your profile (mode 0600).\n" +
+			"A server with its own CA is trusted by --ca FILE or by --fingerprint, both of which it prints at start.",
+		Example: "  bailey login https://hub.example.org:8443 --user alice\n  bailey login https://10.0.0.5:8443 --user alice --fingerprint SHA256:AB:CD:…",
+		Args:    cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			p := profile{URL: strings.TrimSuffix(args[0], "/"), Fingerprint: fingerprint, User: user}
+			if !strings.Contains(p.URL, "://") {
+				p.URL = "https://" + p.URL
+			}
+			if caFile != "" && fingerprint != "" {
+				return usage("one of the two is enough", "--ca and --fingerprint were both given")
+			}
+			if caFile != "" {
+				pem, err := certificates(caFile)
+				if err != nil {
+					return err
+				}
+				p.CA = pem
+			}
+			var err error
+			if p.User, err = s.ask(p.User, "Name: "); err != nil {
+				return err
+			}
+			password, err := s.password(passwordFile)
+			if err != nil {
+				return err
+			}
+			return s.login(cmd.Context(), p, password)
+		},
+	}
+	cmd.Flags().StringVarP(&user, "user", "u", "", "your name; asked for when empty")
+	cmd.Flags().StringVar(&passwordFile, "password-file", "", `file that holds the password ("-" for stdin); asked for when empty`)
+	cmd.Flags().StringVar(&caFile, "ca", "", "PEM file of the CA that signed the server's certificate")
+	cmd.Flags().StringVar(&fingerprint, "fingerprint", "", "SHA-256 of the server's CA or certificate")
+	return cmd
+}
+
+func (s *streams) login(ctx context.Context, p profile, password secret.Value) error {
+	r, err := p.connect()
+	if err != nil {
+		return err
+	}
+	host, _ := os.Hostname()
+	note := "cli"
+	if host != "" {
+		note = "cli on " + host
+	}
+	a, err := r.api.SignInForTokenWithResponse(ctx, client.SignInInputBody{User: p.User, Password: password.Reveal(), Note: &note})
+	if err != nil {
+		return unreachable(err)
+	}
+	if a.StatusCode() != http.StatusOK || a.JSON200 == nil {
+		return refusal(a.StatusCode(), a.Body)
+	}
+	p.Token, p.User = a.JSON200.Token, a.JSON200.User
+	path, err := p.save()
+	if err != nil {
+		return err
+	}
+	fmt.Fprintf(s.err, "Signed in to %s as %s until %s.\nThe token is in %s.\n", p.URL, p.User, a.JSON200.ExpiresAt.Local().Format("2 Jan 2006"), path)
+	return nil
+}
+
+// ask returns have, or asks a person for it.
+func (s *streams) ask(have, prompt string) (string, error) {
+	if have != "" {
+		return have, nil
+	}
+	f, ok := s.in.(*os.File)
+	if !ok || !term.IsTerminal(int(f.Fd())) {
+		return "", usage("give --user NAME", "no name was given and there is no terminal to ask on")
+	}
+	fmt.Fprint(s.err, prompt)
+	var name string
+	if _, err := fmt.Fscanln(f, &name); err != nil {
+		return "", usage("", "no name was given")
+	}
+	return name, nil
+}
+
+// password reads the password from a file or, without echo, from a person. It
+// is never an argument: arguments stand in the process list.
+func (s *streams) password(file string) (secret.Value, error) {
+	if file != "" {
+		return readSecretFile(file, s.in)
+	}
+	f, ok := s.in.(*os.File)
+	if !ok || !term.IsTerminal(int(f.Fd())) {
+		return secret.Value{}, usage("give --password-file FILE, or - for stdin", "no password was given and there is no terminal to ask on")
+	}
+	fmt.Fprint(s.err, "Password: ")
+	b, err := term.ReadPassword(int(f.Fd()))
+	fmt.Fprintln(s.err)
+	if err != nil {
+		return secret.Value{}, fmt.Errorf("read the password: %w", err)
+	}
+	return secret.New(string(b)), nil
+}
+
+func logoutCommand(s *streams) *cobra.Command {
+	return &cobra.Command{
+		Use:   "logout",
+		Short: "Void the stored token and forget the server",
+		Args:  cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			r, err := connect()
+			if err != nil {
+				return err
+			}
+			ctx, cancel := context.WithTimeout(cmd.Context(), 10*time.Second)
+			defer cancel()
+			if id, _, ok := strings.Cut(strings.TrimPrefix(r.p.Token, "bly_"), "_"); ok {
+				a, err := r.api.RevokeTokenWithResponse(ctx, id)
+				if err != nil {
+					fmt.Fprintf(s.err, "The server did not answer; the token lives until it expires. (%v)\n", err)
+				} else if a.StatusCode() >= http.StatusMultipleChoices && a.StatusCode() != http.StatusUnauthorized && a.StatusCode() != http.StatusNotFound {
+					return refusal(a.StatusCode(), a.Body)
+				}
+			}
+			path, err := profilePath()
+			if err != nil {
+				return err
+			}
+			if err := os.Remove(path); err != nil && !os.IsNotExist(err) {
+				return fmt.Errorf("forget the server: %w", err)
+			}
+			fmt.Fprintln(s.err, "Signed out.")
+			return nil
+		},
+	}
+}
