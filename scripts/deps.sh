@@ -24,9 +24,12 @@ base=(
 	procps
 )
 tests=(
+	busybox-static # the test image of engine/docker
 	chromium
 	fonts-dejavu-core
 	fonts-wqy-microhei # the console speaks Chinese too; screenshots need glyphs
+	gcc       # the race detector needs cgo
+	libc6-dev
 	openssh-client
 	postgresql
 	shellcheck
