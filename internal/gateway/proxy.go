@@ -41,7 +41,7 @@ func (q *request) proxy(w http.ResponseWriter, route Route) error {
 	var failed error
 	p := &httputil.ReverseProxy{
 		Rewrite:    rewrite,
-		Transport:  upstream{run.transport},
+		Transport:  run.upstream,
 		BufferPool: q.gateway.buffers,
 		ErrorLog:   slog.NewLogLogger(q.gateway.cfg.Log.Handler(), slog.LevelDebug),
 		ModifyResponse: func(res *http.Response) error {
@@ -95,22 +95,6 @@ func upstreamError(err error) error {
 		Kind: bailey.Unavailable, Msg: "the workspace does not answer",
 		Hint: "wait a moment and try again; if that does not help, stop and start the workspace", Cause: err,
 	}
-}
-
-// upstream is a transport that brings back the answer and nothing around it:
-// no informational answers and no trailers, whose headers nobody has looked at.
-type upstream struct{ *http.Transport }
-
-// RoundTrip implements [http.RoundTripper].
-func (u upstream) RoundTrip(r *http.Request) (*http.Response, error) {
-	res, err := u.Transport.RoundTrip(r.WithContext(plain{r.Context()}))
-	if err != nil {
-		return nil, err
-	}
-	// The body fills in the trailers of the response it came with, not of this copy.
-	bare := *res
-	bare.Trailer = nil
-	return &bare, nil
 }
 
 // plain is a context without values: ReverseProxy asks for informational

@@ -3,7 +3,6 @@ package gateway
 import (
 	"context"
 	"net"
-	"net/http"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -25,7 +24,7 @@ type runKey struct {
 type run struct {
 	key       runKey
 	workspace string
-	transport *http.Transport
+	upstream  *upstream
 	touched   atomic.Int64 // Unix nanoseconds of the last Touch
 	requests  atomic.Int64 // being answered
 
@@ -47,8 +46,8 @@ func (g *Gateway) runFor(route Route) (*run, error) {
 	}
 	r := &run{
 		key: key, workspace: route.Workspace.ID,
-		transport: newTransport(route),
-		tunnels:   map[*tunnel]struct{}{},
+		upstream: newUpstreamOf(route),
+		tunnels:  map[*tunnel]struct{}{},
 	}
 	g.runs[key] = r
 	g.wg.Go(func() {
@@ -72,7 +71,7 @@ func (g *Gateway) endRun(r *run) {
 		open = append(open, t)
 	}
 	g.mu.Unlock()
-	r.transport.CloseIdleConnections()
+	r.upstream.close()
 	for _, t := range open {
 		t.end(closeGoingAway)
 	}
@@ -90,26 +89,14 @@ func (g *Gateway) touch(r *run) {
 
 const dialLimit = 10 * time.Second
 
-// newTransport speaks HTTP/1.1 to one run's Jupyter. Every new connection asks
-// the route, which knows whether the run is still that one.
-func newTransport(route Route) *http.Transport {
-	return &http.Transport{
-		Proxy: nil, // no proxy of the environment stands between us and a workspace
-		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-			ctx, cancel := context.WithTimeout(ctx, dialLimit)
-			defer cancel()
-			return route.Dial(ctx, "tcp", workspace.JupyterAddr)
-		},
-		DisableCompression:     true, // what the browser accepts is its own affair
-		MaxIdleConnsPerHost:    64,
-		MaxConnsPerHost:        256,
-		IdleConnTimeout:        60 * time.Second, // well below Tornado's own
-		MaxResponseHeaderBytes: 256 << 10,
-		WriteBufferSize:        16 << 10,
-		ReadBufferSize:         16 << 10,
-		// A workspace that never reads or never answers holds a request until
-		// the client, the run or the session ends; cells may take hours.
-	}
+// newUpstreamOf speaks to one run's Jupyter. Every new connection asks the
+// route, which knows whether the run is still that one.
+func newUpstreamOf(route Route) *upstream {
+	return newUpstream(func(ctx context.Context) (net.Conn, error) {
+		ctx, cancel := context.WithTimeout(ctx, dialLimit)
+		defer cancel()
+		return route.Dial(ctx, "tcp", workspace.JupyterAddr)
+	})
 }
 
 // A watch is the tunnels of one session or token, and the goroutine that
