@@ -117,10 +117,13 @@ const (
 	Browsers
 	// Decoders undo backslash and percent escapes, base64 and hexadecimal.
 	Decoders
+	// Wraps join lines that were broken at a fixed width.
+	Wraps
 )
 
 // Needs says which views of raw may show something that raw does not. Plain
-// text needs none. It may say too much, never too little.
+// text needs none. It may say too much, never too little, but that it does not
+// know the width of a terminal.
 func Needs(raw []byte) Kinds {
 	var kinds Kinds
 	if hidden(raw) {
@@ -132,6 +135,10 @@ func Needs(raw []byte) Kinds {
 	if bytes.IndexByte(raw, '\\') >= 0 || bytes.IndexByte(raw, '%') >= 0 || bytes.IndexByte(raw, 0) >= 0 || nextRun(raw, 0) < len(raw) {
 		kinds |= Decoders
 	}
+	wraps(raw, 0, func(int, int) bool {
+		kinds |= Wraps
+		return false
+	})
 	return kinds
 }
 

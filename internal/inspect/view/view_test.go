@@ -60,6 +60,31 @@ func TestTerminal(t *testing.T) {
 	}
 }
 
+func TestUnwrapped(t *testing.T) {
+	wrap := func(n int, s string) string {
+		var parts []string
+		for len(s) > n {
+			parts, s = append(parts, s[:n]), s[n:]
+		}
+		return strings.Join(append(parts, s), "\r\n")
+	}
+	long := "the token is abcdefghijklmnopqrstuvwxyz0123456789 and here the line ends, at last, after more than one hundred letters"
+	for _, width := range []int{20, 33, 40, 76} {
+		raw := "before\n" + wrap(width, long) + "\nafter\n"
+		want := "before\n" + long + "\nafter\n"
+		if got := view.Unwrapped([]byte(raw), 0); string(got.Text) != want {
+			t.Errorf("wrapped at %d: %q, want %q", width, got.Text, want)
+		}
+		if view.Needs([]byte(raw))&view.Wraps == 0 {
+			t.Errorf("wrapped at %d: Needs says that nothing is wrapped", width)
+		}
+	}
+	const code = "func main() {\n\tfmt.Println(a, b)\n\treturn\n}\n\n// A comment of any length stands here.\ntype a struct{}\n"
+	if kinds := view.Needs([]byte(code)); kinds != 0 {
+		t.Errorf("Needs(%q) = %b, want none", code, kinds)
+	}
+}
+
 // What is found in a view must be found again in the raw text, with everything
 // that hides within it.
 func TestRawRanges(t *testing.T) {
@@ -201,6 +226,9 @@ var hostile = map[string]string{
 // would take minutes, and runs into the limit of the test binary.
 func TestHostileTextIsBounded(t *testing.T) {
 	for name, raw := range hostile {
+		if v := view.Unwrapped([]byte(raw), 80); len(v.Text) > len(raw) {
+			t.Errorf("%s: the unwrapped view of %d bytes has %d", name, len(raw), len(v.Text))
+		}
 		begin := time.Now()
 		text := []byte(raw)
 		view.Needs(text)
@@ -255,14 +283,14 @@ func FuzzViews(f *testing.F) {
 		if n < 0 || n > len(raw) {
 			t.Fatalf("Incomplete(%q) = %d", raw, n)
 		}
-		views := append(view.Decoded(raw, 3), view.Terminal(raw, columns), view.HTML(raw))
+		views := append(view.Decoded(raw, 3), view.Unwrapped(raw, columns), view.Terminal(raw, columns), view.HTML(raw))
 		if v := views[len(views)-2]; kinds&view.Terminals == 0 && !bytes.Equal(v.Text, bytes.ReplaceAll(bytes.TrimSuffix(raw, []byte("\r")), []byte("\r\n"), []byte("\n"))) {
 			t.Fatalf("Needs(%q) = %b, but a terminal shows %q", raw, kinds, v.Text)
 		}
 		if v := views[len(views)-1]; kinds&view.Browsers == 0 && !bytes.Equal(v.Text, raw) {
 			t.Fatalf("Needs(%q) = %b, but a browser shows %q", raw, kinds, v.Text)
 		}
-		if kinds&view.Decoders == 0 && len(views) > 2 {
+		if kinds&view.Decoders == 0 && len(views) > 3 {
 			t.Fatalf("Needs(%q) = %b, but something is decoded: %q", raw, kinds, views[0].Text)
 		}
 		for _, v := range views {
