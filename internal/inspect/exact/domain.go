@@ -33,6 +33,7 @@ func alphanumeric(c byte) bool {
 	return c >= '0' && c <= '9' || c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z'
 }
 
+//nolint:gosec // indices of 8 and 16 bits
 func newClass(keep func(byte) bool) class {
 	var c class
 	for i := range c.keep {
@@ -120,6 +121,9 @@ type entry struct {
 
 const startGram = 4
 
+// newDomain compiles needles, of which there are fewer than 2³².
+//
+//nolint:gosec // indices into an arena that is in memory as a whole
 func newDomain(c *class, needles []needle) *domain {
 	slices.SortFunc(needles, func(a, b needle) int {
 		return cmp.Or(bytes.Compare(a.text, b.text), cmp.Compare(a.name, b.name))
@@ -209,6 +213,7 @@ func (d *domain) buildGrams(n int) {
 	}
 }
 
+//nolint:gosec // 16 bits are what a tag is
 func (d *domain) tag(h uint64) uint16 { return uint16(h >> (d.headShift - 16)) }
 
 func (d *domain) buildStarts(n int) {
@@ -227,8 +232,8 @@ func (d *domain) startHash(text []byte) uint64 {
 
 // A scratch holds one window of squeezed text and where it came from.
 type scratch struct {
-	text  []byte  // squeezed
-	marks []int32 // the squeezed position at the start of each raw block
+	text  []byte // squeezed
+	marks []int  // the squeezed position at the start of each raw block
 }
 
 var scratches = sync.Pool{New: func() any { return new(scratch) }}
@@ -261,16 +266,16 @@ func (d *domain) scan(text []byte, report func(start, end, name int)) {
 		}
 		// Carry over the blocks that hold the last longest-1 bytes.
 		keep := max(0, n-(d.longest-1))
-		first := sort.Search(len(s.marks), func(i int) bool { return int(s.marks[i]) > keep }) - 1
+		first := sort.Search(len(s.marks), func(i int) bool { return s.marks[i] > keep }) - 1
 		first = max(first, len(s.marks)-MaxSpan/block-1, 0)
-		from := int(s.marks[first])
+		from := s.marks[first]
 		copy(s.text, s.text[from:n])
 		n -= from
 		seen = n
 		kept := copy(s.marks, s.marks[first:])
 		s.marks = s.marks[:kept]
 		for i := range s.marks {
-			s.marks[i] -= int32(from)
+			s.marks[i] -= from
 		}
 		base += first * block
 	}
@@ -278,10 +283,12 @@ func (d *domain) scan(text []byte, report func(start, end, name int)) {
 
 // squeezeInto appends the bytes of raw that count to the n squeezed ones, and
 // returns how many there are then.
+//
+//nolint:gosec // the low half of an entry of pair is the text
 func (d *domain) squeezeInto(s *scratch, n int, raw []byte) int {
 	pair := d.class.pair()
 	for len(raw) >= block {
-		s.marks = append(s.marks, int32(n))
+		s.marks = append(s.marks, n)
 		in := (*[block]byte)(raw)
 		out := (*[block + 8]byte)(s.text[n:])
 		k := uint32(0)
@@ -301,7 +308,7 @@ func (d *domain) squeezeInto(s *scratch, n int, raw []byte) int {
 		raw = raw[block:]
 	}
 	if len(raw) > 0 {
-		s.marks = append(s.marks, int32(n))
+		s.marks = append(s.marks, n)
 		for _, c := range raw {
 			if d.class.keep[c] {
 				s.text[n] = c
@@ -315,8 +322,8 @@ func (d *domain) squeezeInto(s *scratch, n int, raw []byte) int {
 // rawPosition returns where the squeezed byte at position stands in raw, the
 // text from the first mark on.
 func (s *scratch) rawPosition(c *class, raw []byte, position int) int {
-	b := sort.Search(len(s.marks), func(i int) bool { return int(s.marks[i]) > position }) - 1
-	left := position - int(s.marks[b])
+	b := sort.Search(len(s.marks), func(i int) bool { return s.marks[i] > position }) - 1
+	left := position - s.marks[b]
 	for i := b * block; ; i++ {
 		if c.keep[raw[i]] {
 			if left == 0 {

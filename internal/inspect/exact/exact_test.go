@@ -200,8 +200,16 @@ func TestSelfOverlapAndOverlap(t *testing.T) {
 		least int
 		want  int
 	}{
-		{"sk-", 1, 3}, {"x sk-sk-sk", 1, 5}, {"sk-sk-sk-abc", 1, 9}, {"sk-sk-q", 2, 0}, {"abcdefg", 4, 7},
-		{"abc", 4, 0}, {"abcd", 4, 4}, {"abcd   ", 4, 7}, {"sk-sk-abcdefg", 1, 7}, {"defghijklmn", 2, 0},
+		{"sk-", 1, 3},
+		{"x sk-sk-sk", 1, 5},
+		{"sk-sk-sk-abc", 1, 9},
+		{"sk-sk-q", 2, 0},
+		{"abcdefg", 4, 7},
+		{"abc", 4, 0},
+		{"abcd", 4, 4},
+		{"abcd   ", 4, 7},
+		{"sk-sk-abcdefg", 1, 7},
+		{"defghijklmn", 2, 0},
 	} {
 		if got := s.Hold([]byte(tt.text), tt.least); got != tt.want {
 			t.Errorf("Hold(%q, %d) = %d, want %d", tt.text, tt.least, got, tt.want)

@@ -2,6 +2,7 @@ package exact
 
 import (
 	"encoding/base64"
+	"encoding/binary"
 	"encoding/hex"
 	"encoding/json"
 	"fmt"
@@ -261,7 +262,7 @@ var htmlNamed = strings.NewReplacer("&", "&amp;", "<", "&lt;", ">", "&gt;", `"`,
 func htmlHex(s string) string {
 	var b strings.Builder
 	for _, r := range s {
-		if r < utf8.RuneSelf && alphanumeric(byte(r)) {
+		if len(string(r)) == 1 && alphanumeric(string(r)[0]) {
 			b.WriteRune(r)
 		} else {
 			fmt.Fprintf(&b, "&#x%x;", r)
@@ -298,7 +299,7 @@ func utf16LE(s string) string {
 	var b []byte
 	for _, r := range s {
 		for _, u := range utf16.AppendRune(nil, r) {
-			b = append(b, byte(u), byte(u>>8))
+			b = binary.LittleEndian.AppendUint16(b, u)
 		}
 	}
 	return string(b)

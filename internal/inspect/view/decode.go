@@ -144,14 +144,14 @@ func letters(text []byte, start, end int) ([]byte, func(int) int) {
 		return run, func(i int) int { return start + i }
 	}
 	out := make([]byte, 0, len(run))
-	at := make([]int32, 0, len(run))
+	at := make([]int, 0, len(run))
 	for i, c := range run {
 		if runBytes[c] != 0 {
 			out = append(out, c)
-			at = append(at, int32(start+i))
+			at = append(at, start+i)
 		}
 	}
-	return out, func(i int) int { return int(at[i]) }
+	return out, func(i int) int { return at[i] }
 }
 
 // unbase64 returns the view of a run of base64, nil if it holds neither text nor
@@ -189,8 +189,8 @@ func unbase64(text []byte, start, end int) *View {
 			v.made(unpack(out), start, end)
 			return v
 		}
-		for i, c := range out {
-			v.made([]byte{c}, from(shift+i*8/6), from(shift+min((i*8+7)/6, len(in)-1))+1)
+		for i := 0; i < len(out); i += 3 { // three bytes are four letters
+			v.made(out[i:min(i+3, len(out))], from(shift+i/3*4), from(shift+min(i/3*4+3, len(in)-1))+1)
 		}
 		return v
 	}
@@ -254,8 +254,7 @@ func trimRune(sample []byte) []byte {
 
 // narrow returns the view of UTF-16 text, nil if text is none.
 func narrow(text []byte) *View {
-	zero := bytes.IndexByte(text, 0)
-	if zero < 0 || bytes.Count(text, []byte{0})*4 < len(text) {
+	if !bytes.Contains(text, []byte{0}) || bytes.Count(text, []byte{0})*4 < len(text) {
 		return nil
 	}
 	// The low halves stand where most bytes are not zero.
@@ -269,17 +268,14 @@ func narrow(text []byte) *View {
 	if count[0] > count[1] {
 		low = 1
 	}
-	v := &View{}
+	v := &View{Text: make([]byte, 0, len(text)/2)}
+	var buf [utf8.UTFMax]byte
 	for i := 0; i+1 < len(text); i += 2 {
 		r := rune(text[i+low]) | rune(text[i+1-low])<<8
 		if r == 0xfeff {
 			continue
 		}
-		if r < utf8.RuneSelf {
-			v.made([]byte{byte(r)}, i, i+2)
-			continue
-		}
-		v.made(utf8.AppendRune(nil, r), i, i+2) // halves of pairs become U+FFFD
+		v.made(utf8.AppendRune(buf[:0], r), i, i+2) // halves of pairs become U+FFFD
 	}
 	return v
 }
@@ -324,6 +320,8 @@ func nextEscape(text []byte, i int) int {
 
 // escape decodes the escape at the start of text into out, and returns its
 // length; 0 if there is none.
+//
+//nolint:gosec // two hexadecimal digits are a byte
 func escape(text, out []byte) ([]byte, int) {
 	if len(text) < 2 {
 		return nil, 0

@@ -1,6 +1,7 @@
 package view
 
 import (
+	"slices"
 	"unicode/utf8"
 )
 
@@ -48,8 +49,8 @@ type terminal struct {
 
 // A cell is one column. Wide characters and tabs are followed by empty cells.
 type cell struct {
-	raw  int32
-	size int32 // of the character; 0: nothing to show
+	raw  int
+	size int // of the character; 0: nothing to show
 	kind cellKind
 }
 
@@ -133,7 +134,7 @@ func (t *terminal) write(from, to int) {
 				width = 2
 			}
 		}
-		t.put(cell{raw: int32(from), size: int32(n)})
+		t.put(cell{raw: from, size: n})
 		for range width - 1 {
 			t.put(cell{kind: empty})
 		}
@@ -168,7 +169,7 @@ func (t *terminal) cellsOf() {
 	// The spans of the line say where its bytes came from.
 	v := &t.view
 	first := len(v.spans)
-	for first > 0 && int(v.spans[first-1].text) >= t.begin {
+	for first > 0 && v.spans[first-1].text >= t.begin {
 		first--
 	}
 	type piece struct{ from, to int }
@@ -176,17 +177,17 @@ func (t *terminal) cellsOf() {
 	end := len(v.Text)
 	for k := len(v.spans) - 1; k >= first; k-- {
 		s := v.spans[k]
-		pieces = append(pieces, piece{int(s.raw), int(s.raw) + end - int(s.text)})
-		end = int(s.text)
+		pieces = append(pieces, piece{s.raw, s.raw + end - s.text})
+		end = s.text
 	}
 	if end > t.begin { // a span that began on an earlier line
 		s := v.spans[first-1]
-		pieces = append(pieces, piece{int(s.raw) + t.begin - int(s.text), int(s.raw) + end - int(s.text)})
+		pieces = append(pieces, piece{s.raw + t.begin - s.text, s.raw + end - s.text})
 	}
 	v.spans = v.spans[:first]
 	v.Text = v.Text[:t.begin]
-	for k := len(pieces) - 1; k >= 0; k-- {
-		t.write(pieces[k].from, pieces[k].to)
+	for _, p := range slices.Backward(pieces) {
+		t.write(p.from, p.to)
 	}
 }
 
@@ -200,7 +201,7 @@ func (t *terminal) flush() {
 	for _, c := range t.cells {
 		switch c.kind {
 		case shown:
-			v.copied(t.raw, int(c.raw), int(c.raw+c.size))
+			v.copied(t.raw, c.raw, c.raw+c.size)
 			blanks = false
 		case blank:
 			if blanks {
@@ -212,7 +213,8 @@ func (t *terminal) flush() {
 				_, from = v.Raw(n-1, n)
 			}
 			from = min(from, len(t.raw)-1)
-			v.made([]byte{' '}, from, from+1)
+			v.spans = append(v.spans, span{text: len(v.Text), raw: from, size: 1, together: true})
+			v.Text = append(v.Text, ' ')
 			blanks = true
 		case empty:
 		}

@@ -11,6 +11,7 @@ package view
 import (
 	"bytes"
 	"encoding/binary"
+	"slices"
 	"sort"
 	"unicode/utf8"
 )
@@ -25,11 +26,13 @@ type View struct {
 
 // A span is a piece of a View's text, up to the next span.
 type span struct {
-	text int32 // where it begins in Text
-	raw  int32 // where it begins in the raw text
-	// size is the length of the raw text that all bytes of the piece stand for;
-	// 0 when they are the raw bytes themselves.
-	size int32
+	text int // where it begins in Text
+	raw  int // where it begins in the raw text
+	// size is how many raw bytes each byte of the piece stands for, one after
+	// the other: 1 when they are the raw bytes themselves.
+	size int
+	// together says that all bytes of the piece stand for the same size bytes.
+	together bool
 }
 
 // Raw returns the smallest range of the raw text that holds everything which
@@ -46,18 +49,18 @@ func (v *View) Raw(start, end int) (int, int) {
 	if len(v.Text) == 0 {
 		return 0, 0
 	}
-	i := max(0, sort.Search(len(v.spans), func(i int) bool { return int(v.spans[i].text) > start })-1)
+	i := max(0, sort.Search(len(v.spans), func(i int) bool { return v.spans[i].text > start })-1)
 	from, to := -1, 0
-	for ; i < len(v.spans) && int(v.spans[i].text) < end; i++ {
+	for ; i < len(v.spans) && v.spans[i].text < end; i++ {
 		s := v.spans[i]
 		last := len(v.Text)
 		if i+1 < len(v.spans) {
-			last = int(v.spans[i+1].text)
+			last = v.spans[i+1].text
 		}
-		a, b := int(s.raw), int(s.raw+s.size)
-		if s.size == 0 {
-			a += max(0, start-int(s.text))
-			b = int(s.raw) + min(end, last) - int(s.text)
+		a, b := s.raw, s.raw+s.size
+		if !s.together {
+			a = s.raw + max(0, start-s.text)*s.size
+			b = s.raw + (min(end, last)-s.text)*s.size
 		}
 		if from < 0 || a < from {
 			from = a
@@ -75,8 +78,8 @@ func (v *View) Raw(start, end int) (int, int) {
 // text too.
 func (v *View) Seams(dst []int) []int {
 	for i, s := range v.spans {
-		if i > 0 || s.raw > 0 || s.size > 0 {
-			dst = append(dst, int(s.text))
+		if i > 0 || s.raw > 0 || s.size > 1 || s.together {
+			dst = append(dst, s.text)
 		}
 	}
 	return dst
@@ -84,26 +87,34 @@ func (v *View) Seams(dst []int) []int {
 
 // copied appends raw[from:to] as it is.
 func (v *View) copied(raw []byte, from, to int) {
-	if from >= to {
-		return
+	if from < to {
+		v.follow(from, 1)
+		v.Text = append(v.Text, raw[from:to]...)
 	}
+}
+
+// follow lets what is appended next continue the last span, if that has bytes of
+// the same size and ends at from, and otherwise begins a new one.
+func (v *View) follow(from, size int) {
 	if n := len(v.spans); n > 0 {
-		if s := v.spans[n-1]; s.size == 0 && int(s.raw)+len(v.Text)-int(s.text) == from {
-			v.Text = append(v.Text, raw[from:to]...)
+		if s := v.spans[n-1]; !s.together && s.size == size && s.raw+(len(v.Text)-s.text)*size == from {
 			return
 		}
 	}
-	v.spans = append(v.spans, span{text: int32(len(v.Text)), raw: int32(from)})
-	v.Text = append(v.Text, raw[from:to]...)
+	v.spans = append(v.spans, span{text: len(v.Text), raw: from, size: size})
 }
 
-// made appends text that raw[from:to] stands for.
+// made appends text that raw[from:to] stands for, which is not empty.
 func (v *View) made(text []byte, from, to int) {
-	if len(text) == 0 {
-		return
+	switch len(text) {
+	case 0:
+	case 1:
+		v.follow(from, to-from)
+		v.Text = append(v.Text, text[0])
+	default:
+		v.spans = append(v.spans, span{text: len(v.Text), raw: from, size: to - from, together: true})
+		v.Text = append(v.Text, text...)
 	}
-	v.spans = append(v.spans, span{text: int32(len(v.Text)), raw: int32(from), size: int32(max(1, to-from))})
-	v.Text = append(v.Text, text...)
 }
 
 // Kinds are the views that a text needs.
@@ -230,8 +241,8 @@ func letter(c byte) bool { return c|0x20 >= 'a' && c|0x20 <= 'z' }
 func Incomplete(raw []byte) int {
 	const longest = 256
 	tail := raw[max(0, len(raw)-longest):]
-	for i := len(tail) - 1; i >= 0; i-- {
-		if tail[i] != esc {
+	for i, c := range slices.Backward(tail) {
+		if c != esc {
 			continue
 		}
 		// An ESC may end a string that another ESC began.

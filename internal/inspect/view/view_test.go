@@ -102,8 +102,8 @@ func TestRawRanges(t *testing.T) {
 		{"entities", page, "x &#84;OK&#x45;N &amp;", "&#84;OK&#x45;N"},
 		{"escapes", decoded, `x \u0054O\x4b\x45N y`, `\u0054O\x4b\x45N`},
 		{"percent", decoded, `x %54OKE%4E y`, `%54OKE%4E`},
-		{"base64", decoded, "x " + b64 + " y", b64[16:23]},
-		{"base64 in json", decoded, `{"a": "` + strings.ReplaceAll(b64, "a", `\u0061`) + `"}`, strings.ReplaceAll(b64[16:23], "a", `\u0061`)},
+		{"base64", decoded, "x " + b64 + " y", b64[16:24]},
+		{"base64 in json", decoded, `{"a": "` + strings.ReplaceAll(b64, "a", `\u0061`) + `"}`, strings.ReplaceAll(b64[16:24], "a", `\u0061`)},
 		{"hex", decoded, "x " + hex.EncodeToString([]byte("some TOKEN here")) + " y", hex.EncodeToString([]byte("TOKEN"))},
 	}
 	for _, tt := range tests {
