@@ -238,8 +238,8 @@ type scratch struct {
 
 var scratches = sync.Pool{New: func() any { return new(scratch) }}
 
-// scan reports every match in text.
-func (d *domain) scan(text []byte, report func(start, end, name int)) {
+// scan reports every match in text that ends behind the first after bytes.
+func (d *domain) scan(text []byte, after int, report func(start, end, name int)) {
 	s := scratches.Get().(*scratch)
 	defer scratches.Put(s)
 	s.marks = s.marks[:0]
@@ -256,7 +256,7 @@ func (d *domain) scan(text []byte, report func(start, end, name int)) {
 		d.probe(s, n, seen, func(from, to, name int) {
 			start := base + s.rawPosition(d.class, text[base:], from)
 			stop := base + s.rawPosition(d.class, text[base:], to-1) + 1
-			if stop-start <= MaxSpan && d.class.dense(text[start:stop]) {
+			if stop > after && stop-start <= MaxSpan && d.class.dense(text[start:stop]) {
 				report(start, stop, name)
 			}
 		})
@@ -378,6 +378,26 @@ func (d *domain) verify(text []byte, p, seen int, h uint64, report func(from, to
 	}
 }
 
+// reach returns how many bytes at the end of text may belong to a match that
+// ends behind it, and how many of them count. With tail, which has room for
+// longest-1 bytes, it writes those to its end.
+func (d *domain) reach(text, tail []byte) (length, n int) {
+	gap, stop := 0, max(0, len(text)-MaxSpan)
+	for i := len(text) - 1; i >= stop && n < d.longest-1 && gap <= MaxGap; i-- {
+		if !d.class.keep[text[i]] {
+			gap++
+			continue
+		}
+		n++
+		gap = 0
+		length = len(text) - i
+		if tail != nil {
+			tail[len(tail)-n] = text[i]
+		}
+	}
+	return length, n
+}
+
 // partial returns the length of the longest end of text that begins a needle
 // without holding it whole, and the largest share of a needle among all ends.
 func (d *domain) partial(text []byte, least int) (length int, share float64) {
@@ -386,18 +406,8 @@ func (d *domain) partial(text []byte, least int) (length int, share float64) {
 	if room := d.longest + 8; len(s.text) < room {
 		s.text = make([]byte, room)
 	}
-	// Collect the last bytes that count, backwards.
 	tail := s.text[:d.longest-1]
-	n, gap, stop := 0, 0, max(0, len(text)-MaxSpan)
-	for i := len(text) - 1; i >= stop && n < len(tail) && gap <= MaxGap; i-- {
-		if d.class.keep[text[i]] {
-			n++
-			tail[len(tail)-n] = text[i]
-			gap = 0
-		} else {
-			gap++
-		}
-	}
+	_, n := d.reach(text, tail)
 	tail = tail[len(tail)-n:]
 	longest := 0
 	for k := n; k >= least; k-- {

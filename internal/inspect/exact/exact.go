@@ -136,13 +136,19 @@ func (s *Set) Len() int {
 // then by end. Matches may overlap: variants of several secrets are all
 // reported. Whether a place matches depends on its own bytes only.
 func (s *Set) Find(dst []Match, text []byte) []Match {
+	return s.find(dst, text, 0, 0)
+}
+
+// find appends the matches that end behind the first after bytes of text, their
+// places counted from offset.
+func (s *Set) find(dst []Match, text []byte, after, offset int) []Match {
 	if s == nil {
 		return dst
 	}
 	old := len(dst)
 	for _, d := range s.domains {
-		d.scan(text, func(start, end, name int) {
-			dst = append(dst, Match{Start: start, End: end, Name: s.names[name]})
+		d.scan(text, after, func(start, end, name int) {
+			dst = append(dst, Match{Start: offset + start, End: offset + end, Name: s.names[name]})
 		})
 	}
 	fresh := dst[old:]

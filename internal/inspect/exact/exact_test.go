@@ -246,10 +246,12 @@ func slow(values []string, text string) (found []exact.Match, hold int) {
 			}
 		}
 	}
-	slices.SortFunc(found, func(a, b exact.Match) int {
-		return cmp.Or(cmp.Compare(a.Start, b.Start), cmp.Compare(a.End, b.End), cmp.Compare(a.Name, b.Name))
-	})
+	slices.SortFunc(found, byPlace)
 	return slices.Compact(found), hold
+}
+
+func byPlace(a, b exact.Match) int {
+	return cmp.Or(cmp.Compare(a.Start, b.Start), cmp.Compare(a.End, b.End), cmp.Compare(a.Name, b.Name))
 }
 
 // TestAgainstTheReference uses few letters, so that values overlap themselves
@@ -303,6 +305,20 @@ func TestAgainstTheReference(t *testing.T) {
 		// Other encodings of such values do not stand in such a text.
 		if !slices.Equal(got, want) {
 			t.Fatalf("round %d: values %q, text %.500q\n got %v\nwant %v", round, values, text, got, want)
+		}
+		var streamed []exact.Match
+		for stream, rest := s.NewStream(), text; len(rest) > 0; {
+			n := min(1+rng.IntN(30), len(rest))
+			streamed = stream.Feed(streamed, []byte(rest[:n]))
+			rest = rest[n:]
+			sofar := text[:len(text)-len(rest)]
+			if got, want := stream.Partial(1), s.Partial([]byte(sofar), 1); got != want {
+				t.Fatalf("round %d: values %q: Partial after %.500q = %v, want %v", round, values, sofar, got, want)
+			}
+		}
+		slices.SortFunc(streamed, byPlace)
+		if !slices.Equal(streamed, want) {
+			t.Fatalf("round %d: values %q, text %.500q in pieces\n got %v\nwant %v", round, values, text, streamed, want)
 		}
 		for range 50 {
 			end := rng.IntN(len(text) + 1)
@@ -381,6 +397,19 @@ func BenchmarkFind(b *testing.B) {
 				s.Find(nil, logText)
 			}
 		})
+	}
+}
+
+func BenchmarkKeystroke(b *testing.B) {
+	s, _ := exact.New(secretsOf(1000))
+	stream, i := s.NewStream(), 0
+	b.ReportAllocs()
+	for b.Loop() {
+		if i++; i == len(logText) {
+			i = 1
+		}
+		stream.Feed(nil, logText[i-1:i])
+		stream.Partial(4)
 	}
 }
 
