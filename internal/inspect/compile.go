@@ -15,6 +15,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/baileyhq/bailey/internal/inspect/match"
 	"github.com/baileyhq/bailey/internal/secret"
 )
 
@@ -24,14 +25,23 @@ type Set struct {
 	*engine
 	modes []Mode // by rule
 	exact Mode
-	over  Overrides
-	hash  string
+
+	prefixes *match.Prefixes // of literals that secrets begin with
+	reach    int             // how much of a secret may stand before its literal
+	over     Overrides
+	hash     string
 }
 
 // engine is what the Sets of one Compile share.
 type engine struct {
-	rules  []*rule
-	allow  []*allowlist // for all rules
+	rules []*rule
+	allow []*allowlist // for all rules
+
+	index     *match.Index
+	anchors   [][]anchor // by literal
+	free      []free     // rules without a literal
+	markRules []string   // keywords that no pattern holds
+
 	key    []byte
 	now    func() time.Time
 	source string // hash of the rule files
@@ -63,9 +73,7 @@ func Compile(cfg Config) (*Set, error) {
 	if e.now == nil {
 		e.now = time.Now
 	}
-	for i, r := range e.rules {
-		r.index = i
-	}
+	e.build()
 	s := (&Set{engine: e}).With(Overrides{})
 	if problems := s.examples(); len(problems) > 0 {
 		return nil, errors.Join(problems...)
@@ -86,6 +94,7 @@ func (s *Set) With(o Overrides) *Set {
 		n.modes[i] = limit(cmp.Or(o.Modes[r.ID], r.Mode, o.Default, Mask))
 	}
 	n.exact = limit(cmp.Or(o.Exact, Mask))
+	n.prefixes, n.reach = n.beginnings()
 	sum := sha256.New()
 	fmt.Fprint(sum, s.source, o.Default, o.Ceiling, o.Exact)
 	for _, id := range sortedKeys(o.Modes) {
@@ -151,20 +160,22 @@ func underPath(path, prefix string) bool {
 	return path == prefix || strings.HasSuffix(prefix, "/") && strings.HasPrefix(path, prefix)
 }
 
-// match is a match of a rule's pattern in a text.
-type match struct {
+// hit is a match of a rule's pattern in a text.
+type hit struct {
 	rule       *rule
 	start, end int // the secret
 	from, to   int // the whole match
 }
 
 // judge says why a match is no finding; "" when it is one.
-func (s *Set) judge(cfg *ScanConfig, text []byte, m match) string {
+func (s *Set) judge(cfg *ScanConfig, text []byte, m hit) string {
 	r := m.rule
 	value := text[m.start:m.end]
 	switch {
 	case len(value) == 0:
 		return "the secret is empty"
+	case bytes.Contains(value, maskBegin) || s.isMaskName(text, m):
+		return "it is masked already"
 	case r.MaxLength > 0 && len(value) > r.MaxLength:
 		return fmt.Sprintf("longer than max_length = %d", r.MaxLength)
 	case r.MinUnique > 0 && unique(value) < r.MinUnique:
@@ -191,6 +202,14 @@ func (s *Set) judge(cfg *ScanConfig, text []byte, m match) string {
 		}
 	}
 	return ""
+}
+
+var maskBegin = []byte("[REDACTED:")
+
+// isMaskName reports whether a match is what a mask says of itself.
+func (s *Set) isMaskName(text []byte, m hit) bool {
+	return bytes.HasSuffix(text[:m.start], maskBegin) || m.end < len(text) && text[m.end] == ']' && bytes.Contains(text[max(0, m.start-64):m.start], maskBegin) &&
+		!bytes.Contains(text[max(0, m.start-64):m.start], []byte("]"))
 }
 
 const (
@@ -252,12 +271,12 @@ var compiled sync.Map // *rule → *regexp.Regexp
 
 // find returns the matches of the rule's pattern in text, by the plain regular
 // expression.
-func (r *rule) find(text []byte) []match {
+func (r *rule) find(text []byte) []hit {
 	re, ok := compiled.Load(r)
 	if !ok {
 		re, _ = compiled.LoadOrStore(r, regexp.MustCompile(r.Pattern))
 	}
-	var found []match
+	var found []hit
 	for _, at := range re.(*regexp.Regexp).FindAllSubmatchIndex(text, -1) {
 		found = append(found, r.matchOf(at))
 	}
@@ -266,8 +285,8 @@ func (r *rule) find(text []byte) []match {
 
 // matchOf picks the secret from the groups of a match: the group the rule
 // names, else the first that is not empty, else everything.
-func (r *rule) matchOf(at []int) match {
-	m := match{rule: r, start: at[0], end: at[1], from: at[0], to: at[1]}
+func (r *rule) matchOf(at []int) hit {
+	m := hit{rule: r, start: at[0], end: at[1], from: at[0], to: at[1]}
 	if r.group > 0 {
 		m.start, m.end = max(at[2*r.group], at[0]), max(at[2*r.group+1], at[0])
 		return m

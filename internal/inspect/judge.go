@@ -7,6 +7,8 @@ import (
 	"regexp/syntax"
 	"strings"
 	"sync"
+
+	"github.com/baileyhq/bailey/internal/inspect/match"
 )
 
 // rule is a compiled rule.
@@ -20,6 +22,9 @@ type rule struct {
 	boundary func(text []byte, start, end int) bool
 	allow    []*allowlist
 	index    int
+	pattern  *match.Pattern
+	marks    []int // numbers of keywords that the pattern does not hold
+	inside   bool  // a literal stands within the secret: it tells what it is
 }
 
 // allowlist says which matches are none. Its expressions are compiled when
