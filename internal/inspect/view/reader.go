@@ -120,7 +120,12 @@ func (in *input) origin(i, n int) (from, to int64) {
 
 // NewReader returns a Reader at the beginning of a stream. columns is the width
 // of its terminal, or 0.
-func NewReader(lane Lane, columns int) *Reader { return &Reader{lane: lane, columns: columns} }
+func NewReader(lane Lane, columns int) *Reader { return NewReaderAt(lane, columns, 0) }
+
+// NewReaderAt returns a Reader that begins at an offset of a stream.
+func NewReaderAt(lane Lane, columns int, offset int64) *Reader {
+	return &Reader{lane: lane, columns: columns, next: offset}
+}
 
 // Read appends to out what the next piece of the stream shows. p is not kept. A
 // Reader is given a stream by Read or by ReadSeen, not by both.
