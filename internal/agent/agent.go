@@ -138,6 +138,9 @@ func (p Process) run(ctx context.Context, args []string) int {
 // that runs.
 func (p Process) keep(ctx context.Context, log *slog.Logger, cfg config, kids *reaper, sig *signals, begin time.Time) int {
 	log.InfoContext(ctx, "agent started", slog.String("version", p.Version), slog.String("socket", cfg.Socket), slog.Int("uid", os.Getuid()))
+	if n, err := placeSecrets(secretsFrom, secretsTo); err != nil {
+		log.WarnContext(ctx, "secrets not all placed", slog.Int("placed", n), slog.String("err", err.Error()))
+	}
 	py, found := findPython(p.Env, cfg.Venv)
 	for _, problem := range prepare(cfg, py, found) {
 		// A full or read-only volume must not keep people from their

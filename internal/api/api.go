@@ -23,6 +23,7 @@ import (
 	"github.com/baileyhq/bailey/internal/audit"
 	"github.com/baileyhq/bailey/internal/edge"
 	"github.com/baileyhq/bailey/internal/identity"
+	"github.com/baileyhq/bailey/internal/vault"
 	"github.com/baileyhq/bailey/internal/workspace"
 )
 
@@ -33,6 +34,7 @@ const maxBody = 64 << 10
 type Config struct {
 	Identity   *identity.Service
 	Workspaces *workspace.Service
+	Vault      *vault.Vault
 	Origins    *edge.Origins
 	Audit      AuditLog
 	Log        *slog.Logger
@@ -91,6 +93,7 @@ func (a *API) routes() {
 	a.workspaceRoutes()
 	a.volumeRoutes()
 	a.adminRoutes()
+	a.secretRoutes()
 	// huma describes its own error form for operations without one; all of
 	// ours answer with Problem.
 	schemas := a.huma.OpenAPI().Components.Schemas.Map()

@@ -29,6 +29,7 @@ import (
 	"github.com/baileyhq/bailey/internal/identity"
 	"github.com/baileyhq/bailey/internal/secret"
 	"github.com/baileyhq/bailey/internal/store"
+	"github.com/baileyhq/bailey/internal/vault"
 	"github.com/baileyhq/bailey/internal/workspace"
 )
 
@@ -62,6 +63,7 @@ type App struct {
 	engine     engine.Engine
 	settings   *settings
 	identity   *identity.Service
+	vault      *vault.Vault
 	workspaces *workspace.Service
 	origins    *edge.Origins
 	certs      *edge.Certs
@@ -139,8 +141,14 @@ func New(ctx context.Context, cfg Config) (_ *App, err error) {
 	}); err != nil {
 		return nil, err
 	}
+	if a.vault, err = vault.New(vault.Config{
+		Store: a.store, Audit: a.journal, Log: a.log,
+		Class: func(name string) bool { _, ok := a.settings.Class(name); return ok },
+	}); err != nil {
+		return nil, err
+	}
 	if a.workspaces, err = workspace.New(workspace.Config{
-		Store: a.store, Engine: a.engine, Settings: a.settings, GPUs: gpus, Audit: a.journal, Log: a.log,
+		Store: a.store, Engine: a.engine, Settings: a.settings, GPUs: gpus, Audit: a.journal, Log: a.log, Secrets: a.vault,
 	}); err != nil {
 		return nil, err
 	}
@@ -172,7 +180,7 @@ func New(ctx context.Context, cfg Config) (_ *App, err error) {
 		Identity: a.identity, Workspaces: a.workspaces, Origins: a.origins, Audit: a.journal, Log: a.log,
 		Open: a.gateway.OpenHandler(),
 		API: api.New(api.Config{
-			Identity: a.identity, Workspaces: a.workspaces, Origins: a.origins, Audit: a.journal, Log: a.log,
+			Identity: a.identity, Workspaces: a.workspaces, Vault: a.vault, Origins: a.origins, Audit: a.journal, Log: a.log,
 		}),
 	})
 	if err != nil {

@@ -63,6 +63,8 @@ func TestOneRoomEach(t *testing.T) {
 		"github.com/spf13/cobra":   {"internal/cli"},
 		"github.com/goccy/go-yaml": {"internal/config", "internal/cli"},
 		"github.com/danielgtaylor": {"internal/api"},
+		"github.com/zricethezav/":  {"internal/inspect"},
+		"github.com/pelletier/":    {"internal/inspect"},
 	}
 	for room, r := range readRooms(t, filepath.Join("..", "..")) {
 		for _, imp := range r.foreign {

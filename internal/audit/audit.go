@@ -34,6 +34,8 @@ const (
 	UserUpdate     Action = "user.update"
 	UserDelete     Action = "user.delete"
 	PasswordChange Action = "user.password"
+	SecretSet      Action = "secret.set"
+	SecretRemove   Action = "secret.remove"
 	Launch         Action = "workspace.launch"
 	LaunchFailed   Action = "workspace.launch_failed"
 	Stop           Action = "workspace.stop"
@@ -82,7 +84,7 @@ const (
 
 // A Target is what an action was done to.
 type Target struct {
-	Kind string `json:"kind,omitempty"` // "user", "workspace", "volume", "token", "class", "config", "server"
+	Kind string `json:"kind,omitempty"` // "user", "workspace", "volume", "token", "secret", "class", "config", "server"
 	ID   string `json:"id,omitempty"`
 	Name string `json:"name,omitempty"` // checked grammar, or escaped and cut to 64 bytes
 }

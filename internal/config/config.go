@@ -55,6 +55,8 @@ type Config struct {
 	Quotas   Quotas           `yaml:"quotas" reload:"live" doc:"What may run at once. Administrators have quotas too."`
 	GPUs     GPUs             `yaml:"gpus" doc:"The GPUs that may be leased, each to one workspace at a time."`
 
+	Filter Filter `yaml:"filter" reload:"live" doc:"What is looked for in everything that goes in and out of a workspace."`
+
 	origins map[string]Origin
 	lookup  func(name string) (string, bool) // environment, for env: references
 	file    string                           // path of the file, also when it is missing
@@ -104,20 +106,21 @@ type Image string
 
 // A Class is one recipe for workspaces.
 type Class struct {
-	Name        string   `yaml:"name" required:"true" example:"pytorch" doc:"What people type: 1 to 30 of a-z, 0-9 and single dashes, beginning with a letter."`
-	Title       string   `yaml:"title" default:"the name" example:"PyTorch" doc:"What people read. At most 80 characters."`
-	Description string   `yaml:"description" example:"PyTorch 2 and JupyterLab 4" doc:"One or two sentences under the title. At most 500 characters."`
-	Image       string   `yaml:"image" required:"true" example:"pytorch" doc:"A catalogue name or a digest (sha256:…). Never a tag: a tag can change behind your back."`
-	CPUs        CPUs     `yaml:"cpus" default:"2" doc:"Cores; 0.5 is half a core. 0.1 to 1024."`
-	Memory      Bytes    `yaml:"memory" default:"8GiB" doc:"Memory, without swap on top. At least 256MiB."`
-	Shm         Bytes    `yaml:"shm" default:"half of memory, at most 32GiB" doc:"Size of /dev/shm, which PyTorch's data loaders use. Counts against memory. At least 16MiB."`
-	Tmp         Bytes    `yaml:"tmp" default:"an eighth of memory, at most 2GiB" doc:"Size of /tmp. Counts against memory. At least 16MiB."`
-	Pids        int      `yaml:"pids" default:"4096" doc:"Processes and threads together. 256 to 1048576."`
-	GPUs        int      `yaml:"gpus" default:"0" doc:"GPUs leased to each workspace, alone. 0 to 64."`
-	IdleStop    Duration `yaml:"idle_stop" default:"2h" doc:"Stop after this time without a busy kernel, a key typed or a request by a person; files stay. 0: never. At least 1m."`
-	StartLimit  Duration `yaml:"start_limit" default:"60s" doc:"How long a start may take until Jupyter answers, the image being there. 5s to 1h."`
-	SelfCheck   string   `yaml:"self_check" enum:"cuda,torch,python,none" default:"cuda with GPUs, else python" doc:"What is tried right after a start, the result being shown. cuda: PyTorch sees every leased GPU. torch: PyTorch loads. python: Python runs."`
-	Groups      []string `yaml:"groups" example:"[vision]" doc:"Groups whose members may use the class. Empty: everyone."`
+	Name        string      `yaml:"name" required:"true" example:"pytorch" doc:"What people type: 1 to 30 of a-z, 0-9 and single dashes, beginning with a letter."`
+	Title       string      `yaml:"title" default:"the name" example:"PyTorch" doc:"What people read. At most 80 characters."`
+	Description string      `yaml:"description" example:"PyTorch 2 and JupyterLab 4" doc:"One or two sentences under the title. At most 500 characters."`
+	Image       string      `yaml:"image" required:"true" example:"pytorch" doc:"A catalogue name or a digest (sha256:…). Never a tag: a tag can change behind your back."`
+	CPUs        CPUs        `yaml:"cpus" default:"2" doc:"Cores; 0.5 is half a core. 0.1 to 1024."`
+	Memory      Bytes       `yaml:"memory" default:"8GiB" doc:"Memory, without swap on top. At least 256MiB."`
+	Shm         Bytes       `yaml:"shm" default:"half of memory, at most 32GiB" doc:"Size of /dev/shm, which PyTorch's data loaders use. Counts against memory. At least 16MiB."`
+	Tmp         Bytes       `yaml:"tmp" default:"an eighth of memory, at most 2GiB" doc:"Size of /tmp. Counts against memory. At least 16MiB."`
+	Pids        int         `yaml:"pids" default:"4096" doc:"Processes and threads together. 256 to 1048576."`
+	GPUs        int         `yaml:"gpus" default:"0" doc:"GPUs leased to each workspace, alone. 0 to 64."`
+	IdleStop    Duration    `yaml:"idle_stop" default:"2h" doc:"Stop after this time without a busy kernel, a key typed or a request by a person; files stay. 0: never. At least 1m."`
+	StartLimit  Duration    `yaml:"start_limit" default:"60s" doc:"How long a start may take until Jupyter answers, the image being there. 5s to 1h."`
+	SelfCheck   string      `yaml:"self_check" enum:"cuda,torch,python,none" default:"cuda with GPUs, else python" doc:"What is tried right after a start, the result being shown. cuda: PyTorch sees every leased GPU. torch: PyTorch loads. python: Python runs."`
+	Groups      []string    `yaml:"groups" example:"[vision]" doc:"Groups whose members may use the class. Empty: everyone."`
+	Filter      ClassFilter `yaml:"filter" doc:"What the class has in place of the filter's own settings."`
 }
 
 // Quotas bound what may run at once.
@@ -160,6 +163,7 @@ func Default() *Config {
 			Workspaces: new(3), CPUs: new(CPUs(8000)), Memory: new(32 * gib), GPUs: new(1),
 		}},
 		GPUs:    GPUs{Source: "auto"},
+		Filter:  defaultFilter(),
 		origins: map[string]Origin{},
 		lookup:  func(string) (string, bool) { return "", false },
 		file:    DefaultPath,

@@ -435,3 +435,33 @@ func TestValues(t *testing.T) {
 		}
 	}
 }
+
+func TestFilterOfAClass(t *testing.T) {
+	path := write(t, `
+filter: {mode: mask, modes: [{rule: email, mode: "off"}, {rule: jwt, mode: block}]}
+classes:
+  - {name: open, image: b}
+  - {name: exam, image: b, filter: {mode: block, scan_input: false, allow_paths: [/workspace/task/], modes: [{rule: email, mode: mask}]}}
+`)
+	cfg, err := Load(t.Context(), Source{Path: path, Env: []string{"BAILEY_FILTER_SCAN_INPUT=true"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	open, exam, gone := cfg.FilterFor("open"), cfg.FilterFor("exam"), cfg.FilterFor("gone")
+	if diff := cmp.Diff(cfg.Filter, open); diff != "" {
+		t.Errorf("a class that says nothing (-filter +class):\n%s", diff)
+	}
+	if diff := cmp.Diff(cfg.Filter, gone); diff != "" {
+		t.Errorf("a class that is gone (-filter +class):\n%s", diff)
+	}
+	want := cfg.Filter
+	want.Mode, want.ScanInput = "block", false
+	want.AllowPaths = []string{"/workspace/trusted/", "/workspace/task/"}
+	want.Modes = []RuleMode{{"jwt", "block"}, {"email", "mask"}}
+	if diff := cmp.Diff(want, exam); diff != "" {
+		t.Errorf("a class of its own (-want +got):\n%s", diff)
+	}
+	if len(cfg.Filter.Modes) != 2 || cfg.Filter.Modes[0].Mode != "off" {
+		t.Errorf("the class changed the filter: %v", cfg.Filter.Modes)
+	}
+}

@@ -239,7 +239,7 @@ func (d *decoder) scalar(n ast.Node, v reflect.Value, path, field string) {
 	case !ok:
 		d.fault(n, path, "expected "+wanted(v)+", found "+kindOf(n), wantedWhy(v), fixFor(v, field, n))
 		return
-	case isText && n.Type() == ast.BoolType,
+	case isText && n.Type() == ast.BoolType && v.Type() != reflect.TypeFor[Flag](),
 		v.Kind() == reflect.Int && (quoted || n.Type() != ast.IntegerType),
 		v.Kind() == reflect.String && n.Type() != ast.StringType && n.Type() != ast.LiteralType:
 		fix := fixFor(v, field, n)
@@ -326,6 +326,8 @@ func wanted(v reflect.Value) string {
 		return "a number of cores"
 	case PortRange:
 		return "a range of ports"
+	case Flag:
+		return "true or false"
 	}
 	if v.Kind() == reflect.Int {
 		return "a whole number"
@@ -353,6 +355,8 @@ func fixFor(v reflect.Value, field string, n ast.Node) string {
 		return field + ": 4"
 	case PortRange:
 		return field + `: "8500-8599"`
+	case Flag:
+		return field + ": true"
 	}
 	if v.Kind() == reflect.Int {
 		if _, err := strconv.Atoi(text); ok && err == nil {

@@ -86,6 +86,11 @@ func fieldTables(t *testing.T) string {
 		switch name {
 		case "quotas":
 			table("Limits: `quotas.default`, `quotas.users.NAME`, `quotas.groups.NAME`", "The defaults are those of `quotas.default`.", reflect.ValueOf(Default().Quotas.Default))
+		case "classes":
+			table("`classes[].filter`", "What is left out is the filter's. *Reload:* yes.", reflect.ValueOf(ClassFilter{}))
+		case "filter":
+			table("`filter.modes[]`, `classes[].filter.modes[]`", "One entry per rule. *Reload:* yes.", reflect.ValueOf(RuleMode{}))
+			table("`filter.allow[]`", "*Reload:* yes.", reflect.ValueOf(FilterAllow{}))
 		case "gpus":
 			table("`gpus.devices[]`", "One entry per card. *Reload:* no.", reflect.ValueOf(Device{}))
 		}
@@ -107,8 +112,10 @@ func valueText(f reflect.StructField) string {
 		kind = "limits"
 	case below == reflect.TypeFor[map[string]Quota]():
 		kind = "limits by name"
-	case below == reflect.TypeFor[[]Device]():
+	case below == reflect.TypeFor[[]Device](), below == reflect.TypeFor[[]RuleMode](), below == reflect.TypeFor[[]FilterAllow]():
 		kind = "a list"
+	case below == reflect.TypeFor[ClassFilter]():
+		kind = "fields"
 	case below == reflect.TypeFor[[]string]():
 		kind = "a list of names"
 	}

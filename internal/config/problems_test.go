@@ -74,6 +74,7 @@ var badFiles = []struct{ name, text string }{
 	{"long-line", "classes: [{name: a, image: b, description: \"" + strings.Repeat("long ", 60) + "\", pids: 3, title: \"" + strings.Repeat("long ", 10) + "\"}]\n"},
 	{"bidirectional", "classes:\n  - {name: a, image: \"b\u202ec\"}\n"},
 	{"windows", "\ufefflog:\r\n  level: loud\r\n"},
+	{"filter", "filter:\n  mode: hide\n  scan_input: yes please\n  allow_paths: [/workspace/, trusted/, \"/workspace/../etc/\"]\n  rule_dirs: [rules]\n  rules_reload: 1s\n  sample_after: 4KiB\n  modes: [{rule: jwt, mode: quiet}, {mode: mask}, {rule: jwt, mode: \"off\"}]\n  allow: [{until: \"2027-01-31\"}, {sum: abc, path: /etc/passwd}, {rule: jwt, until: tomorrow}]\nclasses:\n  - {name: a, image: b, filter: {mode: loud, scan_input: 3, allow_paths: [/workspace/*/]}}\n"},
 	{"long-name", "quotas: {users: {" + strings.Repeat("a", 300) + ": {}}}\n"},
 }
 

@@ -96,6 +96,9 @@ func (PortRange) JSONSchema() *jsonschema.Schema {
 	return text(`^[0-9]{1,5} ?- ?[0-9]{1,5}$`, "8500-8599")
 }
 
+// JSONSchema describes a switch.
+func (Flag) JSONSchema() *jsonschema.Schema { return &jsonschema.Schema{Type: "boolean"} }
+
 // JSONSchema describes how a digest is written.
 func (Image) JSONSchema() *jsonschema.Schema { return text(`^sha256:[0-9a-f]{64}$`) }
 

@@ -51,6 +51,10 @@ type Spec struct {
 	BasePath     string            // Jupyter's base URL, "/" as a rule
 	Env          map[string]string // names by EnvAllowed only
 	StopGrace    time.Duration     // from the first signal to the kill; 0 means 10 s
+	// Secrets become files in /run/secrets, for the tenant alone to read. They
+	// are no part of the Hash: what a container is made with is decided when it
+	// is made.
+	Secrets map[string]secret.Value // by file name
 }
 
 // A Status is what an engine knows of one container of ours.

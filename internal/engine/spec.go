@@ -14,26 +14,29 @@ import (
 	"time"
 
 	"github.com/baileyhq/bailey"
+	"github.com/baileyhq/bailey/internal/secret"
 )
 
 // The numbers a Spec must stay within. Memory and disk sizes are in bytes.
 const (
-	MinUID         = 20000 // below are the host's own accounts
-	MaxUID         = 59999
-	MinCPUMillis   = 100
-	MaxCPUMillis   = 4096 * 1000
-	MinMemoryBytes = 128 << 20 // less does not start a Python kernel
-	MaxMemoryBytes = 64 << 40
-	MinTmpfsBytes  = 1 << 20
-	MaxTmpfsBytes  = 4 << 40
-	MinPids        = 128
-	MaxPids        = 1 << 20
-	MaxGPUs        = 64
-	MaxEnv         = 128
-	MaxEnvValue    = 32 << 10
-	MaxStopGrace   = 10 * time.Minute
-	minTokenLen    = 16
-	maxTokenLen    = 512
+	MinUID          = 20000 // below are the host's own accounts
+	MaxUID          = 59999
+	MinCPUMillis    = 100
+	MaxCPUMillis    = 4096 * 1000
+	MinMemoryBytes  = 128 << 20 // less does not start a Python kernel
+	MaxMemoryBytes  = 64 << 40
+	MinTmpfsBytes   = 1 << 20
+	MaxTmpfsBytes   = 4 << 40
+	MinPids         = 128
+	MaxPids         = 1 << 20
+	MaxGPUs         = 64
+	MaxEnv          = 128
+	MaxEnvValue     = 32 << 10
+	MaxStopGrace    = 10 * time.Minute
+	MaxSecrets      = 256
+	MaxSecretsBytes = 4 << 20 // a quarter of /run, where they are inside
+	minTokenLen     = 16
+	maxTokenLen     = 512
 )
 
 var (
@@ -95,7 +98,26 @@ func (s Spec) Check() error {
 	if token := s.JupyterToken.Reveal(); len(token) < minTokenLen || len(token) > maxTokenLen || !tokenRE.MatchString(token) {
 		return invalid("the run's Jupyter token is missing or malformed", "make one with secret.Random(32)")
 	}
+	if err := checkSecrets(s.Secrets); err != nil {
+		return err
+	}
 	return checkEnv(s.Env)
+}
+
+// checkSecrets checks names and sizes; the values may be any bytes.
+func checkSecrets(secrets map[string]secret.Value) error {
+	total := 0
+	for name, value := range secrets {
+		if err := bailey.CheckSecretName(name); err != nil {
+			return err
+		}
+		total += len(value.Reveal())
+	}
+	if len(secrets) > MaxSecrets || total > MaxSecretsBytes {
+		return invalid(fmt.Sprintf("%d secrets with %d bytes are more than a workspace can have", len(secrets), total),
+			fmt.Sprintf("%d secrets and %d bytes are the most; give some of them to one class only", MaxSecrets, MaxSecretsBytes))
+	}
+	return nil
 }
 
 // checkSizes checks the numbers of a defaulted Spec.

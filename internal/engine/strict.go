@@ -22,6 +22,8 @@ const (
 	AgentConfDir  = "/etc/bailey"
 	AgentConfig   = "/etc/bailey/agent.json"
 	TokenFile     = "/etc/bailey/jupyter-token"
+	SecretsFrom   = "/etc/bailey/secrets" // the agent copies them from here …
+	SecretsDir    = "/run/secrets"        // … to memory, where programs look for them
 	AgentSockDir  = "/run/bailey"
 	AgentSocket   = "/run/bailey/agent.sock"
 	JupyterAddr   = "127.0.0.1:8888"

@@ -85,6 +85,17 @@ func (s *sniffer) feed(p []byte) (input bool) {
 	return input
 }
 
+// message looks for input in one whole message.
+func (s *sniffer) message(p []byte) bool {
+	s.match.reset()
+	for _, b := range p[:min(len(p), sniffLimit)] {
+		if s.match.feed(b) {
+			return true
+		}
+	}
+	return false
+}
+
 // frames follows the borders of WebSocket frames (RFC 6455, 5.2) through a
 // stream. It never keeps payload.
 type frames struct {

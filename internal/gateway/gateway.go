@@ -19,6 +19,7 @@ import (
 	"github.com/baileyhq/bailey"
 	"github.com/baileyhq/bailey/internal/audit"
 	"github.com/baileyhq/bailey/internal/edge"
+	"github.com/baileyhq/bailey/internal/filter"
 	"github.com/baileyhq/bailey/internal/identity"
 	"github.com/baileyhq/bailey/internal/secret"
 	"github.com/baileyhq/bailey/internal/workspace"
@@ -78,12 +79,14 @@ type Limits struct {
 	RequestsPerWorkspace int // requests being answered; 1024
 }
 
-// Config is what a Gateway needs; all but Log, Limits and Now are required.
+// Config is what a Gateway needs; all but Filter, Log, Limits and Now are
+// required.
 type Config struct {
 	Workspaces Workspaces
 	Identity   Identity
 	Origins    *edge.Origins
 	Audit      audit.Appender
+	Filter     *filter.Filter   // looks at what passes; nil: nothing is looked at
 	Log        *slog.Logger     // nil: silent
 	Limits     Limits           //
 	Now        func() time.Time // nil means time.Now

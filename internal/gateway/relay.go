@@ -40,8 +40,9 @@ type tunnel struct {
 	watchKey string
 
 	client, upstream net.Conn
-	input            *sniffer // nil: nothing on this path is a person's input
-	down             frames   // follows what went to the client: where a frame may be put in
+	input            *sniffer    // nil: nothing on this path is a person's input
+	insp             *inspection // nil: the tunnel is opaque
+	down             frames      // follows what went to the client: where a frame may be put in
 
 	why   atomic.Int32 // close code once it must end; 0 before
 	loops atomic.Int32 // directions that have ended
@@ -77,6 +78,11 @@ func (t *tunnel) open(w http.ResponseWriter, res *http.Response, early []byte, k
 		t.cut()
 		t.g.unreserve(t.run, t.actor.UserID)
 		return nil //nolint:nilerr // there is nobody left to tell
+	}
+	if t.insp != nil {
+		go t.inspectDown(early)
+		go t.inspectUp(had)
+		return nil
 	}
 	go t.loop(t.upstream, client, early, t.downBuf[:], t.passDown)
 	go t.loop(client, t.upstream, had, t.upBuf[:], t.passUp)

@@ -2,12 +2,15 @@ package gateway
 
 import (
 	"context"
+	"log/slog"
 	"net"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"github.com/baileyhq/bailey"
+	"github.com/baileyhq/bailey/internal/filter"
+	"github.com/baileyhq/bailey/internal/secret"
 	"github.com/baileyhq/bailey/internal/workspace"
 )
 
@@ -25,8 +28,10 @@ type run struct {
 	key       runKey
 	workspace string
 	upstream  *upstream
-	touched   atomic.Int64 // Unix nanoseconds of the last Touch
-	requests  atomic.Int64 // being answered
+	touched   atomic.Int64  // Unix nanoseconds of the last Touch
+	requests  atomic.Int64  // being answered
+	holding   atomic.Int64  // bytes of big messages that are being read
+	scope     *filter.Scope // nil: there is no filter
 
 	// guarded by Gateway.mu
 	tunnels map[*tunnel]struct{}
@@ -49,6 +54,12 @@ func (g *Gateway) runFor(route Route) (*run, error) {
 		upstream: newUpstreamOf(route),
 		tunnels:  map[*tunnel]struct{}{},
 	}
+	if g.cfg.Filter != nil {
+		w := route.Workspace
+		r.scope = g.cfg.Filter.For(filter.Subject{
+			UserID: w.OwnerID, User: w.Owner, WorkspaceID: w.ID, Workspace: w.Name, Class: w.Class, Run: w.RunID,
+		}, map[string]secret.Value{"jupyter-token": route.Token})
+	}
 	g.runs[key] = r
 	g.wg.Go(func() {
 		select {
@@ -59,6 +70,13 @@ func (g *Gateway) runFor(route Route) (*run, error) {
 	})
 	return r, nil
 }
+
+// inspected reports whether what passes is looked at.
+func (r *run) inspected() bool { return r.scope != nil && !r.scope.Off() }
+
+func logWorkspace(r *run) slog.Attr  { return slog.String("workspace", r.workspace) }
+func logError(err error) slog.Attr   { return slog.String("error", err.Error()) }
+func logStatus(status int) slog.Attr { return slog.Int("status", status) }
 
 var errDraining = &bailey.Error{Kind: bailey.Unavailable, Msg: "the server is going down", Hint: "try again in a moment"}
 

@@ -92,6 +92,11 @@ func (q *request) tunnel(w http.ResponseWriter, route Route) error {
 	if err != nil {
 		return err
 	}
+	if run.inspected() {
+		if err := refuseRoom(q.URL.Path); err != nil {
+			return err
+		}
+	}
 	if err := g.reserve(run, q.actor.UserID); err != nil {
 		return err
 	}
@@ -126,6 +131,9 @@ func (q *request) tunnel(w http.ResponseWriter, route Route) error {
 	}
 	t := &tunnel{
 		g: g, run: run, actor: q.actor, upstream: conn, input: snifferFor(q.URL.Path),
+	}
+	if run.inspected() {
+		q.inspect(t, route, res.Header.Get("Sec-Websocket-Protocol"))
 	}
 	if err := t.open(w, res, early, q.Header.Get("Sec-Websocket-Key")); err != nil {
 		_ = conn.Close()

@@ -28,7 +28,9 @@ const (
 	UserList        Action = "user.list"
 	AuditRead       Action = "audit.read"
 	ConfigRead      Action = "config.read"
-	FleetView       Action = "fleet.view" // everybody's workspaces, GPUs, orphans
+	SecretManage    Action = "secret.manage"
+	SecretList      Action = "secret.list" // names, never values
+	FleetView       Action = "fleet.view"  // everybody's workspaces, GPUs, orphans
 )
 
 // A Thing is what the action is about. Zero fields are "none of that sort".
@@ -61,9 +63,9 @@ func Decide(actor bailey.Actor, action Action, thing Thing) bool {
 		// Nobody makes workspaces in somebody else's name, on their quota.
 		forSelf := owner || thing.OwnerID == ""
 		return thing.Class != nil && forSelf && actor.Method != "system" && mayUse(actor, *thing.Class)
-	case UserManage:
+	case UserManage, SecretManage:
 		return admin
-	case UserList, AuditRead, FleetView, ConfigRead:
+	case UserList, SecretList, AuditRead, FleetView, ConfigRead:
 		return admin || auditor
 	}
 	return false

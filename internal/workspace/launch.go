@@ -175,7 +175,14 @@ func (k *keeper) ensureCreated(ctx context.Context, ws bailey.Workspace) (engine
 	if err := k.s.cfg.Engine.EnsureVolume(ctx, k.run.VolumeID, k.run.UID); err != nil {
 		return engine.Status{}, engineRefused("its volume could not be prepared", err)
 	}
-	id, err := k.s.cfg.Engine.Create(ctx, k.spec(ws.Owner))
+	spec := k.spec(ws.Owner)
+	if k.s.cfg.Secrets != nil {
+		var err error
+		if spec.Secrets, err = k.s.cfg.Secrets.ForClass(ctx, spec.Class); err != nil {
+			return engine.Status{}, engineRefused("its registered secrets could not be read", err)
+		}
+	}
+	id, err := k.s.cfg.Engine.Create(ctx, spec)
 	if err != nil {
 		if errors.Is(err, engine.ErrNoImage) {
 			return engine.Status{}, launchFailed(audit.NoImage, err, "image %s is not on this machine any more; an administrator loads it with: make images", k.run.Class.Image)

@@ -27,6 +27,7 @@ import (
 	"github.com/baileyhq/bailey"
 	"github.com/baileyhq/bailey/internal/audit"
 	"github.com/baileyhq/bailey/internal/engine"
+	"github.com/baileyhq/bailey/internal/secret"
 )
 
 // Config is what a Service needs. Store, Engine, Settings, GPUs, Audit are
@@ -39,9 +40,16 @@ type Config struct {
 	Audit    audit.Appender
 	Log      *slog.Logger // nil means silence
 
+	Secrets       Secrets           // what workspaces have in /run/secrets; nil means nothing
 	Env           map[string]string // extra environment of every workspace, names by engine.EnvAllowed
 	ReconcileEach time.Duration     // 0 means 10 s
 	Now           func() time.Time  // nil means time.Now
+}
+
+// Secrets gives the registered values that workspaces of a class have as
+// files, by name.
+type Secrets interface {
+	ForClass(ctx context.Context, class string) (map[string]secret.Value, error)
 }
 
 // A Service runs workspaces. Its methods may be called concurrently. Every

@@ -13,10 +13,11 @@ type Unit string
 
 // The units.
 const (
-	Seconds   Unit = "seconds"
-	Bytes     Unit = "bytes"
-	PerSecond Unit = "per second" // the only one of which more is better
-	Count     Unit = "count"
+	Seconds        Unit = "seconds"
+	Bytes          Unit = "bytes"
+	PerSecond      Unit = "per second"       // more is better
+	BytesPerSecond Unit = "bytes per second" // more is better
+	Count          Unit = "count"
 )
 
 // Format writes v with three significant digits in a size that people read.
@@ -51,6 +52,14 @@ func (u Unit) Format(v float64) string {
 		return sign + digits(v/(1<<30)) + " GiB"
 	case PerSecond:
 		return sign + digits(v) + " /s"
+	case BytesPerSecond: // decimal, as rates are told
+		switch {
+		case v < 999.5e3:
+			return sign + digits(v/1e3) + " kB/s"
+		case v < 999.5e6:
+			return sign + digits(v/1e6) + " MB/s"
+		}
+		return sign + digits(v/1e9) + " GB/s"
 	case Count:
 		return sign + digits(v)
 	}
@@ -112,7 +121,7 @@ func (r Row) Better() (times float64, ok bool) {
 	if r.Peer == nil {
 		return 0, false
 	}
-	if r.Unit == PerSecond {
+	if r.Unit == PerSecond || r.Unit == BytesPerSecond {
 		return r.Ours / *r.Peer, true
 	}
 	return *r.Peer / r.Ours, true

@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/baileyhq/bailey"
+	"github.com/baileyhq/bailey/internal/secret"
 )
 
 func openDir(t *testing.T, path string) *os.File {
@@ -225,6 +226,7 @@ func TestRunDirectory(t *testing.T) {
 	needRoot(t)
 	e := bare(t)
 	s := testSpec().Defaulted()
+	s.Secrets = map[string]secret.Value{"HF_TOKEN": secret.New("line\x00\n")}
 	if err := e.makeRunDir(t.Context(), s); err != nil {
 		t.Fatal(err)
 	}
@@ -232,6 +234,7 @@ func TestRunDirectory(t *testing.T) {
 	for path, want := range map[string]string{
 		".": "drwx------ 0", "sock": "drwx------ 20001", "conf": "drwxr-xr-x 0", "conf/agent": "drwxr-xr-x 0", "conf/passwd": "-r--r--r-- 0", "conf/group": "-r--r--r-- 0",
 		"conf/agent/agent.json": "-r--r--r-- 0", "conf/agent/jupyter-token": "-r-------- 20001",
+		"conf/agent/secrets": "drwxr-xr-x 0", "conf/agent/secrets/HF_TOKEN": "-r-------- 20001",
 	} {
 		var st unix.Stat_t
 		info, err := os.Lstat(filepath.Join(run, path))

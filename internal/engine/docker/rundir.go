@@ -6,8 +6,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -85,7 +87,29 @@ func writeAgentConf(conf *os.File, s engine.Spec) (err error) {
 	if err := writeFileAt(dir, filepath.Base(engine.AgentConfig), append(text, '\n'), 0o444, 0); err != nil {
 		return err
 	}
+	if err := writeSecrets(dir, s); err != nil {
+		return err
+	}
 	return writeFileAt(dir, filepath.Base(engine.TokenFile), []byte(s.JupyterToken.Reveal()), 0o400, s.UID)
+}
+
+// writeSecrets writes the secrets' files. They are the tenant's to read; the
+// directory is root's, so they cannot be replaced from inside.
+func writeSecrets(conf *os.File, s engine.Spec) (err error) {
+	if len(s.Secrets) == 0 {
+		return nil
+	}
+	dir, err := makeDirAt(conf, filepath.Base(engine.SecretsFrom), 0o755, -1)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, dir.Close()) }()
+	for _, name := range slices.Sorted(maps.Keys(s.Secrets)) {
+		if err := writeFileAt(dir, name, []byte(s.Secrets[name].Reveal()), 0o400, s.UID); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // passwd gives the tenant a name: PyTorch and many others fail for a uid

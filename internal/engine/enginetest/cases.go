@@ -2,6 +2,7 @@ package enginetest
 
 import (
 	"context"
+	"fmt"
 	"maps"
 	"slices"
 	"strings"
@@ -204,6 +205,13 @@ func refusalCases() []testCase {
 				"environment with a break": func(s *engine.Spec) { s.Env = map[string]string{"A\nB": "x"} },
 				"base path that climbs":    func(s *engine.Spec) { s.BasePath = "/../" },
 				"no token":                 func(s *engine.Spec) { s.JupyterToken = secret.Value{} },
+				"secret that climbs":       func(s *engine.Spec) { s.Secrets = map[string]secret.Value{"../agent.json": secret.New("x")} },
+				"too many secrets": func(s *engine.Spec) {
+					s.Secrets = map[string]secret.Value{}
+					for i := range engine.MaxSecrets + 1 {
+						s.Secrets[fmt.Sprint("s", i)] = secret.New("x")
+					}
+				},
 			}
 			for _, name := range slices.Sorted(maps.Keys(bad)) {
 				s := e.alice()

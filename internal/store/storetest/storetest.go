@@ -14,6 +14,7 @@ import (
 
 	"github.com/baileyhq/bailey"
 	"github.com/baileyhq/bailey/internal/identity"
+	"github.com/baileyhq/bailey/internal/secret"
 	"github.com/baileyhq/bailey/internal/store"
 	"github.com/baileyhq/bailey/internal/workspace"
 )
@@ -22,9 +23,18 @@ import (
 type Store interface {
 	identity.Store
 	workspace.Store
+	Secrets
 	Locker
 	Ping(ctx context.Context) error
 	Close() error
+}
+
+// Secrets keeps what administrators registered.
+type Secrets interface {
+	SetSecret(ctx context.Context, k bailey.KnownSecret, value secret.Value) (bailey.KnownSecret, error)
+	Secrets(ctx context.Context) ([]bailey.KnownSecret, error)
+	SecretValues(ctx context.Context) (map[string]secret.Value, error)
+	DeleteSecret(ctx context.Context, name string) error
 }
 
 // A Locker hands out named locks.
@@ -42,7 +52,7 @@ type Open func(t *testing.T, now func() time.Time) Store
 // Run runs the suite. fresh makes a new, empty database for each story.
 func Run(t *testing.T, fresh func(t *testing.T) Open) {
 	t.Helper()
-	for _, stories := range [][]story{people(), workspaces(), runs(), crowds()} {
+	for _, stories := range [][]story{people(), workspaces(), runs(), knownSecrets(), crowds()} {
 		for _, s := range stories {
 			t.Run(s.name, func(t *testing.T) {
 				t.Parallel()

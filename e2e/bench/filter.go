@@ -1,0 +1,406 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/base64"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"runtime"
+	"runtime/debug"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/baileyhq/bailey/e2e/bench/measure"
+	"github.com/baileyhq/bailey/internal/inspect"
+	"github.com/baileyhq/bailey/internal/inspect/exact"
+	"github.com/baileyhq/bailey/internal/secret"
+)
+
+// gitleaks is the peer of the filter's rules: the same catalogue, and more, runs
+// in ours.
+const gitleaks = "github.com/zricethezav/gitleaks/v8@v8.30.1"
+
+// A corpus is benign text of one kind.
+type corpus struct {
+	id, name string
+	text     []byte
+}
+
+// filter measures how fast text is looked at, in CPU time of one core, in turns
+// with gitleaks and with copying the text.
+func filter(ctx context.Context, b *bench) (r result, err error) {
+	set, err := inspect.Compile(inspect.Config{})
+	if err != nil {
+		return r, err
+	}
+	corpora, err := b.corpora()
+	if err != nil {
+		return r, err
+	}
+	peer, why := b.buildGitleaks(ctx)
+	r.Said = append(r.Said, why)
+	rounds := pick(b, 5, 1)
+	for _, c := range corpora {
+		var ours, theirs, copied measure.Samples
+		for range rounds {
+			took, err := cpuTime(func() error { return passStream(set, nil, c.text, 64<<10, inspect.Batch) })
+			if err != nil {
+				return r, err
+			}
+			ours = append(ours, float64(len(c.text))/took.Seconds())
+			copied = append(copied, memcpy(c.text))
+		}
+		if peer != "" { // minutes are not worth a second round
+			rate, err := gitleaksRate(ctx, peer, b.work, c)
+			if err != nil {
+				return r, err
+			}
+			theirs = append(theirs, rate)
+		}
+		row := measure.Row{
+			ID: "filter." + c.id, Path: fmt.Sprintf("filter, all %d rules, %s (%s): text per core", len(set.Rules()), c.name, measure.Bytes.Format(float64(len(c.text)))),
+			Unit: measure.BytesPerSecond, Ours: ours.Median(),
+		}
+		if len(theirs) > 0 {
+			row.Peer = new(theirs.Median())
+		}
+		if c.id == "log" {
+			row.Budget = measure.Budget{Kind: measure.AtLeast, Limit: 400e6}
+		}
+		r.Rows = append(r.Rows, row, measure.Row{
+			ID: "filter." + c.id + ".memcpy", Path: "the same, with copying the text as the peer", Unit: measure.BytesPerSecond, Ours: ours.Median(), Peer: new(copied.Median()),
+		})
+		b.say("%s: %s, copying %s", c.name, measure.BytesPerSecond.Format(ours.Median()), measure.BytesPerSecond.Format(copied.Median()))
+	}
+	known, err := b.knownSecrets(corpora[0].text, rounds)
+	if err != nil {
+		return r, err
+	}
+	waits, err := b.filterWaits(set, corpora)
+	if err != nil {
+		return r, err
+	}
+	r.Rows = append(r.Rows, append(known, waits...)...)
+	r.Said = append(r.Said,
+		fmt.Sprintf("internal/inspect in this process, through a Stream in pieces of 64 KiB; CPU time of the process, garbage collection included; the median of %d rounds.", rounds),
+		"Log text is made, with ids, numbers and times; source code is Go's own; notebooks are that code with outputs, float dumps and images. gitleaks reads the same bytes as files, one run, its CPU time.",
+		"Known secrets are random, 32 letters and digits; each is looked for in about twenty encodings and however it is spaced.",
+		"Keystrokes and messages are timed in process, one after the other, through a Stream with 1,000 known secrets and all rules.")
+	return r, nil
+}
+
+// cpuTime returns the CPU time of this process that do took.
+func cpuTime(do func() error) (time.Duration, error) {
+	runtime.GC()
+	var before, after unix.Rusage
+	if err := unix.Getrusage(unix.RUSAGE_SELF, &before); err != nil {
+		return 0, err
+	}
+	err := do()
+	if err := errors.Join(err, unix.Getrusage(unix.RUSAGE_SELF, &after)); err != nil {
+		return 0, err
+	}
+	cpu := func(u unix.Rusage) time.Duration {
+		return time.Duration(u.Utime.Nano() + u.Stime.Nano())
+	}
+	return cpu(after) - cpu(before), nil
+}
+
+// passStream sends text through a Stream, in pieces.
+func passStream(set *inspect.Set, known *exact.Set, text []byte, piece int, kind inspect.Kind) error {
+	s := inspect.NewStream(inspect.StreamConfig{Set: set, ScanConfig: inspect.ScanConfig{Exact: known, Kind: kind}})
+	var out []byte
+	var err error
+	for len(text) > 0 {
+		n := min(piece, len(text))
+		if out, err = s.Write(out[:0], text[:n]); err != nil {
+			return err
+		}
+		text = text[n:]
+	}
+	_, err = s.Close(out[:0])
+	return err
+}
+
+// memcpy returns how many bytes a second are copied.
+func memcpy(text []byte) float64 {
+	dst := make([]byte, 64<<10)
+	begin := time.Now()
+	n := 0
+	for time.Since(begin) < 50*time.Millisecond {
+		for rest := text; len(rest) > 0; rest = rest[min(len(dst), len(rest)):] {
+			n += copy(dst, rest)
+		}
+	}
+	return float64(n) / time.Since(begin).Seconds()
+}
+
+// buildGitleaks builds the peer in a module of its own. Without it the rows have
+// no peer, and the sentence says why.
+func (b *bench) buildGitleaks(ctx context.Context) (bin, said string) {
+	dir := filepath.Join(b.work, "gitleaks")
+	bin = filepath.Join(dir, "gitleaks")
+	module, _, _ := strings.Cut(gitleaks, "@")
+	script := "go mod init peer && go get " + gitleaks + " && go build -trimpath -o gitleaks " + module
+	err := os.MkdirAll(dir, 0o755)
+	if err == nil {
+		_, err = run1(ctx, "sh", "-c", "cd '"+dir+"' && { "+script+"; } >/dev/null 2>log || { tail -3 log >&2; exit 1; }")
+	}
+	if err != nil {
+		b.say("gitleaks cannot be built: %v", err)
+		return "", "The peer, " + gitleaks + ", could not be built: its dependencies are not served here."
+	}
+	return bin, "The peer is " + gitleaks + ", built from its Go module."
+}
+
+// gitleaksRate returns how many bytes a second of CPU time gitleaks looks at.
+func gitleaksRate(ctx context.Context, bin, work string, c corpus) (float64, error) {
+	dir := filepath.Join(work, "corpus-"+c.id)
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return 0, err
+	}
+	const most = 8 << 20 // enough: it takes seconds
+	text := c.text[:min(len(c.text), most)]
+	const file = 1 << 20
+	for i := 0; i*file < len(text); i++ {
+		name := filepath.Join(dir, fmt.Sprintf("%s-%d.txt", c.id, i))
+		if err := os.WriteFile(name, text[i*file:min((i+1)*file, len(text))], 0o644); err != nil {
+			return 0, err
+		}
+	}
+	var before, after unix.Rusage
+	err := unix.Getrusage(unix.RUSAGE_CHILDREN, &before)
+	if err == nil {
+		_, err = run1(ctx, bin, "dir", "--no-banner", "--log-level", "error", "--exit-code", "0", dir)
+	}
+	if err = errors.Join(err, unix.Getrusage(unix.RUSAGE_CHILDREN, &after)); err != nil {
+		return 0, err
+	}
+	took := time.Duration(after.Utime.Nano() + after.Stime.Nano() - before.Utime.Nano() - before.Stime.Nano())
+	return float64(len(text)) / took.Seconds(), nil
+}
+
+// knownSecrets measures looking for known values alone.
+func (b *bench) knownSecrets(text []byte, rounds int) ([]measure.Row, error) {
+	var rows []measure.Row
+	for _, n := range []int{10, 1_000, 10_000} {
+		known, warnings := exact.New(tokens(n))
+		if len(warnings) > 0 {
+			return nil, fmt.Errorf("%d known secrets: %v", n, warnings[0])
+		}
+		var rate measure.Samples
+		for range rounds {
+			took, err := cpuTime(func() error {
+				for i := 0; i < len(text); i += 64 << 10 {
+					if m := known.Find(nil, text[i:min(i+64<<10, len(text))]); len(m) > 0 {
+						return errors.New("a random secret was found in benign text")
+					}
+				}
+				return nil
+			})
+			if err != nil {
+				return nil, err
+			}
+			rate = append(rate, float64(len(text))/took.Seconds())
+		}
+		rows = append(rows, measure.Row{
+			ID: fmt.Sprintf("filter.exact.%d", n), Path: fmt.Sprintf("%d known secrets in every encoding, log text: text per core, with copying as the peer", n),
+			Unit: measure.BytesPerSecond, Ours: rate.Median(), Peer: new(memcpy(text)),
+		})
+	}
+	return rows, nil
+}
+
+// tokens returns n random known secrets.
+func tokens(n int) []exact.Secret {
+	const letters = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789"
+	rng := rand.New(rand.NewPCG(1, uint64(n)))
+	all := make([]exact.Secret, n)
+	for i := range all {
+		value := make([]byte, 32)
+		for j := range value {
+			value[j] = letters[rng.IntN(len(letters))]
+		}
+		all[i] = exact.Secret{Name: fmt.Sprint(i), Value: secret.New(string(value))}
+	}
+	return all
+}
+
+// filterWaits measures what one keystroke and one message wait.
+func (b *bench) filterWaits(set *inspect.Set, corpora []corpus) ([]measure.Row, error) {
+	known, _ := exact.New(tokens(1_000))
+	log, source := corpora[0].text, corpora[1].text
+	defer debug.SetGCPercent(debug.SetGCPercent(400))
+	timed := func(text []byte, piece, n int, kind inspect.Kind) (took measure.Samples, held int, err error) {
+		s := inspect.NewStream(inspect.StreamConfig{Set: set, ScanConfig: inspect.ScanConfig{Exact: known, Kind: kind}})
+		var out []byte
+		for i := range n {
+			from := i * piece % (len(text) - piece)
+			begin := time.Now()
+			out, err = s.Write(out[:0], text[from:from+piece])
+			took = append(took, time.Since(begin).Seconds())
+			if err != nil {
+				return nil, 0, err
+			}
+			if s.Held() > 0 {
+				held++
+				if out, err = s.Tick(out[:0]); err != nil {
+					return nil, 0, err
+				}
+			}
+		}
+		return took, held, nil
+	}
+	keys, held, err := timed(source, 1, pick(b, 100_000, 2_000), inspect.Terminal)
+	if err != nil {
+		return nil, err
+	}
+	small, _, err := timed(log, 4<<10, pick(b, 10_000, 100), inspect.Batch)
+	if err != nil {
+		return nil, err
+	}
+	large, _, err := timed(log, 1<<20, pick(b, 50, 3), inspect.Batch)
+	if err != nil {
+		return nil, err
+	}
+	within := func(limit float64) measure.Budget { return measure.Budget{Kind: measure.AtMost, Limit: limit} }
+	return []measure.Row{
+		{ID: "filter.key.p50", Path: "one keystroke's echo in the filter, 1,000 known secrets, all rules: p50", Unit: measure.Seconds, Ours: keys.Median()},
+		{ID: "filter.key.p99", Path: fmt.Sprintf("the same: p99 (n = %d)", len(keys)), Unit: measure.Seconds, Ours: keys.Quantile(.99), Budget: within(1e-3)},
+		{ID: "filter.key.held", Path: "of 10,000 keystrokes, held back until the timer", Unit: measure.Count, Ours: float64(held) / float64(len(keys)) * 1e4},
+		{ID: "filter.message.p50", Path: "one stream message of 4 KiB in the filter: p50", Unit: measure.Seconds, Ours: small.Median(), Budget: within(30e-6)},
+		{ID: "filter.message.p99", Path: fmt.Sprintf("the same: p99 (n = %d)", len(small)), Unit: measure.Seconds, Ours: small.Quantile(.99)},
+		{ID: "filter.large.p99", Path: fmt.Sprintf("one message of 1 MiB in the filter: p99 (n = %d)", len(large)), Unit: measure.Seconds, Ours: large.Quantile(.99)},
+	}, nil
+}
+
+// corpora returns the texts, the logs first and the sources second.
+func (b *bench) corpora() ([]corpus, error) {
+	size := pick(b, 16<<20, 1<<20)
+	source, err := goSource(size)
+	if err != nil {
+		return nil, fmt.Errorf("read Go's own sources: %w", err)
+	}
+	notebooks, err := notebookText(source, size)
+	if err != nil {
+		return nil, err
+	}
+	return []corpus{{"log", "log text", logText(size)}, {"source", "source code", source}, {"notebooks", "notebooks", notebooks}}, nil
+}
+
+// logText makes the kind of text that services and training runs write.
+func logText(size int) []byte {
+	rng := rand.New(rand.NewPCG(7, 7))
+	words := strings.Fields("request handled worker started stopped loading model weights epoch step loss accuracy checkpoint saved connection closed " +
+		"retry timeout cache miss hit queue drained shard batch tokens gradient validation finished with in for to from after before the a of")
+	var out bytes.Buffer
+	begin := time.Date(2026, 11, 21, 2, 0, 0, 0, time.UTC)
+	for i := 0; out.Len() < size; i++ {
+		begin = begin.Add(time.Duration(rng.IntN(900)) * time.Millisecond)
+		fmt.Fprintf(&out, "%s %s [worker-%d] ", begin.Format(time.RFC3339Nano), []string{"INFO", "DEBUG", "WARN"}[rng.IntN(3)], rng.IntN(32))
+		for range 4 + rng.IntN(8) {
+			out.WriteString(words[rng.IntN(len(words))])
+			out.WriteByte(' ')
+		}
+		switch rng.IntN(4) {
+		case 0:
+			fmt.Fprintf(&out, "id=%08x path=/api/v%d/items/%d status=%d took=%.2fms", rng.Uint32(), 1+rng.IntN(3), rng.IntN(9999), 200+rng.IntN(4), rng.Float64()*90)
+		case 1:
+			fmt.Fprintf(&out, "step=%d/%d loss=%.6f lr=%.2e", i%5000, 5000, rng.Float64(), rng.Float64()/1000)
+		case 2:
+			fmt.Fprintf(&out, "commit %016x%016x%08x", rng.Uint64(), rng.Uint64(), rng.Uint32())
+		}
+		out.WriteByte('\n')
+	}
+	return out.Bytes()[:size]
+}
+
+// goSource reads the sources of Go's standard library.
+func goSource(size int) ([]byte, error) {
+	root, err := run1(context.Background(), "go", "env", "GOROOT")
+	if err != nil {
+		return nil, err
+	}
+	var out []byte
+	err = filepath.WalkDir(filepath.Join(root, "src"), func(path string, e fs.DirEntry, err error) error {
+		switch {
+		case err != nil:
+			return err
+		case e.IsDir() && (e.Name() == "testdata" || e.Name() == "crypto"): // those hold keys to test with
+			return filepath.SkipDir
+		case e.IsDir() || !strings.HasSuffix(path, ".go") || strings.HasSuffix(path, "_test.go") || len(out) >= size:
+			return nil
+		}
+		text, err := os.ReadFile(path)
+		out = append(out, text...)
+		return err
+	})
+	if err == nil && len(out) < size/2 {
+		err = fmt.Errorf("only %d bytes in %s", len(out), root)
+	}
+	return out[:min(len(out), size)], err
+}
+
+// notebookText makes notebooks of source: code, printed tables, float dumps and
+// images.
+func notebookText(source []byte, size int) ([]byte, error) {
+	rng := rand.New(rand.NewPCG(8, 8))
+	type output struct {
+		Type string         `json:"output_type"`
+		Name string         `json:"name,omitempty"`
+		Text []string       `json:"text,omitempty"`
+		Data map[string]any `json:"data,omitempty"`
+	}
+	type cell struct {
+		Type    string         `json:"cell_type"`
+		Meta    map[string]any `json:"metadata"`
+		Source  []string       `json:"source"`
+		Outputs []output       `json:"outputs"`
+	}
+	var out bytes.Buffer
+	lines := bytes.SplitAfter(source, []byte("\n"))
+	at := 0
+	for out.Len() < size {
+		var cells []cell
+		for range 20 {
+			c := cell{Type: "code", Meta: map[string]any{}}
+			for range 10 + rng.IntN(30) {
+				c.Source = append(c.Source, string(lines[at%len(lines)]))
+				at++
+			}
+			printed := output{Type: "stream", Name: "stdout"}
+			for range rng.IntN(20) {
+				var row strings.Builder
+				for range 8 {
+					fmt.Fprintf(&row, "%11.8f ", rng.NormFloat64())
+				}
+				printed.Text = append(printed.Text, row.String()+"\n")
+			}
+			c.Outputs = append(c.Outputs, printed)
+			if rng.IntN(5) == 0 {
+				image := make([]byte, 20_000)
+				for i := range image {
+					image[i] = byte(rng.Uint32())
+				}
+				copy(image, "\x89PNG\r\n\x1a\n")
+				c.Outputs = append(c.Outputs, output{Type: "display_data", Data: map[string]any{"image/png": base64.StdEncoding.EncodeToString(image)}})
+			}
+			cells = append(cells, c)
+		}
+		text, err := json.MarshalIndent(map[string]any{"cells": cells, "nbformat": 4, "nbformat_minor": 5}, "", " ")
+		if err != nil {
+			return nil, err
+		}
+		out.Write(text)
+		out.WriteByte('\n')
+	}
+	return out.Bytes()[:size], nil
+}

@@ -1,0 +1,167 @@
+package inspect
+
+import (
+	"regexp/syntax"
+	"slices"
+	"strings"
+
+	"github.com/baileyhq/bailey/internal/inspect/match"
+)
+
+// anchor is what to do when a literal is found: try a rule from some bytes
+// before it, or, without a rule, remember that a keyword was there.
+type anchor struct {
+	rule     *rule
+	min, max int
+	mark     int
+}
+
+// free are rules that must be tried wherever a match can begin.
+type free struct {
+	rules   []*rule
+	any     *match.Pattern // matches when one of them does
+	first   [256]bool      // bytes that a match begins with
+	bounded bool           // only where no word goes on
+}
+
+// build prepares the search for the literals of all rules.
+func (e *engine) build() {
+	var texts []string
+	number := map[string]int{}
+	add := func(text string, a anchor) {
+		n, ok := number[text]
+		if !ok {
+			n = len(texts)
+			number[text] = n
+			texts = append(texts, text)
+			e.anchors = append(e.anchors, nil)
+		}
+		e.anchors[n] = append(e.anchors[n], a)
+	}
+	var loose, bounded []*rule
+	for i, r := range e.rules {
+		r.index = i
+		r.pattern = match.New(r.syntax, r.group)
+		lits := r.pattern.Literals()
+		for _, lit := range lits {
+			add(lit.Text, anchor{rule: r, min: lit.Min, max: lit.Max})
+		}
+		r.inside = r.Priority >= 0 && len(lits) > 0 && !slices.ContainsFunc(lits, func(lit match.Literal) bool { return !inSecret(r.pattern, lit) })
+		switch {
+		case len(lits) > 0:
+		case r.boundary != nil || startsAtBoundary(r.syntax):
+			bounded = append(bounded, r)
+		default:
+			loose = append(loose, r)
+		}
+		if !implied(r.Keywords, lits) {
+			for _, k := range r.Keywords {
+				if len(k) < 2 {
+					r.marks = nil
+					break
+				}
+				m := slices.Index(e.markRules, k)
+				if m < 0 {
+					m = len(e.markRules)
+					e.markRules = append(e.markRules, k)
+					add(k, anchor{mark: m})
+				}
+				r.marks = append(r.marks, m)
+			}
+		}
+	}
+	e.index = match.NewIndex(texts)
+	if len(bounded) > 0 {
+		e.free = append(e.free, newFree(bounded, true))
+	}
+	if len(loose) > 0 {
+		e.free = append(e.free, newFree(loose, false))
+	}
+}
+
+// implied reports whether a text that holds one of the literals holds one of
+// the keywords too.
+func implied(keywords []string, lits []match.Literal) bool {
+	if len(keywords) == 0 {
+		return true
+	}
+	if len(lits) == 0 {
+		return false
+	}
+	for _, lit := range lits {
+		if !slices.ContainsFunc(keywords, func(k string) bool { return strings.Contains(lit.Text, k) }) {
+			return false
+		}
+	}
+	return true
+}
+
+// startsAtBoundary reports whether every match begins at a word boundary with
+// a word character.
+func startsAtBoundary(re *syntax.Regexp) bool {
+	switch re.Op {
+	case syntax.OpWordBoundary:
+		return true
+	case syntax.OpCapture, syntax.OpConcat:
+		return len(re.Sub) > 0 && startsAtBoundary(re.Sub[0])
+	case syntax.OpAlternate:
+		return !slices.ContainsFunc(re.Sub, func(sub *syntax.Regexp) bool { return !startsAtBoundary(sub) })
+	default:
+		return false
+	}
+}
+
+func newFree(rules []*rule, bounded bool) free {
+	f := free{rules: rules, bounded: bounded}
+	any := &syntax.Regexp{Op: syntax.OpAlternate}
+	for _, r := range rules {
+		any.Sub = append(any.Sub, r.syntax)
+	}
+	f.any = match.New(any, 0)
+	start := f.any.Start()
+	for c := range 256 {
+		state, _, _, _ := f.any.Run(start, []byte{byte(c)}, 0)
+		f.first[c] = state != nil
+	}
+	return f
+}
+
+// beginnings returns the beginnings of literals that stand in secrets which
+// this Set masks or blocks, and how much of a secret may stand before its
+// literal.
+func (s *Set) beginnings() (*match.Prefixes, int) {
+	var texts []string
+	reach := 0
+	seen := map[string]bool{}
+	for i, r := range s.rules {
+		if s.modes[i] < Mask {
+			continue
+		}
+		for _, lit := range r.pattern.Literals() {
+			if lit.Max > 0 {
+				if r.pattern.Start().Entered() {
+					reach = max(reach, lit.Max+len(lit.Text)-1)
+				}
+				continue
+			}
+			if inSecret(r.pattern, lit) && !seen[lit.Text] {
+				seen[lit.Text] = true
+				texts = append(texts, lit.Text)
+			}
+		}
+	}
+	return match.NewPrefixes(texts), reach
+}
+
+// inSecret reports whether the literal, or its end, is part of the secret.
+func inSecret(p *match.Pattern, lit match.Literal) bool {
+	state, in := p.Start(), -1
+	if state.Entered() {
+		return true
+	}
+	if lit.Max > 0 {
+		return false
+	}
+	_, _, _, in = p.Run(state, []byte(lit.Text), in)
+	return in >= 0 && in < len(lit.Text)
+}

@@ -1,0 +1,453 @@
+package exact
+
+import (
+	"bytes"
+	"cmp"
+	"encoding/binary"
+	"math/bits"
+	"math/rand/v2"
+	"runtime"
+	"slices"
+	"sort"
+	"sync"
+)
+
+// A class says which bytes of a text count in a comparison; all others
+// separate. Needles that hold enough letters and digits are compared in the
+// first class, the rest in the next that leaves enough of them.
+type class struct {
+	keep [256]bool
+	// pair squeezes two bytes at once: the kept ones in the low 16 bits, their
+	// number above. It is what makes squeezing cheaper than reading a byte at a
+	// time.
+	pair func() *[1 << 16]uint32
+}
+
+var classes = [...]class{
+	newClass(alphanumeric),
+	newClass(func(c byte) bool { return c > ' ' && c < 0x7f }),
+	newClass(func(c byte) bool { return c > ' ' && c != 0x7f }),
+}
+
+func alphanumeric(c byte) bool {
+	return c >= '0' && c <= '9' || c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z'
+}
+
+//nolint:gosec // indices of 8 and 16 bits
+func newClass(keep func(byte) bool) class {
+	var c class
+	for i := range c.keep {
+		c.keep[i] = keep(byte(i))
+	}
+	kept := c.keep
+	c.pair = sync.OnceValue(func() *[1 << 16]uint32 {
+		table := new([1 << 16]uint32)
+		for i := range table {
+			value, n := 0, 0
+			for _, b := range [2]byte{byte(i), byte(i >> 8)} {
+				if kept[b] {
+					value |= int(b) << (8 * n)
+					n++
+				}
+			}
+			table[i] = uint32(value | n<<16)
+		}
+		return table
+	})
+	return c
+}
+
+// squeeze returns the bytes of text that count.
+func (c *class) squeeze(text string) []byte {
+	out := make([]byte, 0, len(text))
+	for i := range len(text) {
+		if c.keep[text[i]] {
+			out = append(out, text[i])
+		}
+	}
+	return out
+}
+
+// A needle is a squeezed variant and the number of its secret's name.
+type needle struct {
+	text []byte
+	name int
+}
+
+const (
+	// gram is how many bytes one probe looks at, and stride how far probes stand
+	// apart: together they need needles of gram+stride-1 = MinLength bytes.
+	gram   = 5
+	stride = 4
+	// anchors is how far into a needle we look for its rarest grams.
+	anchors = 48
+	// block is the raw length for which the squeezed position is remembered.
+	block = 64
+	// window is how much raw text is squeezed at a time; it stays in the cache.
+	window = 32 << 10
+)
+
+// A domain finds the needles of one class. Text is squeezed window by window;
+// every stride-th position is looked up in a bitmap of the needles' grams, and
+// what passes is looked up in a hash table and compared.
+type domain struct {
+	class *class
+	// arena holds the needles in byte order, offsets where each begins, and one
+	// more for the end.
+	arena   []byte
+	offsets []uint32
+	names   []uint32
+	longest int
+
+	mul    uint64 // the hash function of this set
+	filter []uint64
+	shift  uint // of a hash to a position in filter
+	// heads are the borders of the buckets in entries, by the hash's top bits.
+	heads     []uint32
+	headShift uint
+	entries   []entry
+
+	// starts is a bitmap of the needles' first startGram bytes.
+	starts     []uint64
+	startShift uint
+}
+
+// An entry says that the gram with this tag stands in a needle at an offset.
+type entry struct {
+	needle uint32
+	offset uint16
+	tag    uint16
+}
+
+const startGram = 4
+
+// newDomain compiles needles, of which there are fewer than 2³².
+//
+//nolint:gosec // indices into an arena that is in memory as a whole
+func newDomain(c *class, needles []needle) *domain {
+	slices.SortFunc(needles, func(a, b needle) int {
+		return cmp.Or(bytes.Compare(a.text, b.text), cmp.Compare(a.name, b.name))
+	})
+	// The same variant of two secrets is one needle, with the first name.
+	needles = slices.CompactFunc(needles, func(a, b needle) bool { return bytes.Equal(a.text, b.text) })
+	d := &domain{class: c, mul: rand.Uint64() | 1}
+	size := 0
+	for _, n := range needles {
+		size += len(n.text)
+	}
+	d.arena = make([]byte, 0, size+8) // 8 for reading whole words at the end
+	d.offsets = make([]uint32, 0, len(needles)+1)
+	for _, n := range needles {
+		d.offsets = append(d.offsets, uint32(len(d.arena)))
+		d.names = append(d.names, uint32(n.name))
+		d.arena = append(d.arena, n.text...)
+		d.longest = max(d.longest, len(n.text))
+		clear(n.text)
+	}
+	d.offsets = append(d.offsets, uint32(len(d.arena)))
+	d.arena = d.arena[:size+8]
+	d.buildGrams(len(needles))
+	d.buildStarts(len(needles))
+	return d
+}
+
+func (d *domain) needle(i int) []byte { return d.arena[d.offsets[i]:d.offsets[i+1]] }
+
+// hash returns the hash of the gram in the low bytes of word.
+func (d *domain) hash(word uint64) uint64 { return (word << (64 - 8*gram)) * d.mul }
+
+func (d *domain) gramAt(needle, offset int) uint64 {
+	return d.hash(binary.LittleEndian.Uint64(d.arena[int(d.offsets[needle])+offset:]))
+}
+
+// buildGrams chooses for each needle the stride neighbouring grams that are
+// rarest in the set: tokens of one kind share their prefix, and a text full of
+// that prefix must not be compared with each of them.
+func (d *domain) buildGrams(n int) {
+	size := uint(max(15, bits.Len(uint(n*stride*24))))
+	d.filter = make([]uint64, 1<<(size-6))
+	d.shift = 64 - size
+	headBits := uint(bits.Len(uint(n * stride)))
+	d.headShift = 64 - headBits
+
+	counts := make([]uint16, 1<<size)
+	last := func(i int) int { return min(len(d.needle(i))-gram, anchors) }
+	for i := range n {
+		for o := range last(i) + 1 {
+			if c := &counts[d.gramAt(i, o)>>d.shift]; *c < 1<<15 {
+				*c++
+			}
+		}
+	}
+	type placed struct {
+		hash  uint64
+		entry entry
+	}
+	all := make([]placed, 0, n*stride)
+	for i := range n {
+		best, at := -1, 0
+		for o := 0; o+stride-1 <= last(i); o++ {
+			sum := 0
+			for k := range stride {
+				sum += int(counts[d.gramAt(i, o+k)>>d.shift])
+			}
+			if best < 0 || sum < best {
+				best, at = sum, o
+			}
+		}
+		for k := range stride {
+			h := d.gramAt(i, at+k)
+			d.filter[h>>d.shift>>6] |= 1 << (h >> d.shift & 63)
+			all = append(all, placed{h, entry{needle: uint32(i), offset: uint16(at + k), tag: d.tag(h)}})
+		}
+	}
+	slices.SortFunc(all, func(a, b placed) int { return cmp.Compare(a.hash, b.hash) })
+	d.entries = make([]entry, len(all))
+	d.heads = make([]uint32, 1<<headBits+1)
+	for i, p := range all {
+		d.entries[i] = p.entry
+		d.heads[p.hash>>d.headShift+1]++
+	}
+	for i := 1; i < len(d.heads); i++ {
+		d.heads[i] += d.heads[i-1]
+	}
+}
+
+//nolint:gosec // 16 bits are what a tag is
+func (d *domain) tag(h uint64) uint16 { return uint16(h >> (d.headShift - 16)) }
+
+func (d *domain) buildStarts(n int) {
+	size := uint(max(12, bits.Len(uint(n*16))))
+	d.starts = make([]uint64, 1<<(size-6))
+	d.startShift = 64 - size
+	for i := range n {
+		h := d.startHash(d.needle(i))
+		d.starts[h>>6] |= 1 << (h & 63)
+	}
+}
+
+func (d *domain) startHash(text []byte) uint64 {
+	return uint64(binary.LittleEndian.Uint32(text)) * d.mul >> d.startShift
+}
+
+// A scratch holds one window of squeezed text and where it came from.
+type scratch struct {
+	text  []byte // squeezed
+	marks []int  // the squeezed position at the start of each raw block
+}
+
+var scratches = sync.Pool{New: func() any { return new(scratch) }}
+
+// scan reports every match in text that ends behind the first after bytes.
+func (d *domain) scan(text []byte, after int, report func(start, end, name int)) {
+	s := scratches.Get().(*scratch)
+	defer scratches.Put(s)
+	s.marks = s.marks[:0]
+	// The room is for one window, what is carried over from the one before, and
+	// the words that are written and read beyond the end.
+	if room := min(len(text), window+MaxSpan) + d.longest + 3*block; len(s.text) < room {
+		s.text = make([]byte, room)
+	}
+	base, next, n, seen := 0, 0, 0, 0
+	for {
+		end := min(next+window, len(text))
+		n = d.squeezeInto(s, n, text[next:end])
+		next = end
+		d.probe(s, n, seen, func(from, to, name int) {
+			start := base + s.rawPosition(d.class, text[base:], from)
+			stop := base + s.rawPosition(d.class, text[base:], to-1) + 1
+			if stop > after && stop-start <= MaxSpan && d.class.dense(text[start:stop]) {
+				report(start, stop, name)
+			}
+		})
+		if next == len(text) {
+			runtime.KeepAlive(d) // its arena is wiped when nobody needs it
+			return
+		}
+		// Carry over the blocks that hold the last longest-1 bytes.
+		keep := max(0, n-(d.longest-1))
+		first := sort.Search(len(s.marks), func(i int) bool { return s.marks[i] > keep }) - 1
+		first = max(first, len(s.marks)-MaxSpan/block-1, 0)
+		from := s.marks[first]
+		copy(s.text, s.text[from:n])
+		n -= from
+		seen = n
+		kept := copy(s.marks, s.marks[first:])
+		s.marks = s.marks[:kept]
+		for i := range s.marks {
+			s.marks[i] -= from
+		}
+		base += first * block
+	}
+}
+
+// squeezeInto appends the bytes of raw that count to the n squeezed ones, and
+// returns how many there are then.
+//
+//nolint:gosec // the low half of an entry of pair is the text
+func (d *domain) squeezeInto(s *scratch, n int, raw []byte) int {
+	pair := d.class.pair()
+	for len(raw) >= block {
+		s.marks = append(s.marks, n)
+		in := (*[block]byte)(raw)
+		out := (*[block + 8]byte)(s.text[n:])
+		k := uint32(0)
+		for i := 0; i < block; i += 8 {
+			w := binary.LittleEndian.Uint64(in[i : i+8])
+			p, q, r, t := pair[w&0xffff], pair[w>>16&0xffff], pair[w>>32&0xffff], pair[w>>48]
+			binary.LittleEndian.PutUint16(out[k%block:], uint16(p))
+			k += p >> 16
+			binary.LittleEndian.PutUint16(out[k%block:], uint16(q))
+			k += q >> 16
+			binary.LittleEndian.PutUint16(out[k%block:], uint16(r))
+			k += r >> 16
+			binary.LittleEndian.PutUint16(out[k%block:], uint16(t))
+			k += t >> 16
+		}
+		n += int(k)
+		raw = raw[block:]
+	}
+	if len(raw) > 0 {
+		s.marks = append(s.marks, n)
+		for _, c := range raw {
+			if d.class.keep[c] {
+				s.text[n] = c
+				n++
+			}
+		}
+	}
+	return n
+}
+
+// rawPosition returns where the squeezed byte at position stands in raw, the
+// text from the first mark on.
+func (s *scratch) rawPosition(c *class, raw []byte, position int) int {
+	b := sort.Search(len(s.marks), func(i int) bool { return s.marks[i] > position }) - 1
+	left := position - s.marks[b]
+	for i := b * block; ; i++ {
+		if c.keep[raw[i]] {
+			if left == 0 {
+				return i
+			}
+			left--
+		}
+	}
+}
+
+// dense reports whether no run of separators in text is longer than MaxGap.
+func (c *class) dense(text []byte) bool {
+	gap := 0
+	for _, b := range text {
+		if c.keep[b] {
+			gap = 0
+		} else if gap++; gap > MaxGap {
+			return false
+		}
+	}
+	return true
+}
+
+// probe reports the needles that stand in the first n bytes of squeezed text
+// and end behind the first seen, which were looked at before.
+func (d *domain) probe(s *scratch, n, seen int, report func(from, to, name int)) {
+	text := s.text[:n+8]
+	clear(text[n:])
+	filter, shift, mul := d.filter, d.shift, d.mul
+	for p := 0; p+gram <= n; p += stride {
+		h := (binary.LittleEndian.Uint64(text[p:]) << (64 - 8*gram)) * mul
+		bit := h >> shift
+		if filter[bit>>6]>>(bit&63)&1 != 0 {
+			d.verify(text[:n], p, seen, h, report)
+		}
+	}
+}
+
+// verify compares the needles that hold the gram at position p.
+func (d *domain) verify(text []byte, p, seen int, h uint64, report func(from, to, name int)) {
+	bucket, tag := h>>d.headShift, d.tag(h)
+	for _, e := range d.entries[d.heads[bucket]:d.heads[bucket+1]] {
+		if e.tag != tag {
+			continue
+		}
+		needle := d.needle(int(e.needle))
+		from := p - int(e.offset)
+		to := from + len(needle)
+		if from >= 0 && to <= len(text) && to > seen && bytes.Equal(text[from:to], needle) {
+			report(from, to, int(d.names[e.needle]))
+		}
+	}
+}
+
+// reach returns how many bytes at the end of text may belong to a match that
+// ends behind it, and how many of them count. With tail, which has room for
+// longest-1 bytes, it writes those to its end.
+func (d *domain) reach(text, tail []byte) (length, n int) {
+	gap, stop := 0, max(0, len(text)-MaxSpan)
+	for i := len(text) - 1; i >= stop && n < d.longest-1 && gap <= MaxGap; i-- {
+		if !d.class.keep[text[i]] {
+			gap++
+			continue
+		}
+		n++
+		gap = 0
+		length = len(text) - i
+		if tail != nil {
+			tail[len(tail)-n] = text[i]
+		}
+	}
+	return length, n
+}
+
+// partial returns the length of the longest end of text that begins a needle
+// without holding it whole, and the largest share of a needle among all ends.
+func (d *domain) partial(text []byte, least int) (length int, share float64) {
+	s := scratches.Get().(*scratch)
+	defer scratches.Put(s)
+	if room := d.longest + 8; len(s.text) < room {
+		s.text = make([]byte, room)
+	}
+	tail := s.text[:d.longest-1]
+	_, n := d.reach(text, tail)
+	tail = tail[len(tail)-n:]
+	longest := 0
+	for k := n; k >= least; k-- {
+		end := tail[n-k:]
+		if k >= startGram {
+			if h := d.startHash(end); d.starts[h>>6]>>(h&63)&1 == 0 {
+				continue
+			}
+		}
+		if whole := d.begins(end); whole > 0 {
+			longest = max(longest, k)
+			share = max(share, float64(k)/float64(whole))
+		}
+	}
+	runtime.KeepAlive(d) // its arena is wiped when nobody needs it
+	if longest == 0 {
+		return 0, 0
+	}
+	for i := len(text) - 1; ; i-- {
+		if d.class.keep[text[i]] {
+			if longest--; longest == 0 {
+				return len(text) - i, share
+			}
+		}
+	}
+}
+
+// begins returns the length of the shortest needle that begins with end and is
+// longer, or 0.
+func (d *domain) begins(end []byte) int {
+	n := len(d.names)
+	first := sort.Search(n, func(i int) bool { return bytes.Compare(d.needle(i), end) >= 0 })
+	if first < n && len(d.needle(first)) == len(end) {
+		first++ // the end itself: needles are unique
+	}
+	shortest := 0
+	for i := first; i < n && i < first+64 && bytes.HasPrefix(d.needle(i), end); i++ {
+		if l := len(d.needle(i)); shortest == 0 || l < shortest {
+			shortest = l
+		}
+	}
+	return shortest
+}

@@ -1,0 +1,42 @@
+package exact
+
+// A Stream finds secrets in text that arrives in pieces. It finds what
+// [Set.Find] finds in the whole, however the text is cut. It is not safe for
+// concurrent use. It keeps the end of the text that may belong to a match to
+// come: a few hundred bytes for secrets of usual length, at most MaxSpan.
+type Stream struct {
+	set  *Set
+	tail []byte // the end of the text
+	seen int    // bytes before tail
+}
+
+// NewStream returns a Stream at the beginning of a text. A nil Set is allowed
+// and finds nothing.
+func (s *Set) NewStream() *Stream { return &Stream{set: s} }
+
+// Feed takes the next piece, and appends to dst the matches that end in it.
+// Places are counted from the beginning of the text. p is not kept.
+func (s *Stream) Feed(dst []Match, p []byte) []Match {
+	if s.set == nil {
+		s.seen += len(p)
+		return dst
+	}
+	after := len(s.tail)
+	s.tail = append(s.tail, p...)
+	dst = s.set.find(dst, s.tail, after, s.seen)
+	keep := 0
+	for _, d := range s.set.domains {
+		length, _ := d.reach(s.tail, nil)
+		keep = max(keep, length)
+	}
+	drop := len(s.tail) - keep
+	s.seen += drop
+	if s.tail = append(s.tail[:0], s.tail[drop:]...); cap(s.tail) > 4*keep+4<<10 {
+		s.tail = append(make([]byte, 0, keep), s.tail...) // an idle stream holds little
+	}
+	return dst
+}
+
+// Partial says what of the text so far may be the beginning of a secret; see
+// [Set.Partial].
+func (s *Stream) Partial(least int) Partial { return s.set.Partial(s.tail, least) }

@@ -1,0 +1,166 @@
+package inspect
+
+import (
+	"bytes"
+	"math"
+	"regexp"
+	"regexp/syntax"
+	"strings"
+	"sync"
+
+	"github.com/baileyhq/bailey/internal/inspect/match"
+)
+
+// rule is a compiled rule.
+type rule struct {
+	Rule
+	group    int
+	syntax   *syntax.Regexp
+	path     *regexp.Regexp // nil: any
+	context  [][]byte       // lower-case
+	validate func([]byte) bool
+	boundary func(text []byte, start, end int) bool
+	allow    []*allowlist
+	index    int
+	pattern  *match.Pattern
+	marks    []int // numbers of keywords that the pattern does not hold
+	inside   bool  // a literal stands within the secret: it tells what it is
+}
+
+// allowlist says which matches are none. Its expressions are compiled when
+// they are first needed: most never are.
+type allowlist struct {
+	all       bool // all conditions must hold, not one
+	commits   bool // it speaks of commits, which there are none of here
+	target    string
+	regexes   []string
+	paths     []string
+	stopwords []string
+
+	once  sync.Once
+	re    *regexp.Regexp
+	paRe  *regexp.Regexp
+	words *wordSet
+}
+
+// compile makes the expressions, which load has parsed without an error.
+func (a *allowlist) compile() {
+	a.once.Do(func() {
+		if len(a.regexes) > 0 {
+			a.re = regexp.MustCompile(either(a.regexes))
+		}
+		if len(a.paths) > 0 {
+			a.paRe = regexp.MustCompile(either(a.paths))
+		}
+		a.words = newWordSet(a.stopwords)
+	})
+}
+
+func either(exprs []string) string {
+	parts := make([]string, len(exprs))
+	for i, e := range exprs {
+		parts[i] = "(?:" + e + ")"
+	}
+	return strings.Join(parts, "|")
+}
+
+// allowed reports whether the list takes the match for harmless. Paths count
+// only when trustPath says that the path is not the attacker's choice.
+func (a *allowlist) allowed(secret, match, line []byte, path string, trustPath bool) bool {
+	a.compile()
+	var checks, held int
+	check := func(there, holds bool) {
+		if there {
+			checks++
+			if holds {
+				held++
+			}
+		}
+	}
+	check(a.commits, false)
+	check(a.paRe != nil, a.paRe != nil && trustPath && path != "" && a.paRe.MatchString(path))
+	if a.re != nil {
+		text := secret
+		switch a.target {
+		case "match":
+			text = match
+		case "line":
+			text = line
+		}
+		check(true, a.re.Match(text))
+	}
+	check(len(a.stopwords) > 0, a.words.in(secret))
+	if a.all {
+		return checks > 0 && held == checks
+	}
+	return held > 0
+}
+
+// wordSet tells whether a text holds one of many words, whatever the case.
+type wordSet struct {
+	by    map[[3]byte][]string // words by their first three bytes
+	short []string
+}
+
+func newWordSet(words []string) *wordSet {
+	w := &wordSet{by: map[[3]byte][]string{}}
+	for _, word := range words {
+		if len(word) < 3 {
+			w.short = append(w.short, word)
+			continue
+		}
+		k := [3]byte{word[0], word[1], word[2]}
+		w.by[k] = append(w.by[k], word)
+	}
+	return w
+}
+
+func (w *wordSet) in(text []byte) bool {
+	low := bytes.ToLower(text)
+	for i := 0; i+3 <= len(low); i++ {
+		for _, word := range w.by[[3]byte{low[i], low[i+1], low[i+2]}] {
+			if len(low)-i >= len(word) && string(low[i:i+len(word)]) == word {
+				return true
+			}
+		}
+	}
+	for _, word := range w.short {
+		if bytes.Contains(low, []byte(word)) {
+			return true
+		}
+	}
+	return false
+}
+
+// entropy returns the bits per byte that text's own letter frequencies carry
+// (Shannon).
+func entropy(text []byte) float64 {
+	if len(text) == 0 {
+		return 0
+	}
+	var count [256]int
+	for _, c := range text {
+		count[c]++
+	}
+	sum := 0.0
+	for _, n := range count {
+		if n > 0 {
+			p := float64(n) / float64(len(text))
+			sum -= p * math.Log2(p)
+		}
+	}
+	return sum
+}
+
+// unique returns how many different bytes text holds.
+func unique(text []byte) int {
+	var seen [256]bool
+	n := 0
+	for _, c := range text {
+		if !seen[c] {
+			seen[c] = true
+			n++
+		}
+	}
+	return n
+}

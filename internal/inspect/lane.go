@@ -1,0 +1,471 @@
+package inspect
+
+import (
+	"bytes"
+	"slices"
+
+	"github.com/baileyhq/bailey/internal/inspect/exact"
+	"github.com/baileyhq/bailey/internal/inspect/match"
+)
+
+const (
+	// stride is how far a candidate runs before it is asked whether it is
+	// getting anywhere; the answer depends on its own start only.
+	stride = 4096
+	// longestMask bounds what one match swallows.
+	longestMask = 64 << 10
+	// behind is how much text before a candidate its judgement may look at.
+	behind = 384
+	// ahead is how much text behind a match a boundary or a context may look at.
+	ahead = 32
+	// markReach is how far before a match the keyword may stand of a rule whose
+	// pattern does not hold it.
+	markReach = 4096
+)
+
+// A lane is one way to read a stream: as it is, or as a terminal shows it, and
+// so on. Its text is a window of what has been read; whatever it decides
+// depends on that text and on nothing else, neither on how the text arrived
+// nor on when.
+type lane struct {
+	s    *Stream
+	name string
+	text []byte
+	base int64   // position of text[0] in the lane
+	from []int64 // raw offset of each byte of text; nil when lane and stream are the same
+	to   []int64 // raw offset behind it
+
+	searched int // text[:searched] has been searched for literals
+	cands    []cand
+	marks    []int64 // by keyword: the last place of it, or -1
+	exactTo  int     // text[:exactTo] has been searched for known secrets
+	partial  exact.Partial
+	tail     int // length of the beginning of a literal at the end of text
+	loose    bool
+}
+
+// A cand is a match in the making.
+type cand struct {
+	rule     *rule
+	start    int64        // lane position
+	pos      int64        // how far it has come
+	state    *match.State // nil: its end is known
+	entered  int64        // where the secret may begin; -1: not yet
+	accepted bool         // it may have been whole already
+	loose    bool         // it waited too long: nothing waits for it any more
+	wait     int64        // state is nil: decide when the text has come this far
+	end      int64        // state is nil: where it ended
+	mask     *found       // its mask is out; it swallows what still belongs to it
+}
+
+// found is a place to report and to mask.
+type found struct {
+	start, end int64 // raw offsets
+	rule       string
+	priority   int
+	mode       Mode
+	sum        Sum
+	lane       string
+	open       bool // it still grows
+}
+
+func newLane(s *Stream, name string) *lane {
+	l := &lane{s: s, name: name}
+	l.marks = make([]int64, len(s.set.markRules))
+	for i := range l.marks {
+		l.marks[i] = -1
+	}
+	return l
+}
+
+// raw returns the raw offsets that text[start:end] came from.
+func (l *lane) raw(start, end int) (int64, int64) {
+	if l.from == nil {
+		return l.base + int64(start), l.base + int64(end)
+	}
+	if start >= len(l.from) {
+		at := l.s.end()
+		return at, at
+	}
+	if end <= start {
+		return l.from[start], l.from[start]
+	}
+	return l.from[start], l.to[end-1]
+}
+
+// advance looks at the text that was added since the last time. At the end of
+// the stream, everything is decided.
+func (l *lane) advance(eof bool) {
+	if len(l.cands) > 0 {
+		old := l.cands
+		kept := old[:0]
+		for i := range old {
+			c := old[i]
+			if l.run(&c, eof) {
+				kept = append(kept, c)
+			}
+		}
+		clear(old[len(kept):])
+		l.cands = kept
+	}
+	if l.searched < len(l.text) {
+		set := l.s.set
+		set.index.Find(l.text, l.searched, func(literal, at int) {
+			for _, a := range set.anchors[literal] {
+				if a.rule == nil {
+					l.marks[a.mark] = l.base + int64(at)
+					continue
+				}
+				if l.s.skip(a.rule, l, at) {
+					continue
+				}
+				for start := max(0, at-a.max); start <= at-a.min; start++ {
+					l.begin(a.rule, start, eof)
+				}
+			}
+		})
+		for i := range set.free {
+			l.advanceFree(&set.free[i], eof)
+		}
+		l.searched = len(l.text)
+	}
+	l.findExact()
+	l.loose = false
+	l.tail = l.s.prefixes.Tail(l.text)
+}
+
+// advanceFree tries rules that have no literal, wherever they may begin.
+func (l *lane) advanceFree(f *free, eof bool) {
+	for i := l.searched; i < len(l.text); i++ {
+		if !f.first[l.text[i]] || f.bounded && i > 0 && isWord(l.text[i-1]) && !escapedBefore(l.text, i) {
+			continue
+		}
+		state, _, accepted, _ := f.any.Run(f.any.Start(), l.text[i:min(len(l.text), i+stride)], 0)
+		if state == nil && accepted == 0 {
+			continue
+		}
+		for _, r := range f.rules {
+			if !l.s.skip(r, l, i) {
+				l.begin(r, i, eof)
+			}
+		}
+	}
+}
+
+func isWord(c byte) bool {
+	return c >= '0' && c <= '9' || c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c == '_'
+}
+
+// escapedBefore reports whether text[i-1] is the letter of an escaped line end.
+func escapedBefore(text []byte, i int) bool {
+	return i > 1 && text[i-2] == '\\' && (text[i-1] == 'n' || text[i-1] == 'r' || text[i-1] == 't')
+}
+
+// begin tries a rule at text[start:].
+func (l *lane) begin(r *rule, start int, eof bool) {
+	c := cand{rule: r, start: l.base + int64(start), pos: l.base + int64(start), state: r.pattern.Start(), entered: -1}
+	if c.state.Entered() {
+		c.entered = c.start
+	}
+	if l.run(&c, eof) {
+		l.cands = append(l.cands, c)
+	}
+}
+
+// run takes a candidate to the end of the text. It reports whether the
+// candidate is still one.
+func (l *lane) run(c *cand, eof bool) bool {
+	end := l.base + int64(len(l.text))
+	for c.state != nil && c.pos < end {
+		stop := min(end, c.start+((c.pos-c.start)/stride+1)*stride)
+		in := -1
+		if c.entered >= 0 {
+			in = 0
+		}
+		state, at, accepted, in := c.rule.pattern.Run(c.state, l.text[c.pos-l.base:stop-l.base], in)
+		switch {
+		case in < 0:
+			c.entered = -1
+		case in > 0 || c.entered < 0:
+			c.entered = c.pos + int64(in)
+		}
+		c.accepted = c.accepted || accepted > 0
+		c.pos += int64(at)
+		c.state = state
+		if c.mask != nil {
+			l.swallow(c)
+			if c.state == nil {
+				c.mask.open = false
+				return false
+			}
+			continue
+		}
+		if c.state == nil {
+			if !c.accepted {
+				return false
+			}
+			c.end = c.pos
+			return l.decide(c, eof, false)
+		}
+		if (c.pos-c.start)%stride == 0 && !l.worthwhile(c) {
+			return false
+		}
+	}
+	if c.mask != nil {
+		if eof {
+			c.mask.open = false
+		}
+		return !eof
+	}
+	if c.state == nil { // it waits for what stands behind it
+		return l.decide(c, eof, false)
+	}
+	if !eof {
+		return true
+	}
+	if !c.accepted && !c.state.Accepts() {
+		return false
+	}
+	c.end = c.pos
+	return l.decide(c, true, false)
+}
+
+// worthwhile decides about a candidate that has become long.
+func (l *lane) worthwhile(c *cand) bool {
+	if c.entered < 0 || c.pos-c.start >= longestMask {
+		return false
+	}
+	if !c.accepted || c.rule.MaxLength > 0 && c.rule.MaxLength < stride {
+		return c.pos-c.start < 4*stride
+	}
+	saved := *c
+	c.end = c.pos
+	l.decide(c, false, true)
+	if c.mask == nil {
+		*c = saved
+	}
+	return true
+}
+
+// swallow lets the mask of a candidate grow with it.
+func (l *lane) swallow(c *cand) {
+	from := max(0, int(c.end-l.base))
+	to := int(c.pos - l.base)
+	if i := bytes.IndexAny(l.text[from:to], " \t\r\n'\"`;"); i >= 0 {
+		c.state, to = nil, from+i
+	}
+	c.end = l.base + int64(to)
+	if to > from {
+		_, end := l.raw(from, to)
+		c.mask.end = max(c.mask.end, end)
+	}
+	if c.pos-c.start >= longestMask {
+		c.state = nil
+	}
+}
+
+// decide judges a candidate whose end is known, or that must be judged now. It
+// reports whether the candidate must be kept.
+func (l *lane) decide(c *cand, eof, now bool) bool {
+	start, end := int(c.start-l.base), int(c.end-l.base)
+	if !eof && !now {
+		end = min(end+1, len(l.text)) // the byte that ended it tells \b and $
+	}
+	at := c.rule.pattern.Match(l.text[:end], start)
+	if at == nil {
+		return false
+	}
+	m := c.rule.matchOf(at)
+	if c.rule.looksAhead() && !eof && !now && len(l.text) < m.to+ahead {
+		c.state, c.wait = nil, l.base+int64(m.to+ahead)
+		return true
+	}
+	if c.rule.pattern.Lead {
+		for n := 0; n < 50 && m.from > 0 && (isWord(l.text[m.from-1]) || l.text[m.from-1] == '.' || l.text[m.from-1] == '-'); n++ {
+			m.from--
+		}
+	}
+	if !l.marked(c.rule, m) {
+		return false
+	}
+	lo, hi := max(0, m.from-lineBefore), min(len(l.text), m.to+ahead)
+	if now {
+		hi = end
+	}
+	m.from, m.to, m.start, m.end = m.from-lo, m.to-lo, m.start-lo, m.end-lo
+	if l.s.set.judge(&l.s.cfg.ScanConfig, l.text[lo:hi], m) != "" {
+		return false
+	}
+	f := l.report(c.rule, lo+m.start, lo+m.end)
+	if now && f != nil && c.state != nil {
+		f.open = true
+		c.mask = f
+		_, f.end = l.raw(0, int(c.pos-l.base))
+		return true
+	}
+	return false
+}
+
+// looksAhead reports whether the rule's judgement depends on what follows.
+func (r *rule) looksAhead() bool { return r.boundary != nil || len(r.context) > 0 }
+
+// marked reports whether a keyword that the rule's pattern does not hold was
+// seen.
+func (l *lane) marked(r *rule, m hit) bool {
+	if len(r.marks) == 0 {
+		return true
+	}
+	for _, k := range r.marks {
+		if at := l.marks[k]; at >= 0 && at <= l.base+int64(m.to) && at+markReach >= l.base+int64(m.from) {
+			return true
+		}
+	}
+	low := bytes.ToLower(l.text[m.from:m.to])
+	return slices.ContainsFunc(r.Keywords, func(k string) bool { return bytes.Contains(low, []byte(k)) })
+}
+
+// report records that text[start:end] was found.
+func (l *lane) report(r *rule, start, end int) *found {
+	sum := l.s.set.sum(l.text[start:end])
+	if l.s.set.allowance(&l.s.cfg.ScanConfig, r.ID, sum) {
+		return nil
+	}
+	f := &found{rule: r.ID, priority: r.Priority, mode: l.s.set.modes[r.index], sum: sum, lane: l.name}
+	f.start, f.end = l.raw(start, end)
+	return l.s.add(f)
+}
+
+// findExact looks for known secrets.
+func (l *lane) findExact() {
+	set := l.s.cfg.Exact
+	if set == nil || l.s.set.exact <= Off {
+		return
+	}
+	from := max(0, l.exactTo-l.partial.Length)
+	l.s.matches = set.Find(l.s.matches[:0], l.text[from:])
+	for _, m := range l.s.matches {
+		if from+m.End <= l.exactTo {
+			continue
+		}
+		name := "secret:" + m.Name
+		sum := l.s.set.sum(l.text[from+m.Start : from+m.End])
+		if l.s.set.allowance(&l.s.cfg.ScanConfig, name, sum) {
+			continue
+		}
+		f := &found{rule: name, priority: exactPriority, mode: l.s.set.exact, sum: sum, lane: l.name}
+		f.start, f.end = l.raw(from+m.Start, from+m.End)
+		l.s.add(f)
+	}
+	l.exactTo = len(l.text)
+	l.partial = set.Partial(l.text, l.s.least())
+}
+
+// hold returns the raw offset from which on text must wait for this lane.
+func (l *lane) hold() int64 {
+	end := len(l.text)
+	at := l.s.end()
+	keep := func(start int) {
+		if start < end {
+			from, _ := l.raw(max(start, 0), end)
+			at = min(at, from)
+		}
+	}
+	for i := range l.cands {
+		c := &l.cands[i]
+		if c.entered < 0 || c.loose || c.mask != nil || l.s.set.modes[c.rule.index] < Mask {
+			continue
+		}
+		if l.s.cfg.Kind == Terminal && c.pos-c.entered < interactive {
+			continue
+		}
+		keep(int(c.entered - l.base))
+	}
+	if l.loose {
+		return at
+	}
+	if l.tail > 0 && (l.s.cfg.Kind != Terminal || l.tail >= interactive) {
+		keep(end - l.tail)
+	}
+	if n := l.s.reach; n > 0 && l.s.cfg.Kind != Terminal {
+		run := 0
+		for run < min(n, end) && isToken(l.text[end-1-run]) {
+			run++
+		}
+		keep(end - run)
+	}
+	keep(end - l.partial.Length)
+	return at
+}
+
+// isToken reports whether c stands in the part of a secret that comes before
+// its literal.
+func isToken(c byte) bool {
+	return isWord(c) || c == '~' || c == '.' || c == '-' || c == '=' || c == '+' || c == '/' || c == ':'
+}
+
+// needed returns the position of the oldest text that the lane may still look
+// at.
+func (l *lane) needed() int64 {
+	end := l.base + int64(len(l.text))
+	at := end - int64(l.partial.Length)
+	at = min(at, l.base+int64(l.exactTo))
+	for i := range l.cands {
+		if l.cands[i].mask == nil {
+			at = min(at, l.cands[i].start)
+		}
+	}
+	return at - behind
+}
+
+// drop forgets the first n bytes of text.
+func (l *lane) drop(n int) {
+	l.base += int64(n)
+	l.searched -= n
+	l.exactTo = max(0, l.exactTo-n)
+}
+
+// tick decides about everything that waits: it is masked when at least half of
+// a secret is there, and not waited for any longer when not.
+func (l *lane) tick() {
+	kept := l.cands[:0]
+	for i := range l.cands {
+		c := l.cands[i]
+		if l.tickCand(&c) {
+			kept = append(kept, c)
+		}
+	}
+	clear(l.cands[len(kept):])
+	l.cands = kept
+	l.loose = true
+	if p := l.partial; p.Length > 0 && p.Share >= 0.5 && l.s.set.exact >= Mask {
+		f := &found{rule: "secret", priority: exactPriority, mode: l.s.set.exact, lane: l.name}
+		f.start, f.end = l.raw(len(l.text)-p.Length, len(l.text))
+		l.s.add(f)
+	}
+}
+
+func (l *lane) tickCand(c *cand) bool {
+	if c.mask != nil || c.entered < 0 || l.s.set.modes[c.rule.index] < Mask {
+		return true
+	}
+	if c.state == nil { // only what stands behind it is missing
+		l.decide(c, true, false)
+		return false
+	}
+	if c.accepted {
+		c.end = c.pos
+		if l.decide(c, false, true); c.mask != nil {
+			return true
+		}
+	}
+	if c.rule.inside && 2*int(c.pos-c.start) >= c.rule.pattern.MinLength {
+		f := &found{rule: c.rule.ID, priority: c.rule.Priority, mode: l.s.set.modes[c.rule.index], lane: l.name, open: true}
+		f.start, f.end = l.raw(int(c.entered-l.base), int(c.pos-l.base))
+		if f = l.s.add(f); f != nil {
+			c.mask, c.end = f, c.pos
+			return true
+		}
+	}
+	c.loose = true
+	return true
+}

@@ -1,0 +1,336 @@
+package match
+
+import (
+	"cmp"
+	"regexp/syntax"
+	"slices"
+	"strings"
+	"unicode"
+	"unicode/utf8"
+)
+
+const (
+	maxLiterals = 48 // alternatives that one pattern may begin its search with
+	maxLiteral  = 24 // bytes of a literal that are compared
+	maxBefore   = 64 // bytes that may stand before the literal in a match
+)
+
+// A Literal is text, in lower case, that some match of a pattern cannot do
+// without.
+type Literal struct {
+	Text     string
+	Min, Max int // how many bytes of the match stand before it
+}
+
+// Literals returns literals of which every match holds one, or nil when there
+// are none that are worth searching for.
+func (p *Pattern) Literals() []Literal {
+	lits := required(p.tree)
+	if len(lits) == 0 {
+		return nil
+	}
+	slices.SortFunc(lits, func(a, b Literal) int { return cmp.Or(strings.Compare(a.Text, b.Text), a.Min-b.Min, a.Max-b.Max) })
+	return slices.Compact(lits)
+}
+
+// common are words that stand in ordinary text everywhere; a pattern looks for
+// something else if it can.
+var common = []string{
+	"access", "api", "auth", "credential", "creds", "key", "passwd", "password", "secret", "token", "passw", "pass", "pwd",
+	"begin", "://", "http", "https://", "user", "name", "id", "host", "base",
+}
+
+// worth says how good a group of literals is to search for: the rarest text
+// wins, few and at a fixed place. 0 is not at all.
+func worth(lits []Literal) int {
+	if len(lits) == 0 || len(lits) > maxLiterals {
+		return 0
+	}
+	best := 1000
+	for _, l := range lits {
+		if l.Max < 0 || l.Max > maxBefore {
+			return 0
+		}
+		n := 10 * min(len(l.Text), 8)
+		for _, c := range []byte(l.Text) { // letters are common, punctuation is not
+			if c < 'a' || c > 'z' {
+				n += 4
+			}
+		}
+		if slices.Contains(common, l.Text) {
+			n = 15
+		}
+		n -= min(l.Max-l.Min, 12)
+		if l.Max > 0 { // text before a literal cannot wait for it
+			n -= 8
+		}
+		best = min(best, n)
+	}
+	if best < 20 && len(lits[0].Text) < 2 {
+		return 0
+	}
+	return max(best-len(lits)/4, 1)
+}
+
+// required returns the best group of literals of which every match of re holds
+// one; nil when there is none.
+func required(re *syntax.Regexp) []Literal {
+	if whole := exact(re); whole != nil {
+		return atPlace(whole, 0, 0)
+	}
+	switch re.Op {
+	case syntax.OpCapture:
+		return required(re.Sub[0])
+	case syntax.OpPlus:
+		return required(re.Sub[0])
+	case syntax.OpRepeat:
+		if re.Min > 0 {
+			return required(re.Sub[0])
+		}
+		return nil
+	case syntax.OpAlternate:
+		var all []Literal
+		for _, sub := range re.Sub {
+			lits := required(sub)
+			if worth(lits) == 0 {
+				return nil
+			}
+			all = append(all, lits...)
+		}
+		return all
+	case syntax.OpConcat:
+		return requiredOf(flatten(re.Sub))
+	default:
+		return nil
+	}
+}
+
+// flatten replaces groups and sequences within a sequence by their parts.
+func flatten(subs []*syntax.Regexp) []*syntax.Regexp {
+	var flat []*syntax.Regexp
+	for _, sub := range subs {
+		for sub.Op == syntax.OpCapture {
+			sub = sub.Sub[0]
+		}
+		if sub.Op == syntax.OpConcat {
+			flat = append(flat, flatten(sub.Sub)...)
+			continue
+		}
+		flat = append(flat, sub)
+	}
+	return flat
+}
+
+// requiredOf returns the best literals of a sequence.
+func requiredOf(subs []*syntax.Regexp) []Literal {
+	var best []Literal
+	consider := func(lits []Literal) {
+		if worth(lits) > worth(best) {
+			best = lits
+		}
+	}
+	lo, hi := 0, 0
+	for i, sub := range subs {
+		// Texts that begin with this part and go on as long as all of it is known.
+		if texts := heads(subs[i:]); texts != nil {
+			consider(atPlace(texts, lo, hi))
+		}
+		if inner := required(sub); inner != nil {
+			moved := slices.Clone(inner)
+			for k := range moved {
+				moved[k].Min += lo
+				if hi < 0 || moved[k].Max < 0 {
+					moved[k].Max = -1
+				} else {
+					moved[k].Max += hi
+				}
+			}
+			consider(moved)
+		}
+		l, h := length(sub)
+		lo += l
+		if hi >= 0 && h >= 0 {
+			hi += h
+		} else {
+			hi = -1
+		}
+	}
+	return best
+}
+
+// atPlace makes literals of texts that stand at the given place.
+func atPlace(texts []string, lo, hi int) []Literal {
+	lits := make([]Literal, 0, len(texts))
+	for _, t := range texts {
+		if t == "" {
+			return nil
+		}
+		lits = append(lits, Literal{Text: t[:min(len(t), maxLiteral)], Min: lo, Max: hi})
+	}
+	return lits
+}
+
+// product returns every text of a followed by every text of b, or nil when
+// those are too many.
+func product(a, b []string) []string {
+	if len(a)*len(b) > maxLiterals {
+		return nil
+	}
+	out := make([]string, 0, len(a)*len(b))
+	for _, x := range a {
+		for _, y := range b {
+			if len(x)+len(y) > 2*maxLiteral {
+				return nil
+			}
+			out = append(out, x+y)
+		}
+	}
+	slices.Sort(out)
+	return slices.Compact(out)
+}
+
+// prefixes returns texts of which every match of re begins with one, or nil.
+func prefixes(re *syntax.Regexp) []string {
+	if whole := exact(re); whole != nil {
+		return whole
+	}
+	switch re.Op {
+	case syntax.OpCapture, syntax.OpPlus:
+		return prefixes(re.Sub[0])
+	case syntax.OpRepeat:
+		if re.Min > 0 {
+			return prefixes(re.Sub[0])
+		}
+	case syntax.OpConcat:
+		return heads(re.Sub)
+	case syntax.OpAlternate:
+		var all []string
+		for _, sub := range re.Sub {
+			p := prefixes(sub)
+			if p == nil || len(all)+len(p) > maxLiterals {
+				return nil
+			}
+			all = append(all, p...)
+		}
+		return all
+	default:
+	}
+	return nil
+}
+
+// heads returns texts of which every match of the sequence begins with one,
+// as long as they can be had; nil when the first part has none.
+func heads(subs []*syntax.Regexp) []string {
+	texts := []string{""}
+	for _, sub := range subs {
+		more := exact(sub)
+		last := more == nil
+		if last {
+			more = prefixes(sub)
+		}
+		longer := product(texts, more)
+		if len(longer) == 0 || last {
+			if len(longer) > 0 {
+				texts = longer
+			}
+			break
+		}
+		texts = longer
+	}
+	if slices.Contains(texts, "") {
+		return nil
+	}
+	return texts
+}
+
+// exact returns all texts that re matches, in lower case, when those are few;
+// else nil.
+func exact(re *syntax.Regexp) []string {
+	switch re.Op {
+	case syntax.OpEmptyMatch, syntax.OpBeginLine, syntax.OpEndLine, syntax.OpBeginText, syntax.OpEndText,
+		syntax.OpWordBoundary, syntax.OpNoWordBoundary:
+		return []string{""}
+	case syntax.OpLiteral:
+		for _, r := range re.Rune {
+			if r >= utf8.RuneSelf && unicode.SimpleFold(r) != r {
+				return nil
+			}
+		}
+		return []string{strings.ToLower(string(re.Rune))}
+	case syntax.OpCharClass:
+		var all []string
+		for i := 0; i < len(re.Rune); i += 2 {
+			for r := re.Rune[i]; r <= re.Rune[i+1]; r++ {
+				if r >= utf8.RuneSelf {
+					if r == '\u212a' || r == '\u017f' { // what k and s fold to
+						continue
+					}
+					return nil
+				}
+				all = append(all, strings.ToLower(string(r)))
+				if len(all) > 8 {
+					return nil
+				}
+			}
+		}
+		slices.Sort(all)
+		return slices.Compact(all)
+	case syntax.OpCapture:
+		return exact(re.Sub[0])
+	case syntax.OpQuest:
+		if sub := exact(re.Sub[0]); sub != nil {
+			return append(slices.Clone(sub), "")
+		}
+		return nil
+	case syntax.OpRepeat:
+		return repeated(re)
+	case syntax.OpConcat:
+		texts := []string{""}
+		for _, sub := range re.Sub {
+			more := exact(sub)
+			if more == nil {
+				return nil
+			}
+			if texts = product(texts, more); texts == nil {
+				return nil
+			}
+		}
+		return texts
+	case syntax.OpAlternate:
+		var all []string
+		for _, sub := range re.Sub {
+			more := exact(sub)
+			if more == nil || len(all)+len(more) > maxLiterals {
+				return nil
+			}
+			all = append(all, more...)
+		}
+		slices.Sort(all)
+		return slices.Compact(all)
+	default:
+		return nil
+	}
+}
+
+// repeated is exact for x{n,m}.
+func repeated(re *syntax.Regexp) []string {
+	sub := exact(re.Sub[0])
+	if sub == nil || re.Max < 0 || re.Max > 12 {
+		return nil
+	}
+	var all []string
+	texts := []string{""}
+	for n := 0; ; n++ {
+		if n >= re.Min {
+			all = append(all, texts...)
+		}
+		if n == re.Max {
+			break
+		}
+		if texts = product(texts, sub); texts == nil || len(all)+len(texts) > maxLiterals {
+			return nil
+		}
+	}
+	slices.Sort(all)
+	return slices.Compact(all)
+}

@@ -1,0 +1,227 @@
+// Package match decides quickly that a pattern does not match here, and whether
+// it still could if more text came: it finds the literal text that a regular
+// expression cannot do without (see [Index]), and runs the expression from
+// there, byte by byte, as a deterministic automaton that is built as it is
+// used (see [Pattern]). What the automaton lets through, the standard regular
+// expression decides; so a mistake here can cost time, never a wrong match.
+package match
+
+import (
+	"regexp"
+	"regexp/syntax"
+	"slices"
+	"sync"
+	"sync/atomic"
+)
+
+// A Pattern is a regular expression that starts at a known place. It may be
+// used concurrently.
+type Pattern struct {
+	// Lead reports that the expression began with a harmless run of word
+	// characters before its first literal, which Match leaves out.
+	Lead bool
+	// MinLength is the length of the shortest match.
+	MinLength int
+
+	tree   *syntax.Regexp // without its lead
+	source string
+	group  int
+
+	once sync.Once
+	dfa  *dfa
+
+	reOnce    sync.Once
+	atStart   *regexp.Regexp // for a match at the start of the text
+	afterByte *regexp.Regexp // for a match after one byte of context
+}
+
+// New returns the Pattern of a parsed expression. group is the number of the
+// group that holds the secret; 0 means the first that matched, or the whole.
+func New(tree *syntax.Regexp, group int) *Pattern {
+	p := &Pattern{group: group}
+	p.tree, p.Lead = withoutLead(tree)
+	p.source = p.tree.String()
+	p.MinLength, _ = length(p.tree)
+	return p
+}
+
+// A State is how far a Pattern has come. The nil State is dead: nothing that
+// follows can make it match.
+type State struct {
+	next    []atomic.Pointer[State] // by byte class; nil is not known yet
+	insts   []uint32
+	accept  bool
+	entered bool
+}
+
+// Accepts reports whether the text so far may be a whole match.
+func (s *State) Accepts() bool { return s.accept }
+
+// Entered reports whether the text so far may reach into the secret.
+func (s *State) Entered() bool { return s.entered }
+
+// Start returns the State before the first byte.
+func (p *Pattern) Start() *State {
+	p.once.Do(func() { p.dfa = newDFA(p.tree, p.group) })
+	return p.dfa.start
+}
+
+// Run feeds text to the automaton from state s. It returns the state at the
+// end of text, or nil and the index of the byte that no match can go past.
+// accepted is one more than the index of the last byte after which a match may
+// end, or 0; entered is the index of the byte from which on the text may
+// belong to the secret, or -1 when it does not at the end.
+func (p *Pattern) Run(s *State, text []byte, entered int) (state *State, at, accepted, in int) {
+	d := p.dfa
+	if s.entered && entered < 0 {
+		entered = 0
+	}
+	for i, c := range text {
+		n := s.next[d.class[c]].Load()
+		if n == nil {
+			n = d.step(s, d.class[c])
+		}
+		if n == d.dead {
+			return nil, i, accepted, entered
+		}
+		if n.entered {
+			if entered < 0 {
+				entered = i + 1
+			}
+		} else {
+			entered = -1
+		}
+		if n.accept {
+			accepted = i + 1
+		}
+		s = n
+	}
+	return s, len(text), accepted, entered
+}
+
+// Match returns the places of the match that starts at text[start], as
+// [regexp.Regexp.FindSubmatchIndex] does, or nil.
+func (p *Pattern) Match(text []byte, start int) []int {
+	p.reOnce.Do(func() {
+		p.atStart = regexp.MustCompile(`\A(?:` + p.source + `)`)
+		p.afterByte = regexp.MustCompile(`\A(?s:.)(?:` + p.source + `)`)
+	})
+	if start == 0 {
+		return p.atStart.FindSubmatchIndex(text)
+	}
+	at := p.afterByte.FindSubmatchIndex(text[start-1:])
+	if at == nil {
+		return nil
+	}
+	for i := range at {
+		if at[i] >= 0 {
+			at[i] += start - 1
+		}
+	}
+	at[0] = start
+	return at
+}
+
+// withoutLead leaves out what many published rules begin with: a lazy,
+// optional run of word characters, which only tells where the match begins.
+func withoutLead(re *syntax.Regexp) (*syntax.Regexp, bool) {
+	switch {
+	case re.Op == syntax.OpConcat && len(re.Sub) > 1:
+		first := re.Sub[0]
+		rest := *re
+		if first.Op == syntax.OpRepeat && first.Min == 0 && first.Flags&syntax.NonGreedy != 0 && first.Sub[0].Op == syntax.OpCharClass {
+			rest.Sub = slices.Clone(re.Sub[1:])
+			inner, _ := withoutLead(&rest) // some have it twice
+			return inner, true
+		}
+		inner, lead := withoutLead(first)
+		if !lead {
+			return re, false
+		}
+		rest.Sub = slices.Clone(re.Sub)
+		rest.Sub[0] = inner
+		return &rest, true
+	case re.Op == syntax.OpAlternate:
+		rest := *re
+		rest.Sub = slices.Clone(re.Sub)
+		found := false
+		for i, sub := range re.Sub {
+			inner, lead := withoutLead(sub)
+			rest.Sub[i] = inner
+			found = found || lead
+		}
+		return &rest, found
+	default:
+		return re, false
+	}
+}
+
+// length returns the lengths in bytes of the shortest and longest match; the
+// longest is -1 when there is none.
+func length(re *syntax.Regexp) (shortest, longest int) {
+	switch re.Op {
+	case syntax.OpLiteral:
+		n := 0
+		for _, r := range re.Rune {
+			n += len(string(r))
+		}
+		return n, n
+	case syntax.OpCharClass:
+		for _, r := range re.Rune {
+			// K and ſ are there only because k and s fold to them.
+			if r >= 0x80 && r != '\u212a' && r != '\u017f' {
+				return 1, 4
+			}
+		}
+		return 1, 1
+	case syntax.OpAnyChar, syntax.OpAnyCharNotNL:
+		return 1, 4
+	case syntax.OpCapture:
+		return length(re.Sub[0])
+	case syntax.OpConcat:
+		for _, sub := range re.Sub {
+			lo, hi := length(sub)
+			shortest += lo
+			if longest >= 0 && hi >= 0 {
+				longest += hi
+			} else {
+				longest = -1
+			}
+		}
+		return shortest, longest
+	case syntax.OpAlternate:
+		for i, sub := range re.Sub {
+			lo, hi := length(sub)
+			if i == 0 {
+				shortest, longest = lo, hi
+				continue
+			}
+			shortest = min(shortest, lo)
+			if longest >= 0 && hi >= 0 {
+				longest = max(longest, hi)
+			} else {
+				longest = -1
+			}
+		}
+		return shortest, longest
+	case syntax.OpQuest:
+		_, hi := length(re.Sub[0])
+		return 0, hi
+	case syntax.OpStar:
+		return 0, -1
+	case syntax.OpPlus:
+		lo, _ := length(re.Sub[0])
+		return lo, -1
+	case syntax.OpRepeat:
+		lo, hi := length(re.Sub[0])
+		if re.Max < 0 || hi < 0 {
+			return lo * re.Min, -1
+		}
+		return lo * re.Min, hi * re.Max
+	case syntax.OpNoMatch, syntax.OpEmptyMatch, syntax.OpBeginLine, syntax.OpEndLine, syntax.OpBeginText, syntax.OpEndText,
+		syntax.OpWordBoundary, syntax.OpNoWordBoundary:
+		return 0, 0
+	default:
+		return 0, -1
+	}
+}

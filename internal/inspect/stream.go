@@ -1,0 +1,394 @@
+package inspect
+
+import (
+	"bytes"
+	"cmp"
+	"encoding/binary"
+	"hash/fnv"
+	"slices"
+
+	"github.com/baileyhq/bailey/internal/inspect/exact"
+	"github.com/baileyhq/bailey/internal/inspect/match"
+	"github.com/baileyhq/bailey/internal/inspect/view"
+)
+
+const (
+	// piece is how much of a long text is looked at in one go.
+	piece = 64 << 10
+	// interactive is how many bytes of a secret a terminal may show before it
+	// waits: enough for typing not to stutter. What a provider's tokens begin
+	// with is no secret.
+	interactive = 4
+	// exactPriority puts known secrets before every rule.
+	exactPriority = 1000
+	// idle is how much memory a waiting stream keeps.
+	idle = 1024
+)
+
+// ScanConfig says how to look at one text.
+type ScanConfig struct {
+	Exact *exact.Set // known secrets; nil means none
+	User  string     // for allowances
+	Path  string     // for allowances, and for rules about certain files
+	// TrustPath applies what rule files say about paths to leave out
+	// (node_modules, images, lock files): for people who scan their own files.
+	TrustPath bool
+	Kind      Kind
+	Columns   int // of a terminal; 0 means unknown
+}
+
+// StreamConfig says how to look at one logical stream.
+type StreamConfig struct {
+	Set *Set
+	ScanConfig
+	// Report is called for each finding as soon as it is certain, in order of
+	// their places. It is called from within the Stream's methods; nil means
+	// not at all.
+	Report func(Finding)
+	// Sampling leaves out part of very long streams; the zero value means
+	// nothing is left out.
+	Sampling Sampling
+}
+
+// Sampling bounds the work on very long streams. After the first Full bytes,
+// rules that match by what stands around a value (gitleaks' generic ones) are
+// applied to one block of 64 KiB in Every, chosen by a keyed hash; all other
+// rules, and known secrets, are applied to every byte.
+type Sampling struct {
+	Full  int64
+	Every int
+}
+
+// A Stream looks at one logical stream. It is not safe for concurrent use.
+//
+// Text is released as soon as no rule can object to it any more. Between two
+// calls a Stream keeps what it held back and a few hundred bytes of context.
+type Stream struct {
+	cfg      StreamConfig
+	set      *Set
+	prefixes *match.Prefixes
+	reach    int
+	off      []bool // rules that are not for this path
+	plain    bool   // the path is allowed: no patterns
+
+	buf      []byte // what is held, after some context
+	base     int64  // raw offset of buf[0]
+	released int64  // everything before it is out, or masked
+	masked   int64  // where the last mask ended
+	spans    []*found
+	reported [2]int64 // place of the last finding told
+	sampled  int64
+	discard  bool // nobody wants the output
+	err      error
+
+	lanes   []*lane
+	matches []exact.Match
+}
+
+// NewStream returns a Stream that has seen nothing yet.
+func NewStream(cfg StreamConfig) *Stream {
+	s := &Stream{cfg: cfg, set: cfg.Set, prefixes: cfg.Set.prefixes, reach: cfg.Set.reach}
+	for i, r := range s.set.rules {
+		if r.path != nil && !r.path.MatchString(cfg.Path) {
+			if s.off == nil {
+				s.off = make([]bool, len(s.set.rules))
+			}
+			s.off[i] = true
+		}
+	}
+	s.plain = slices.ContainsFunc(s.set.over.AllowPaths, func(p string) bool { return underPath(cfg.Path, p) })
+	s.lanes = []*lane{newLane(s, "")}
+	return s
+}
+
+// Write takes the next piece of the stream and appends to dst what may be
+// released. p is not kept. The error is a [BlockedError]; after one nothing is
+// released any more.
+func (s *Stream) Write(dst, p []byte) ([]byte, error) {
+	for len(p) > 0 && s.err == nil {
+		n := min(len(p), piece)
+		s.buf = append(s.buf, p[:n]...)
+		p = p[n:]
+		s.look(false)
+		dst = s.release(dst, s.hold())
+		s.trim()
+	}
+	return dst, s.err
+}
+
+// Held returns how many bytes wait.
+func (s *Stream) Held() int { return int(s.end() - s.released) }
+
+// Tick says that text has waited long enough: callers call it a moment (25 ms
+// for terminals, 100 ms else) after a Write that left something held. What is
+// less than half of a secret is released, the rest is masked.
+func (s *Stream) Tick(dst []byte) ([]byte, error) {
+	if s.err != nil || s.Held() == 0 {
+		return dst, s.err
+	}
+	for _, l := range s.lanes {
+		l.tick()
+	}
+	dst = s.release(dst, s.end()-int64(view.Incomplete(s.buf[s.released-s.base:])))
+	s.trim()
+	return dst, s.err
+}
+
+// Close ends the stream: everything held is decided.
+func (s *Stream) Close(dst []byte) ([]byte, error) {
+	if s.err != nil {
+		return dst, s.err
+	}
+	s.look(true)
+	dst = s.release(dst, s.end())
+	s.buf, s.lanes = nil, nil
+	return dst, s.err
+}
+
+// Sampled returns how many bytes were looked at by part of the rules only.
+func (s *Stream) Sampled() int64 { return s.sampled }
+
+// end returns the raw offset of the end of what has come.
+func (s *Stream) end() int64 { return s.base + int64(len(s.buf)) }
+
+// look shows every lane the new text.
+func (s *Stream) look(eof bool) {
+	l := s.lanes[0]
+	l.text, l.base = s.buf, s.base
+	l.advance(eof)
+}
+
+// hold returns the raw offset up to which text may be released.
+func (s *Stream) hold() int64 {
+	at := s.end()
+	for _, l := range s.lanes {
+		at = min(at, l.hold())
+	}
+	if at < s.released {
+		return s.released
+	}
+	return at - int64(view.Incomplete(s.buf[s.released-s.base:at-s.base]))
+}
+
+// least returns how much of a known secret must be there before text waits.
+func (s *Stream) least() int {
+	if s.cfg.Kind == Terminal {
+		return interactive
+	}
+	return 1
+}
+
+// skip reports whether a rule does not apply at text[at].
+func (s *Stream) skip(r *rule, l *lane, at int) bool {
+	if s.set.modes[r.index] <= Off || s.plain || s.off != nil && s.off[r.index] {
+		return true
+	}
+	if s.cfg.Sampling.Every < 2 || r.Priority >= 0 {
+		return false
+	}
+	from, _ := l.raw(at, at)
+	return from >= s.cfg.Sampling.Full && !s.chosen(from/piece)
+}
+
+// chosen reports whether a block is among those that are looked at by all
+// rules.
+func (s *Stream) chosen(block int64) bool {
+	h := fnv.New64a()
+	_, _ = h.Write(s.set.key)
+	_ = binary.Write(h, binary.BigEndian, block)       // a hash does not fail
+	return h.Sum64()%uint64(s.cfg.Sampling.Every) == 0 //nolint:gosec // Every is positive
+}
+
+// add takes a place that a lane found. It returns nil when it is known already.
+func (s *Stream) add(f *found) *found {
+	if f.mode < Mask && f.end <= s.released {
+		if f.start >= s.reported[1] || f.end <= s.reported[0] {
+			s.report(f, f.start, f.end, f.mode)
+		}
+		return nil
+	}
+	at, _ := slices.BinarySearchFunc(s.spans, f, func(a, b *found) int { return cmp.Compare(a.start, b.start) })
+	for i := at; i < len(s.spans) && s.spans[i].start == f.start; i++ {
+		if s.spans[i].end == f.end && s.spans[i].rule == f.rule {
+			return nil
+		}
+	}
+	s.spans = slices.Insert(s.spans, at, f)
+	return f
+}
+
+// report tells one finding.
+func (s *Stream) report(f *found, start, end int64, mode Mode) {
+	s.reported = [2]int64{start, end}
+	if s.cfg.Report != nil {
+		s.cfg.Report(Finding{Rule: f.rule, Mode: mode, Offset: start, Length: end - start, Sum: f.sum, Lane: f.lane})
+	}
+}
+
+// cluster is findings that overlap: they get one mask and are told as one.
+type cluster struct {
+	n          int // spans[:n]
+	start, end int64
+	mask       [2]int64 // what is masked of it
+	best       *found
+	mode       Mode
+	open       bool
+}
+
+// next returns the first cluster.
+func (s *Stream) next() cluster {
+	c := cluster{start: s.spans[0].start, end: s.spans[0].end}
+	for _, f := range s.spans {
+		if c.n > 0 && f.start >= c.end {
+			break
+		}
+		c.n++
+		c.end = max(c.end, f.end)
+		c.open = c.open || f.open
+		if f.mode >= Mask {
+			if c.mode < Mask {
+				c.mask = [2]int64{f.start, f.end}
+			}
+			c.mask[1] = max(c.mask[1], f.end)
+		}
+		c.mode = max(c.mode, f.mode)
+		if c.best == nil || better(f, c.best) {
+			c.best = f
+		}
+	}
+	return c
+}
+
+// better reports which of two overlapping findings is told.
+func better(a, b *found) bool {
+	if (a.mode >= Mask) != (b.mode >= Mask) {
+		return a.mode >= Mask
+	}
+	return cmp.Or(cmp.Compare(a.priority, b.priority), cmp.Compare(b.start, a.start), cmp.Compare(a.end, b.end), cmp.Compare(b.rule, a.rule)) > 0
+}
+
+// release appends to dst what stands before upTo, masks applied.
+func (s *Stream) release(dst []byte, upTo int64) []byte {
+	for len(s.spans) > 0 {
+		c := s.next()
+		if c.mode < Mask {
+			if c.end > upTo {
+				break
+			}
+			dst = s.copy(dst, c.end)
+			s.report(c.best, c.start, c.end, c.mode)
+			s.spans = slices.Delete(s.spans, 0, c.n)
+			continue
+		}
+		if c.mask[0] >= upTo && !c.open {
+			break
+		}
+		dst = s.copy(dst, c.mask[0])
+		if c.end > upTo && !c.open {
+			return dst
+		}
+		if c.mode == Block {
+			s.report(c.best, c.start, c.end, c.mode)
+			s.err = &BlockedError{Rule: c.best.rule, Offset: c.mask[0]}
+			s.spans = nil
+			return dst
+		}
+		dst = s.mask(dst, c.best.rule, c.mask[1])
+		if c.open {
+			return dst // it goes on
+		}
+		s.report(c.best, c.start, c.end, c.mode)
+		s.spans = slices.Delete(s.spans, 0, c.n)
+	}
+	return s.copy(dst, upTo)
+}
+
+// copy releases text as it is, up to the raw offset to.
+func (s *Stream) copy(dst []byte, to int64) []byte {
+	if to <= s.released {
+		return dst
+	}
+	if !s.discard {
+		dst = append(dst, s.buf[s.released-s.base:to-s.base]...)
+	}
+	s.released = to
+	return dst
+}
+
+// mask releases a mask in place of the text up to the raw offset to.
+func (s *Stream) mask(dst []byte, rule string, to int64) []byte {
+	if to <= s.released {
+		return dst
+	}
+	if !s.discard {
+		again := s.masked > 0 && s.masked == s.released
+		dst = appendMask(dst, rule, s.buf[s.released-s.base:to-s.base], s.cfg.Kind, again)
+	}
+	s.released, s.masked = to, to
+	return dst
+}
+
+// trim forgets text that nobody needs any more.
+func (s *Stream) trim() {
+	if s.err != nil {
+		s.buf, s.lanes, s.spans = nil, nil, nil
+		s.base = s.released
+		return
+	}
+	l := s.lanes[0]
+	n := int(min(s.released, l.needed()) - s.base)
+	if n > 0 {
+		rest := s.buf[n:]
+		if len(rest) <= idle && cap(s.buf) > 4*idle {
+			s.buf = append(make([]byte, 0, idle), rest...)
+		} else {
+			s.buf = append(s.buf[:0], rest...)
+		}
+		s.base += int64(n)
+		l.drop(n)
+		l.base = s.base
+	}
+	l.text = s.buf
+}
+
+// Scan returns what the rules find in a whole text, by offset.
+func (s *Set) Scan(cfg ScanConfig, data []byte) []Finding {
+	var all []Finding
+	st := NewStream(StreamConfig{Set: s, ScanConfig: cfg, Report: func(f Finding) { all = append(all, f) }})
+	st.discard = true
+	if _, err := st.Write(nil, data); err == nil {
+		_, _ = st.Close(nil) // a block is among the findings
+	}
+	return all
+}
+
+// Redact returns data with its findings masked, and the findings: what a
+// Stream makes of it. The error is a [BlockedError] when a rule with mode block
+// matched; what stands before it is returned.
+func (s *Set) Redact(cfg ScanConfig, data []byte) ([]byte, []Finding, error) {
+	var all []Finding
+	st := NewStream(StreamConfig{Set: s, ScanConfig: cfg, Report: func(f Finding) { all = append(all, f) }})
+	out, err := st.Write(make([]byte, 0, len(data)), data)
+	if err == nil {
+		out, err = st.Close(out)
+	}
+	return out, all, err
+}
+
+// Explain returns where patterns matched without a finding, and why not.
+func (s *Set) Explain(cfg ScanConfig, data []byte) []Miss {
+	var misses []Miss
+	for _, r := range s.rules {
+		for _, m := range r.find(data) {
+			reason := s.judge(&cfg, data, m)
+			if low := bytes.ToLower(data); reason == "" && len(r.Keywords) > 0 &&
+				!slices.ContainsFunc(r.Keywords, func(k string) bool { return bytes.Contains(low, []byte(k)) }) {
+				reason = "no keyword"
+			}
+			if reason != "" {
+				misses = append(misses, Miss{Rule: r.ID, Offset: int64(m.start), Length: int64(m.end - m.start), Reason: reason})
+			}
+		}
+	}
+	return misses
+}
