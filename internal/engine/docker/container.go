@@ -194,6 +194,7 @@ func (e *Engine) Remove(ctx context.Context, id string) error {
 	if err != nil && !cerrdefs.IsNotFound(err) {
 		return wrap("remove container "+c.ID, err)
 	}
+	e.closeEgress(c.Config.Labels[labelRun])
 	if err := removeTree(ctx, e.runs, c.Config.Labels[labelRun]); err != nil {
 		return fmt.Errorf("remove run directory: %w", err)
 	}
@@ -203,6 +204,7 @@ func (e *Engine) Remove(ctx context.Context, id string) error {
 func (e *Engine) removeRunDirOf(ctx context.Context, id string) error {
 	run, err := e.runOf(id)
 	if err == nil && run != "" {
+		e.closeEgress(run)
 		err = removeTree(ctx, e.runs, run)
 	}
 	if err != nil {
