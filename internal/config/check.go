@@ -40,6 +40,7 @@ func (d *decoder) check() {
 		d.checkQuota(join("quotas.groups", name), q)
 	}
 	d.checkGPUs()
+	d.checkEgress()
 }
 
 // wrong reports a problem of the value at paths[0]. The other paths are those
