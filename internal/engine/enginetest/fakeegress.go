@@ -3,6 +3,7 @@ package enginetest
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"slices"
@@ -47,22 +48,36 @@ func (f *Fake) Reach(ctx context.Context, run string, uid int) (net.Conn, error)
 		_ = server.Close() // in memory: never fails
 		return client, nil
 	}
-	select {
-	case out.conns <- server:
-		return client, nil
-	case <-out.over:
-		return nil, fmt.Errorf("reach out of run %s: %w", run, engine.ErrUnavailable)
-	case <-ctx.Done():
-		return nil, ctx.Err()
+	if err := ctx.Err(); err != nil || !out.put(server) {
+		return nil, errors.Join(fmt.Errorf("reach out of run %s: %w", run, engine.ErrUnavailable), err)
 	}
+	return client, nil
 }
 
-// listener hands out the server's ends of connections in memory.
+// listener hands out the server's ends of connections in memory. Connections
+// wait in a backlog, as at a socket, and are cut when it is closed.
 type listener struct {
 	uid   int
 	conns chan net.Conn
-	once  sync.Once
 	over  chan struct{} // closed by Close
+
+	mu     sync.Mutex // guards closed, and that nothing enters the backlog afterwards
+	closed bool
+}
+
+// put adds a connection to the backlog.
+func (l *listener) put(c net.Conn) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.closed {
+		return false
+	}
+	select {
+	case l.conns <- c:
+		return true
+	default:
+		return false
+	}
 }
 
 // Accept implements [net.Listener].
@@ -82,8 +97,21 @@ func (l *listener) Accept() (net.Conn, error) {
 
 // Close implements [net.Listener].
 func (l *listener) Close() error {
-	l.once.Do(func() { close(l.over) })
-	return nil
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.closed {
+		return net.ErrClosed
+	}
+	l.closed = true
+	close(l.over)
+	for {
+		select {
+		case c := <-l.conns:
+			_ = c.Close() // in memory: never fails
+		default:
+			return nil
+		}
+	}
 }
 
 // Addr implements [net.Listener].
