@@ -68,6 +68,11 @@ func (e *Engine) create(ctx context.Context, s engine.Spec) (string, error) {
 // createWith asks the daemon for the container and makes sure that what it
 // stored is of the image that was approved.
 func (e *Engine) createWith(ctx context.Context, s engine.Spec, f facts) (string, error) {
+	if s.Network == engine.NetworkBridge {
+		if err := e.ensureBridge(ctx); err != nil {
+			return "", err
+		}
+	}
 	c := compileDocker(s, f)
 	made, err := e.api.ContainerCreate(ctx, client.ContainerCreateOptions{Config: &c.Config, HostConfig: &c.Host, Name: c.Name})
 	if cerrdefs.IsConflict(err) { // another process on this daemon was faster
