@@ -155,6 +155,9 @@ func (p Process) keep(ctx context.Context, log *slog.Logger, cfg config, kids *r
 		// workspace: they can still look, download and delete.
 		log.WarnContext(ctx, "home not fully prepared", slog.String("err", problem.Error()))
 	}
+	if err := prepareApt(cfg.Home, p.Env); err != nil {
+		log.WarnContext(ctx, "apt not prepared", slog.String("err", err.Error()))
+	}
 	lab, err := newJupyter(p, log, cfg, py, found, kids)
 	if err != nil {
 		log.ErrorContext(ctx, "cannot prepare jupyter", slog.String("err", err.Error()))

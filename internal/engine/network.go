@@ -37,6 +37,7 @@ func proxyEnv(n Network) map[string]string {
 		// pip would ask five times, each time longer, what was answered once.
 		"PIP_RETRIES":                   "1",
 		"PIP_DISABLE_PIP_VERSION_CHECK": "1",
+		"APT_CONFIG":                    "/run/apt.conf", // written by the agent: apt for people who are not root
 		"BAILEY_NETWORK":                string(n),
 	}
 }
