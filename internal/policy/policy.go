@@ -28,7 +28,9 @@ const (
 	UserList        Action = "user.list"
 	AuditRead       Action = "audit.read"
 	ConfigRead      Action = "config.read"
-	FleetView       Action = "fleet.view" // everybody's workspaces, GPUs, orphans
+	FleetView       Action = "fleet.view"    // everybody's workspaces, GPUs, orphans
+	EgressView      Action = "egress.view"   // what a user's workspaces asked to reach, and what they were granted
+	EgressManage    Action = "egress.manage" // allow, deny and revoke
 )
 
 // A Thing is what the action is about. Zero fields are "none of that sort".
@@ -51,7 +53,7 @@ func Decide(actor bailey.Actor, action Action, thing Thing) bool {
 	case WorkspaceOpen, WorkspaceLogs:
 		// What is inside belongs to its owner alone, administrators included.
 		return owner
-	case WorkspaceView, VolumeView:
+	case WorkspaceView, VolumeView, EgressView:
 		return owner || admin || auditor
 	case WorkspaceStart:
 		return owner
@@ -61,7 +63,7 @@ func Decide(actor bailey.Actor, action Action, thing Thing) bool {
 		// Nobody makes workspaces in somebody else's name, on their quota.
 		forSelf := owner || thing.OwnerID == ""
 		return thing.Class != nil && forSelf && actor.Method != "system" && mayUse(actor, *thing.Class)
-	case UserManage:
+	case UserManage, EgressManage:
 		return admin
 	case UserList, AuditRead, FleetView, ConfigRead:
 		return admin || auditor

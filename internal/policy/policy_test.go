@@ -99,6 +99,8 @@ func grants() map[policy.Action]map[string][]string {
 		policy.WorkspaceCreate: classes,
 		policy.ClassUse:        classes,
 		policy.UserManage:      anyThing(admins),
+		policy.EgressManage:    anyThing(admins),
+		policy.EgressView:      withoutOwner(staff, owned(both(owners, staff))),
 		policy.UserList:        anyThing(staff),
 		policy.AuditRead:       anyThing(staff),
 		policy.ConfigRead:      anyThing(staff),
