@@ -128,8 +128,7 @@ type Proxy struct {
 	counters counters
 	own      ownAddresses
 
-	flush func()         // writes what is not recorded yet
-	wg    sync.WaitGroup // connections being served
+	wg sync.WaitGroup // connections being served
 
 	mu     sync.RWMutex // guards policy, live and closed
 	policy Policy
@@ -157,11 +156,6 @@ func New(ctx context.Context, cfg Config) (*Proxy, error) {
 	p.records = newRecords(cfg.Audit, cfg.Log, &p.counters)
 	if err := p.book.load(ctx); err != nil {
 		return nil, fmt.Errorf("egress: %w", err)
-	}
-	ctx = context.WithoutCancel(ctx)
-	p.flush = func() {
-		p.records.flush(ctx)
-		p.book.flush(ctx)
 	}
 	return p, nil
 }
@@ -255,7 +249,7 @@ func (p *Proxy) decide(who Who, host string, port int, method string) rules.Deci
 
 // Close cuts every connection, waits for them and writes what is not recorded
 // yet. Serve returns at once afterwards.
-func (p *Proxy) Close() error {
+func (p *Proxy) Close(ctx context.Context) error {
 	p.mu.Lock()
 	p.closed = true
 	for f := range p.live {
@@ -263,6 +257,7 @@ func (p *Proxy) Close() error {
 	}
 	p.mu.Unlock()
 	p.wg.Wait()
-	p.flush()
+	p.records.flush(ctx)
+	p.book.flush(ctx)
 	return nil
 }
