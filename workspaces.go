@@ -19,7 +19,10 @@ type Class struct {
 	IdleStop    time.Duration `json:"idle_stop"`        // 0: never
 	StartLimit  time.Duration `json:"start_limit"`      // from create to Jupyter answering, after the image is there
 	SelfCheck   string        `json:"self_check"`       // "cuda", "torch", "python" or "none"
-	Groups      []string      `json:"groups,omitempty"` // who may use it; empty: everyone
+	Groups      []string      `json:"groups,omitempty"`  // who may use it; empty: everyone
+	Network     string        `json:"network,omitempty"` // "none", "proxied" or "bridge"; empty: none
+	Egress      string        `json:"egress,omitempty"`  // the egress policy of a proxied class
+	Reach       string        `json:"reach,omitempty"`   // what can be reached from inside, in words
 
 	// Env is more environment of its workspaces, names by engine.EnvAllowed. It
 	// is frozen with the run, so that what was started can be checked for ever.

@@ -1,7 +1,8 @@
 // Package agent is what runs inside a workspace: PID 1, with the tenant's own
 // rights and no more. It connects the workspace's Unix socket to the loopback
-// addresses inside, keeps Jupyter running, reaps orphans, and serves dial and
-// sftp over the stdio of an exec.
+// addresses inside, carries what the workspace sends out to the server's
+// socket, keeps Jupyter running, reaps orphans, and serves dial and sftp over
+// the stdio of an exec.
 //
 // Nothing it says is trusted outside: policy, audit and identity stay in the
 // server. What it protects is the tenant's own comfort (a broken package does
@@ -130,6 +131,16 @@ func (p Process) run(ctx context.Context, args []string) int {
 	}
 	defer srv.close()
 	go srv.serve(ctx) // ends with close, which waits for it
+	if cfg.Egress != (egressConfig{}) {
+		out, err := listenEgress(cfg.Egress)
+		if err != nil {
+			// Without a way out there is still a workspace.
+			log.ErrorContext(ctx, "no way out", slog.String("listen", cfg.Egress.Listen), slog.String("err", err.Error()))
+		} else {
+			defer out.close()
+			go out.serve(ctx) // ends with close, which waits for it
+		}
+	}
 
 	return p.keep(ctx, log, cfg, kids, sig, begin)
 }
@@ -146,6 +157,9 @@ func (p Process) keep(ctx context.Context, log *slog.Logger, cfg config, kids *r
 		// A full or read-only volume must not keep people from their
 		// workspace: they can still look, download and delete.
 		log.WarnContext(ctx, "home not fully prepared", slog.String("err", problem.Error()))
+	}
+	if err := prepareApt(cfg.Home, p.Env); err != nil {
+		log.WarnContext(ctx, "apt not prepared", slog.String("err", err.Error()))
 	}
 	lab, err := newJupyter(p, log, cfg, py, found, kids)
 	if err != nil {

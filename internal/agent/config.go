@@ -25,6 +25,7 @@ type config struct {
 	Home    string        `json:"home"`
 	Venv    string        `json:"venv"` // empty: none is made or used
 	User    string        `json:"user"`
+	Egress  egressConfig  `json:"egress,omitzero"`
 	// StopGraceSeconds is the time from SIGTERM to SIGKILL for all that runs
 	// inside; 0 means 8. It must be less than what the engine waits.
 	StopGraceSeconds int `json:"stop_grace_seconds"`
@@ -35,6 +36,13 @@ type jupyterConfig struct {
 	BasePath  string `json:"base_path"`
 	TokenFile string `json:"token_file"`
 	Root      string `json:"root"`
+}
+
+// egressConfig is the way out of a workspace that has one. The zero value is
+// that it has none.
+type egressConfig struct {
+	Listen string `json:"listen"` // loopback address and port
+	Socket string `json:"socket"` // the server's, made by it and remade when it comes back
 }
 
 func (c config) grace() time.Duration {
@@ -91,6 +99,14 @@ func (c config) check() error {
 		bad("jupyter.addr: %w", err)
 	} else if len(t.addrs) != 1 {
 		bad("jupyter.addr: write 127.0.0.1 rather than localhost")
+	}
+	if c.Egress != (egressConfig{}) {
+		if t, err := parseTarget("tcp", c.Egress.Listen); err != nil || len(t.addrs) != 1 {
+			bad("egress.listen: %q is not a loopback address and a port", c.Egress.Listen)
+		}
+		if _, err := parseTarget("unix", c.Egress.Socket); err != nil {
+			bad("egress.socket: %w", err)
+		}
 	}
 	if b := c.Jupyter.BasePath; !strings.HasPrefix(b, "/") || !strings.HasSuffix(b, "/") ||
 		strings.ContainsFunc(b, func(r rune) bool { return r <= ' ' || r >= 0x7f || strings.ContainsRune(`?#%\`, r) }) {

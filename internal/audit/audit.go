@@ -44,6 +44,12 @@ const (
 	Opened         Action = "workspace.open"
 	VerifyFailed   Action = "workspace.verify_failed"
 	OrphanFound    Action = "engine.orphan"
+	EgressConnect  Action = "egress.connect" // a workspace reaches out to a host; before the first byte
+	EgressTraffic  Action = "egress.traffic" // what its connections there carried, when they have ended
+	EgressRefused  Action = "egress.refused"
+	EgressAllow    Action = "egress.allow"
+	EgressDeny     Action = "egress.deny"
+	EgressRevoke   Action = "egress.revoke"
 )
 
 // An Outcome says how an action ended.
@@ -80,6 +86,11 @@ const (
 	Shutdown        Reason = "shutdown"
 	InvalidConfig   Reason = "invalid_config"
 	ForeignOrigin   Reason = "foreign_origin"
+	BadAddress      Reason = "bad_address" // a name that leads to where nobody may be led
+	BadServerName   Reason = "bad_server_name"
+	BadRequest      Reason = "bad_request"
+	Unreachable     Reason = "unreachable"
+	RuleChanged     Reason = "rule_changed"
 )
 
 // A Target is what an action was done to.
@@ -100,6 +111,12 @@ type Attrs struct {
 	Count  int64    `json:"count,omitempty"`
 	Digest string   `json:"digest,omitempty"` // of a configuration file
 	Status int      `json:"status,omitempty"` // HTTP status
+	Host   string   `json:"host,omitempty"`   // canonical name of a host outside
+	Port   int      `json:"port,omitempty"`
+	Rule   string   `json:"rule,omitempty"`   // what allowed it
+	Up     int64    `json:"up,omitempty"`     // bytes out of the workspace
+	Down   int64    `json:"down,omitempty"`   // bytes into it
+	Millis int64    `json:"millis,omitempty"` // how long it took
 }
 
 // An Event is one line of the journal. Append fills V, ID, TS, Seq, Boot and

@@ -26,6 +26,8 @@ const (
 	maxName = 64
 	// maxDigest is the longest digest or GPU UUID.
 	maxDigest = 128
+	// maxHost is the longest name of a host.
+	maxHost = 253
 	// envelope is more than what the writer adds around a body.
 	envelope = 512
 	// genesis stands where the hash of the line before the first would stand.
@@ -86,6 +88,7 @@ func cleanTarget(t Target) Target {
 func cleanAttrs(a Attrs) Attrs {
 	a.Class, a.Run, a.Role = name(a.Class), name(a.Run), name(a.Role)
 	a.Image, a.Digest = plain(a.Image, maxDigest), plain(a.Digest, maxDigest)
+	a.Host, a.Rule = plain(a.Host, maxHost), plain(a.Rule, maxDigest)
 	a.GPUs = slices.Clone(a.GPUs)
 	for i, g := range a.GPUs {
 		a.GPUs[i] = plain(g, maxDigest)

@@ -426,7 +426,7 @@ func TestFieldsAreTamed(t *testing.T) {
 		Actor:  Actor{evil, evil, evil, evil, evil, evil},
 		Action: AccessDenied, Outcome: Refused, Reason: ForeignOrigin,
 		Target: Target{evil, evil, evil},
-		Attrs:  Attrs{Class: evil, Image: evil, Run: evil, GPUs: []string{evil}, Role: evil, Digest: evil},
+		Attrs:  Attrs{Class: evil, Image: evil, Run: evil, GPUs: []string{evil}, Role: evil, Digest: evil, Host: evil, Rule: evil},
 	}
 	mustAppend(t, j, e)
 	data := readFile(t, segmentFiles(t, dir)[0])

@@ -41,6 +41,7 @@ func (d *decoder) check() {
 	}
 	d.checkGPUs()
 	d.checkFilter()
+	d.checkEgress()
 }
 
 // wrong reports a problem of the value at paths[0]. The other paths are those

@@ -54,6 +54,7 @@ type Config struct {
 	Classes  []Class          `yaml:"classes" reload:"live" doc:"Recipes for workspaces, in the order people see them. Empty: made from the images found, sized to the machine."`
 	Quotas   Quotas           `yaml:"quotas" reload:"live" doc:"What may run at once. Administrators have quotas too."`
 	GPUs     GPUs             `yaml:"gpus" doc:"The GPUs that may be leased, each to one workspace at a time."`
+	Egress   Egress           `yaml:"egress" reload:"live" doc:"What workspaces of network mode proxied may reach. A change holds at once, also for connections that are open."`
 
 	Filter Filter `yaml:"filter" reload:"live" doc:"What is looked for in everything that goes in and out of a workspace."`
 
@@ -121,6 +122,8 @@ type Class struct {
 	SelfCheck   string      `yaml:"self_check" enum:"cuda,torch,python,none" default:"cuda with GPUs, else python" doc:"What is tried right after a start, the result being shown. cuda: PyTorch sees every leased GPU. torch: PyTorch loads. python: Python runs."`
 	Groups      []string    `yaml:"groups" example:"[vision]" doc:"Groups whose members may use the class. Empty: everyone."`
 	Filter      ClassFilter `yaml:"filter" doc:"What the class has in place of the filter's own settings."`
+	Network     string      `yaml:"network" enum:"none,proxied,bridge" default:"none, or proxied with egress" doc:"none: no interface but loopback. proxied: none either, and connections that the server makes for the workspace, each one checked. bridge: an interface on a bridge of the host, from which the host and its network can be reached; for hosts where that is wanted."`
+	Egress      string      `yaml:"egress" default:"none, with network proxied" example:"ml" doc:"With network proxied: what may be reached. none: nothing until it was asked for and allowed. ml: package indexes, conda, model hubs and code hosts. mirror-only: the mirrors below egress.mirrors and nothing else. Or a name from egress.policies."`
 }
 
 // Quotas bound what may run at once.
@@ -164,6 +167,7 @@ func Default() *Config {
 		}},
 		GPUs:    GPUs{Source: "auto"},
 		Filter:  defaultFilter(),
+		Egress:  defaultEgress(),
 		origins: map[string]Origin{},
 		lookup:  func(string) (string, bool) { return "", false },
 		file:    DefaultPath,
@@ -191,6 +195,7 @@ func (c *Class) complete(given func(field string) bool) {
 	if !given("tmp") {
 		c.Tmp = min(c.Memory/8, 2*gib)
 	}
+	c.reach(given)
 	if !given("self_check") {
 		c.SelfCheck = "python"
 		if c.GPUs > 0 {
@@ -280,6 +285,8 @@ func (c *Config) Data() Data {
 	}
 	for _, class := range c.Classes {
 		out := class.bailey()
+		out.Reach = c.Egress.reach(class)
+		out.Env = c.Egress.env(class)
 		if strings.HasPrefix(out.Image, "sha256:") {
 			out.Digest = out.Image
 		} else {
@@ -322,5 +329,6 @@ func (c Class) bailey() bailey.Class {
 		Pids: int64(c.Pids), GPUs: c.GPUs,
 		IdleStop: time.Duration(c.IdleStop), StartLimit: time.Duration(c.StartLimit),
 		SelfCheck: c.SelfCheck, Groups: slices.Clone(c.Groups),
+		Network: c.Network, Egress: c.Egress,
 	}
 }

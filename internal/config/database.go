@@ -74,25 +74,34 @@ const maxSecret = 16 << 10
 // secret means SQLite in the state directory. It fails when the variable is
 // not set or the file is absent, empty, too large or readable by everybody.
 func (c *Config) DatabaseURL() (secret.Value, error) {
-	var text string
-	if name, ok := strings.CutPrefix(c.Database, "env:"); ok {
-		value, set := c.lookup(name)
-		if !set || value == "" {
-			return secret.Value{}, fmt.Errorf("database: the environment variable %s is not set; set it for the server, for example in its unit file", name)
-		}
-		text = value
-	} else if file, ok := strings.CutPrefix(c.Database, "file:"); ok {
-		var err error
-		if text, err = readSecret(file); err != nil {
-			return secret.Value{}, fmt.Errorf("database: %w", err)
-		}
-	} else {
+	if !isReference(c.Database) {
 		return secret.New(c.Database), nil
+	}
+	text, err := c.follow(c.Database)
+	if err != nil {
+		return secret.Value{}, fmt.Errorf("database: %w", err)
 	}
 	if !strings.HasPrefix(text, "postgres://") && !strings.HasPrefix(text, "postgresql://") {
 		return secret.Value{}, fmt.Errorf("database: what %s leads to is no PostgreSQL URL; write postgres://USER:PASSWORD@HOST/NAME there", c.Database)
 	}
 	return secret.New(text), nil
+}
+
+// isReference reports whether text leads to a secret instead of being one.
+func isReference(text string) bool {
+	return strings.HasPrefix(text, "env:") || strings.HasPrefix(text, "file:")
+}
+
+// follow returns the secret that a reference leads to.
+func (c *Config) follow(ref string) (string, error) {
+	if name, ok := strings.CutPrefix(ref, "env:"); ok {
+		value, set := c.lookup(name)
+		if !set || value == "" {
+			return "", fmt.Errorf("the environment variable %s is not set; set it for the server, for example in its unit file", name)
+		}
+		return value, nil
+	}
+	return readSecret(strings.TrimPrefix(ref, "file:"))
 }
 
 // readSecret reads a file that holds one line of secret text.

@@ -1,6 +1,7 @@
 package config
 
 import (
+	"maps"
 	"slices"
 	"sync/atomic"
 
@@ -92,6 +93,7 @@ func (l *Live) GroupQuotas(user bailey.User) map[string]bailey.Quota {
 
 func cloneClass(c bailey.Class) bailey.Class {
 	c.Groups = slices.Clone(c.Groups)
+	c.Env = maps.Clone(c.Env)
 	return c
 }
 
@@ -116,7 +118,9 @@ func DefaultClasses(images []string, cpus int, memory int64, gpus int, demo bool
 		c.CPUs = CPUs(1000 * min(max(cpus/2, 1), 8))
 		c.Memory = min(half, most)
 		c.complete(func(field string) bool { return field == "title" || field == "self_check" })
-		return c.bailey()
+		out := c.bailey()
+		out.Reach = Egress{}.reach(c)
+		return out
 	}
 	notebook, pytorch := 16*gib, 16*gib
 	if demo {

@@ -27,7 +27,9 @@ var (
 // A Spec is all that a workspace's container may differ in. It has no field
 // that could express privilege: no capabilities, no host namespaces, no host
 // paths, no devices but leased GPUs, no published ports, no user but a number
-// from the tenants' range, no environment that names NVIDIA or the loader.
+// from the tenants' range, no environment that names NVIDIA or the loader. What
+// Network can say is how far the workspace reaches, never by which path or to
+// whom: that is decided outside, at the other end of the socket.
 // Everything else is the profile's ([Strict]).
 type Spec struct {
 	Run       string // ULID of the run; with Instance it names the container, so Create is idempotent on it
@@ -55,6 +57,7 @@ type Spec struct {
 	// are no part of the Hash: what a container is made with is decided when it
 	// is made.
 	Secrets map[string]secret.Value // by file name
+	Network Network                 // empty means NetworkNone
 }
 
 // A Status is what an engine knows of one container of ours.
@@ -192,6 +195,15 @@ type Engine interface {
 	// the socket is not a socket of the tenant. The connection supports
 	// CloseWrite. Nothing listening shows as EOF on the first read.
 	Dial(ctx context.Context, run string, uid int, network, addr string) (net.Conn, error)
+	// Egress listens where the agent of a run of network mode proxied sends what
+	// the workspace sends out. Every accepted connection was opened by a process
+	// of uid in that workspace; what it says is hostile. The connections support
+	// CloseWrite. A newer listener of the same run takes the place of an older
+	// one, also of one that another process of this installation left behind;
+	// the agent finds it without a restart. [ErrNotFound] when there is no such
+	// run, or none that reaches out this way. Accept fails with [net.ErrClosed]
+	// after Close, and when the run was removed.
+	Egress(ctx context.Context, run string, uid int) (net.Listener, error)
 	// Logs returns the container's own output, newest tail lines, at most
 	// maxBytes.
 	Logs(ctx context.Context, id string, tail int, maxBytes int64) ([]byte, error)

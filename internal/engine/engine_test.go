@@ -75,6 +75,9 @@ func TestSpecCheck(t *testing.T) {
 		{"environment of the loader", func(s *engine.Spec) { s.Env = map[string]string{"LD_PRELOAD": "x"} }, false},
 		{"environment value with NUL", func(s *engine.Spec) { s.Env = map[string]string{"A": "x\x00"} }, false},
 		{"environment value too long", func(s *engine.Spec) { s.Env = map[string]string{"A": strings.Repeat("x", engine.MaxEnvValue+1)} }, false},
+		{"proxied network", func(s *engine.Spec) { s.Network = engine.NetworkProxied }, true},
+		{"the host's network", func(s *engine.Spec) { s.Network = "host" }, false},
+		{"another container's network", func(s *engine.Spec) { s.Network = "container:x" }, false},
 		{"name with HTML", func(s *engine.Spec) { s.Name = "<b>" }, false},
 		{"class with a path", func(s *engine.Spec) { s.Class = "../x" }, false},
 	}
@@ -121,6 +124,8 @@ func TestSpecHash(t *testing.T) {
 			*field = 12345
 		case *[]string:
 			*field = []string{"changed"}
+		case *engine.Network:
+			*field = engine.NetworkProxied
 		case *map[string]string:
 			*field = map[string]string{"CHANGED": "1"}
 		case *secret.Value, *map[string]secret.Value:

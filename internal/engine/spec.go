@@ -58,6 +58,7 @@ func (s Spec) Defaulted() Spec {
 	s.Pids = cmp.Or(s.Pids, p.Pids)
 	s.BasePath = cmp.Or(s.BasePath, "/")
 	s.StopGrace = cmp.Or(s.StopGrace, p.StopGrace)
+	s.Network = cmp.Or(s.Network, NetworkNone)
 	return s
 }
 
@@ -91,6 +92,9 @@ func (s Spec) Check() error {
 	}
 	if err := checkGPUs(s.GPUs); err != nil {
 		return err
+	}
+	if !s.Network.Valid() {
+		return invalid(fmt.Sprintf("network mode %q does not exist", shorten(string(s.Network))), "use none, proxied or bridge")
 	}
 	if err := checkBasePath(s.BasePath); err != nil {
 		return err
@@ -218,6 +222,10 @@ func checkEnv(env map[string]string) error {
 func (s Spec) Hash() string {
 	s = s.Defaulted()
 	gpus := slices.Sorted(slices.Values(s.GPUs))
+	network := s.Network
+	if network == NetworkNone {
+		network = "" // left out, so that containers from before there was a choice keep their hash
+	}
 	// encoding/json sorts map keys and keeps the order of fields: one text per Spec.
 	text, err := json.Marshal(struct {
 		Profile                                    string
@@ -228,10 +236,11 @@ func (s Spec) Hash() string {
 		GPUs                                       []string
 		BasePath                                   string
 		Env                                        map[string]string
+		Network                                    Network `json:",omitempty"`
 	}{
 		ProfileVersion, s.Run, s.Workspace, s.Owner, s.Name, s.Class, s.Image,
 		s.UID, s.VolumeID, s.CPUMillis, s.MemoryBytes, s.ShmBytes, s.TmpBytes, s.Pids, int64(s.StopGrace),
-		gpus, s.BasePath, s.Env,
+		gpus, s.BasePath, s.Env, network,
 	})
 	if err != nil {
 		panic(err) // strings and numbers always encode

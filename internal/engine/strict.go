@@ -27,6 +27,9 @@ const (
 	AgentSockDir  = "/run/bailey"
 	AgentSocket   = "/run/bailey/agent.sock"
 	JupyterAddr   = "127.0.0.1:8888"
+	EgressDir     = "/opt/bailey/egress"             // below the read-only root: nobody inside can put another in its place
+	EgressSocket  = "/opt/bailey/egress/egress.sock" // the server listens here
+	EgressAddr    = "127.0.0.1:3128"                 // the agent listens here
 	Hostname      = "workspace"
 	LabelImage    = "dev.bailey.image" // on images that may be workspaces; its value is the catalogue name
 	voidDevices   = "void"
@@ -59,7 +62,7 @@ type Profile struct {
 	ReadOnlyRoot    bool     // the image's files cannot be written
 	DropCaps        []string // capabilities taken away; none are ever added
 	NoNewPrivileges bool     // setuid and file capabilities do nothing
-	Network         string   // "none": a loopback of its own and nothing else
+	Network         string   // "none": a loopback of its own and nothing else, but for NetworkBridge
 	IPC             string   // "private": nobody else's shared memory
 	CgroupNS        string   // "private": /proc/self/cgroup tells nothing of the host
 
@@ -132,8 +135,9 @@ func MaskedCPUPath(cpu int) string {
 }
 
 // ProfileEnv returns the environment that the profile gives the container of
-// s, "NAME=value" sorted by name, with s.Env merged in (whose names cannot
-// clash: [EnvAllowed]). injected says that leased GPUs are attached by the
+// s, "NAME=value" sorted by name, with s.Env merged in: its names cannot
+// clash with the profile's ([EnvAllowed]) and may replace what a network mode
+// says of proxies. injected says that leased GPUs are attached by the
 // engine itself (CDI), so that no runtime hook may act on the variable; without
 // it the hook gets the leased UUIDs, and "void" when there are none. It is set
 // in every container: images may carry NVIDIA_VISIBLE_DEVICES=all, which an
@@ -160,6 +164,7 @@ func (s Spec) ProfileEnv(injected bool) []string {
 		deviceListEnv:                devices,
 		"NVIDIA_DRIVER_CAPABILITIES": driverCaps,
 	}
+	maps.Copy(env, proxyEnv(s.Network))
 	maps.Copy(env, s.Env)
 	out := make([]string, 0, len(env))
 	for _, name := range slices.Sorted(maps.Keys(env)) {

@@ -29,8 +29,10 @@ const (
 	AuditRead       Action = "audit.read"
 	ConfigRead      Action = "config.read"
 	SecretManage    Action = "secret.manage"
-	SecretList      Action = "secret.list" // names, never values
-	FleetView       Action = "fleet.view"  // everybody's workspaces, GPUs, orphans
+	SecretList      Action = "secret.list"   // names, never values
+	FleetView       Action = "fleet.view"    // everybody's workspaces, GPUs, orphans
+	EgressView      Action = "egress.view"   // what a user's workspaces asked to reach, and what they were granted
+	EgressManage    Action = "egress.manage" // allow, deny and revoke
 )
 
 // A Thing is what the action is about. Zero fields are "none of that sort".
@@ -53,7 +55,7 @@ func Decide(actor bailey.Actor, action Action, thing Thing) bool {
 	case WorkspaceOpen, WorkspaceLogs:
 		// What is inside belongs to its owner alone, administrators included.
 		return owner
-	case WorkspaceView, VolumeView:
+	case WorkspaceView, VolumeView, EgressView:
 		return owner || admin || auditor
 	case WorkspaceStart:
 		return owner
@@ -63,7 +65,7 @@ func Decide(actor bailey.Actor, action Action, thing Thing) bool {
 		// Nobody makes workspaces in somebody else's name, on their quota.
 		forSelf := owner || thing.OwnerID == ""
 		return thing.Class != nil && forSelf && actor.Method != "system" && mayUse(actor, *thing.Class)
-	case UserManage, SecretManage:
+	case UserManage, SecretManage, EgressManage:
 		return admin
 	case UserList, SecretList, AuditRead, FleetView, ConfigRead:
 		return admin || auditor

@@ -101,6 +101,8 @@ func grants() map[policy.Action]map[string][]string {
 		policy.UserManage:      anyThing(admins),
 		policy.SecretManage:    anyThing(admins),
 		policy.SecretList:      anyThing(staff),
+		policy.EgressManage:    anyThing(admins),
+		policy.EgressView:      withoutOwner(staff, owned(both(owners, staff))),
 		policy.UserList:        anyThing(staff),
 		policy.AuditRead:       anyThing(staff),
 		policy.ConfigRead:      anyThing(staff),

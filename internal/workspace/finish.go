@@ -45,6 +45,7 @@ func (k *keeper) exited(ctx context.Context, st engine.Status) *runError {
 // compute on it.
 func (k *keeper) end(ctx context.Context, ws bailey.Workspace) (over bool, err error) {
 	k.withdraw()
+	k.shutWay()
 	k.check.end()
 	if k.failure != nil {
 		k.broke(k.failure.reason)

@@ -50,6 +50,7 @@ type keeper struct {
 	kept     bool // its last words are kept
 	oomTold  time.Duration
 	idle     idleWatch
+	way      *wayOut
 	check    selfCheck
 }
 
@@ -79,6 +80,7 @@ func (k *keeper) keep(ctx context.Context) {
 	defer writing.Wait()
 	defer k.out.close()
 	defer k.check.end()
+	defer k.shutWay()
 	pause := firstPause
 	for ctx.Err() == nil {
 		over, err := k.step(ctx)
@@ -182,6 +184,7 @@ func (k *keeper) spec(owner string) engine.Spec {
 		Image: k.run.Digest, UID: k.run.UID, VolumeID: k.run.VolumeID,
 		CPUMillis: c.CPUMillis, MemoryBytes: c.MemoryBytes, ShmBytes: c.ShmBytes, TmpBytes: c.TmpBytes, Pids: c.Pids,
 		GPUs: k.run.GPUs, JupyterToken: secret.New(k.run.Token), BasePath: basePath, Env: c.Env,
+		Network: network(c),
 	}
 }
 
@@ -203,6 +206,9 @@ func (k *keeper) supervise(ctx context.Context, ws bailey.Workspace) error {
 		if trusted, err := k.trust(ctx, ws, st); !trusted {
 			return err // nil: step looks again
 		}
+	}
+	if err := k.openWay(ctx, ws); err != nil {
+		return err
 	}
 	k.publish(ws, st.StartedAt)
 	k.fine()

@@ -161,6 +161,9 @@ func (k *keeper) bringUp(ctx context.Context, ws bailey.Workspace, since time.Du
 	}
 	k.verified = st.StartedAt
 	k.verifyAt = k.s.elapsed() + verifyEach
+	if err := k.openWay(ctx, ws); err != nil {
+		return err
+	}
 	k.done("verify", "")
 	k.begins("agent")
 	if k.oomSince(since) {

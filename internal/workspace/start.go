@@ -182,6 +182,10 @@ func (s *Service) begin(ctx context.Context, by audit.Actor, ws bailey.Workspace
 	steps := steps{workspace: ws.ID, run: run.ID, now: s.now, since: begin}
 	steps.done("policy", "")
 
+	if err := s.checkNetwork(class); err != nil {
+		s.refusedLaunch(ctx, by, ws, audit.NotAllowed)
+		return bailey.Workspace{}, err
+	}
 	if err := s.checkImage(ctx, class); err != nil {
 		code := audit.NoImage
 		if errors.Is(err, engine.ErrUnavailable) {

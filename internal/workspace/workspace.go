@@ -41,6 +41,7 @@ type Config struct {
 	Log      *slog.Logger // nil means silence
 
 	Secrets       Secrets           // what workspaces have in /run/secrets; nil means nothing
+	Egress        Egress            // what answers workspaces of network mode proxied; nil: none of them can be started
 	Env           map[string]string // extra environment of every workspace, names by engine.EnvAllowed
 	ReconcileEach time.Duration     // 0 means 10 s
 	Now           func() time.Time  // nil means time.Now

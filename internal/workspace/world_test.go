@@ -44,6 +44,7 @@ type world struct {
 	events        chan engine.Event  // what the engine tells besides what it tells by itself
 	workspaces    *workspace.Service // of the server that runs now
 	env           map[string]string  // of the next server
+	egress        workspace.Egress   // likewise; nil: it has none
 	reconcileEach time.Duration
 	wrap          func(*store.Store) workspace.Store // nil: the next server sees the store itself
 	stop          func()                             // ends it as a shutdown does
@@ -124,7 +125,7 @@ func (w *world) make() *workspace.Service {
 		seen = w.wrap(w.store)
 	}
 	s, err := workspace.New(workspace.Config{
-		Store: seen, Engine: teller{w.engine, w.events}, Settings: w.settings, GPUs: &w.cards, Audit: w.journal, Env: w.env, Now: w.now, ReconcileEach: w.reconcileEach,
+		Store: seen, Engine: teller{w.engine, w.events}, Settings: w.settings, GPUs: &w.cards, Audit: w.journal, Env: w.env, Egress: w.egress, Now: w.now, ReconcileEach: w.reconcileEach,
 		Log: slog.New(slog.NewTextHandler(writerFunc(func(p []byte) (int, error) {
 			w.logMu.Lock()
 			defer w.logMu.Unlock()

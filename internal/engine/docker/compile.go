@@ -44,6 +44,7 @@ type facts struct {
 	Runtime      string   // runtime to name; empty: the daemon's default
 	CDI          []string // devices the daemon can inject, "nvidia.com/gpu=…"
 	SwapLimit    bool     // the kernel can limit swap
+	Bridge       string   // name of our own Docker network, for Specs of mode bridge
 	MaxFiles     int64    // open files the daemon can grant at most; 0: any number
 	UsernsRemap  bool
 }
@@ -98,7 +99,7 @@ func compileHost(s engine.Spec, f facts, p engine.Profile, injected bool) contai
 		cpuMillis = min(cpuMillis, int64(f.CPUs)*1000) // the daemon refuses more than there are
 	}
 	return container.HostConfig{
-		NetworkMode:    container.NetworkMode(p.Network),
+		NetworkMode:    container.NetworkMode(networkOf(s, p, f)),
 		IpcMode:        container.IpcMode(p.IPC),
 		CgroupnsMode:   container.CgroupnsMode(p.CgroupNS),
 		ReadonlyRootfs: p.ReadOnlyRoot,
@@ -106,7 +107,7 @@ func compileHost(s engine.Spec, f facts, p engine.Profile, injected bool) contai
 		SecurityOpt:    securityOpts(f),
 		MaskedPaths:    maskedPaths(p, f.ThrottleCPUs),
 		ReadonlyPaths:  p.ReadOnlyPaths,
-		Mounts:         compileMounts(f),
+		Mounts:         compileMounts(s, f),
 		Tmpfs:          compileTmpfs(s, p),
 		ShmSize:        s.ShmBytes,
 		Runtime:        f.Runtime,
@@ -156,9 +157,9 @@ type bind struct {
 }
 
 // binds is the whole list of them. Nothing else of the host is mounted.
-func binds(f facts) []bind {
+func binds(s engine.Spec, f facts) []bind {
 	conf := f.RunDir + "/" + confDir
-	return []bind{
+	all := []bind{
 		{f.VolumeDir, engine.HomeDir, false},
 		{f.RunDir + "/" + sockDir, engine.AgentSockDir, false},
 		{conf + "/" + agentDir, engine.AgentConfDir, true},
@@ -166,11 +167,31 @@ func binds(f facts) []bind {
 		{conf + "/group", "/etc/group", true},
 		{f.AgentPath, engine.AgentBinary, true},
 	}
+	if s.Network != engine.NetworkBridge {
+		// Else the daemon copies the host's, with the addresses of an
+		// organisation's name servers in it.
+		all = append(all, bind{conf + "/resolv.conf", "/etc/resolv.conf", true})
+	}
+	if s.Network == engine.NetworkProxied {
+		// The directory, not the socket in it: a server that comes back makes a
+		// new socket, and it has to be seen inside. Read-only, and root's: from
+		// inside it can be connected to and nothing else.
+		all = append(all, bind{f.RunDir + "/" + egressDir, engine.EgressDir, true})
+	}
+	return all
 }
 
-func compileMounts(f facts) []mount.Mount {
+// networkOf is the one place that gives a container anything but a loopback.
+func networkOf(s engine.Spec, p engine.Profile, f facts) string {
+	if s.Network == engine.NetworkBridge {
+		return f.Bridge
+	}
+	return p.Network
+}
+
+func compileMounts(s engine.Spec, f facts) []mount.Mount {
 	var mounts []mount.Mount
-	for _, b := range binds(f) {
+	for _, b := range binds(s, f) {
 		mounts = append(mounts, mount.Mount{
 			Type: mount.TypeBind, Source: b.Source, Target: b.Target, ReadOnly: b.ReadOnly,
 			BindOptions: &mount.BindOptions{Propagation: mount.PropagationRPrivate},

@@ -58,6 +58,8 @@ func TestCompileGolden(t *testing.T) {
 		{"nvidia-default-runtime", nil, func(f *facts) { f.Runtime = "runc" }},
 		{"gpu-cdi", func(s *engine.Spec) { s.GPUs = []string{gpu1, gpu2} }, func(f *facts) { f.CDI = []string{"nvidia.com/gpu=all", cdiKind + gpu1, cdiKind + gpu2} }},
 		{"gpu-driver", func(s *engine.Spec) { s.GPUs = []string{gpu1, gpu2} }, func(f *facts) { f.CDI = []string{cdiKind + gpu1} }},
+		{"proxied", func(s *engine.Spec) { s.Network = engine.NetworkProxied }, nil},
+		{"bridge", func(s *engine.Spec) { s.Network = engine.NetworkBridge }, func(f *facts) { f.Bridge = "bailey-01k9z0000000000000000000h1" }},
 		{"defaults", func(s *engine.Spec) { s.Pids, s.StopGrace, s.Env = 0, 0, nil }, nil},
 	}
 	for _, tt := range tests {

@@ -68,6 +68,11 @@ func (e *Engine) create(ctx context.Context, s engine.Spec) (string, error) {
 // createWith asks the daemon for the container and makes sure that what it
 // stored is of the image that was approved.
 func (e *Engine) createWith(ctx context.Context, s engine.Spec, f facts) (string, error) {
+	if s.Network == engine.NetworkBridge {
+		if err := e.ensureBridge(ctx); err != nil {
+			return "", err
+		}
+	}
 	c := compileDocker(s, f)
 	made, err := e.api.ContainerCreate(ctx, client.ContainerCreateOptions{Config: &c.Config, HostConfig: &c.Host, Name: c.Name})
 	if cerrdefs.IsConflict(err) { // another process on this daemon was faster
@@ -194,6 +199,7 @@ func (e *Engine) Remove(ctx context.Context, id string) error {
 	if err != nil && !cerrdefs.IsNotFound(err) {
 		return wrap("remove container "+c.ID, err)
 	}
+	e.closeEgress(c.Config.Labels[labelRun])
 	if err := removeTree(ctx, e.runs, c.Config.Labels[labelRun]); err != nil {
 		return fmt.Errorf("remove run directory: %w", err)
 	}
@@ -203,6 +209,7 @@ func (e *Engine) Remove(ctx context.Context, id string) error {
 func (e *Engine) removeRunDirOf(ctx context.Context, id string) error {
 	run, err := e.runOf(id)
 	if err == nil && run != "" {
+		e.closeEgress(run)
 		err = removeTree(ctx, e.runs, run)
 	}
 	if err != nil {

@@ -59,6 +59,7 @@ type Engine struct {
 	facts  *facts    // what the daemon said last
 	read   time.Time // when it did
 	making map[string]*runLock
+	outs   map[string]*egressListener // by run
 }
 
 var _ engine.Engine = (*Engine)(nil)
@@ -95,7 +96,7 @@ func newEngine(cfg Config, volumes, runs *os.File) (*Engine, error) {
 	}
 	return &Engine{
 		cfg: cfg, api: api, raw: unixClient(strings.TrimPrefix(cfg.Host, "unix://")), log: cfg.Log, volumes: volumes, runs: runs,
-		ctx: ctx, cancel: cancel, making: map[string]*runLock{},
+		ctx: ctx, cancel: cancel, making: map[string]*runLock{}, outs: map[string]*egressListener{},
 	}, nil
 }
 
@@ -103,6 +104,10 @@ func newEngine(cfg Config, volumes, runs *os.File) (*Engine, error) {
 func (e *Engine) Close() error {
 	e.mu.Lock()
 	e.closed = true
+	for _, l := range e.outs {
+		_ = l.UnixListener.Close()
+	}
+	clear(e.outs)
 	e.mu.Unlock()
 	e.cancel()
 	e.wg.Wait()

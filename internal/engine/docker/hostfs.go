@@ -17,9 +17,10 @@ import (
 const (
 	volumesDir = "volumes"
 	runsDir    = "run"
-	sockDir    = "sock"  // in a run: the tenant's, hostile
-	confDir    = "conf"  // in a run: ours, read-only inside
-	agentDir   = "agent" // in conf: becomes /etc/bailey
+	sockDir    = "sock"   // in a run: the tenant's, hostile
+	confDir    = "conf"   // in a run: ours, read-only inside
+	agentDir   = "agent"  // in conf: becomes /etc/bailey
+	egressDir  = "egress" // in a run of mode proxied: ours, read-only inside
 	idFile     = "container"
 	newPrefix  = ".new-"
 	delPrefix  = ".del-"

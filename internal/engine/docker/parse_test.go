@@ -210,6 +210,7 @@ func TestVerifyMountTable(t *testing.T) {
 		"6 1 0:6 / /var/tmp rw,nosuid,nodev,noexec - tmpfs tmpfs rw,size=65536k\n7 1 0:7 / /dev/shm rw,nosuid,nodev,noexec - tmpfs shm rw,size=2097152k\n" +
 		"8 1 8:1 /var/lib/bailey/volumes/v /workspace rw,relatime - ext4 /dev/sda1 rw\n9 5 8:1 /s /run/bailey rw,relatime - ext4 /dev/sda1 rw\n" +
 		"10 1 8:1 /c /etc/bailey ro,relatime - ext4 /dev/sda1 rw\n11 1 8:1 /p /etc/passwd ro - ext4 /dev/sda1 rw\n12 1 8:1 /g /etc/group ro - ext4 /dev/sda1 rw\n" +
+		"13 1 8:1 /r /etc/resolv.conf ro - ext4 /dev/sda1 rw\n" +
 		"13 1 8:1 /a /opt/bailey/bailey-agent ro - ext4 /dev/sda1 rw\n14 1 0:8 / /sys ro,nosuid,nodev,noexec - sysfs sysfs ro\n"
 	for _, path := range engine.Strict().MaskedPaths {
 		good += "20 2 0:9 /null " + path + " rw,nosuid - tmpfs tmpfs rw\n"
@@ -230,6 +231,9 @@ func TestVerifyMountTable(t *testing.T) {
 		{"20 2 0:9 /null /proc/interrupts rw,nosuid - tmpfs tmpfs rw\n", "", "mount /proc/interrupts"},
 		{"/ /proc/sys ro", "/ /proc/sys rw", "mount /proc/sys"},
 		{"/ /sys ro,", "/ /sys rw,", "mount /sys"},
+		{"/etc/resolv.conf ro", "/etc/resolv.conf rw", "mount /etc/resolv.conf"},
+		// A workspace without a way out has none.
+		{"8 1 8:1", "30 1 8:1 /egress /opt/bailey/egress ro - ext4 /dev/sda1 rw\n8 1 8:1", "mount /opt/bailey/egress"},
 		{"8 1 8:1", "30 1 8:1 / /host rw - ext4 /dev/sda1 rw\n8 1 8:1", "mount /host"},
 		{"8 1 8:1", "30 1 0:5 / /var/run/docker.sock rw - tmpfs tmpfs rw\n8 1 8:1", "mount /var/run/docker.sock"},
 		{"8 1 8:1", "30 1 8:1 /lib /usr/lib/libcuda.so.1 ro - ext4 /dev/sda1 rw\n8 1 8:1", "mount /usr/lib/libcuda.so.1"},
@@ -244,6 +248,24 @@ func TestVerifyMountTable(t *testing.T) {
 		f.mountTable(entries, s, fa)
 		if tt.control == "" && len(f) > 0 || tt.control != "" && !slices.ContainsFunc(f, func(x engine.Finding) bool { return x.Control == tt.control }) {
 			t.Errorf("with %q: findings %+v, want one about %q", tt.to, f, tt.control)
+		}
+	}
+	// One that has a way out has it read-only.
+	out := s
+	out.Network = engine.NetworkProxied
+	for line, fits := range map[string]bool{
+		"30 1 8:1 /egress /opt/bailey/egress ro - ext4 /dev/sda1 rw\n": true,
+		"30 1 8:1 /egress /opt/bailey/egress rw - ext4 /dev/sda1 rw\n": false,
+		"": false,
+	} {
+		var f findings
+		entries, err := parseMountinfo([]byte(good + line))
+		if err != nil {
+			t.Fatal(err)
+		}
+		f.mountTable(entries, out, fa)
+		if (len(f) == 0) != fits {
+			t.Errorf("proxied, with %q: findings %+v, want none: %t", line, f, fits)
 		}
 	}
 	// With a GPU leased, the driver's own files may be there, and no more.

@@ -245,6 +245,7 @@ func (e *Engine) factsFor(ctx context.Context, s engine.Spec, img resolvedImage)
 		}
 	}
 	f.Instance = e.cfg.Instance
+	f.Bridge = e.bridgeName()
 	f.AgentPath = e.cfg.AgentPath
 	f.RunDir = filepath.Join(e.runs.Name(), s.Run)
 	f.VolumeDir = filepath.Join(e.volumes.Name(), s.VolumeID)

@@ -25,6 +25,12 @@ type agentConfig struct {
 	Home    string       `json:"home"`
 	Venv    string       `json:"venv"`
 	User    string       `json:"user"`
+	Egress  *agentEgress `json:"egress,omitempty"`
+}
+
+type agentEgress struct {
+	Listen string `json:"listen"`
+	Socket string `json:"socket"`
 }
 
 type agentJupyter struct {
@@ -52,6 +58,15 @@ func (e *Engine) makeRunDir(ctx context.Context, s engine.Spec) (err error) {
 	if err := sock.Close(); err != nil {
 		return err
 	}
+	if s.Network == engine.NetworkProxied {
+		out, err := makeDirAt(run, egressDir, 0o755, -1)
+		if err != nil {
+			return err
+		}
+		if err := out.Close(); err != nil {
+			return err
+		}
+	}
 	conf, err := makeDirAt(run, confDir, 0o755, -1)
 	if err != nil {
 		return err
@@ -61,6 +76,9 @@ func (e *Engine) makeRunDir(ctx context.Context, s engine.Spec) (err error) {
 		return err
 	}
 	if err := writeFileAt(conf, "group", group(s.Name, s.UID), 0o444, 0); err != nil {
+		return err
+	}
+	if err := writeFileAt(conf, "resolv.conf", []byte(resolvConf), 0o444, 0); err != nil {
 		return err
 	}
 	return writeAgentConf(conf, s)
@@ -74,12 +92,16 @@ func writeAgentConf(conf *os.File, s engine.Spec) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, dir.Close()) }()
+	var out *agentEgress
+	if s.Network == engine.NetworkProxied {
+		out = &agentEgress{Listen: engine.EgressAddr, Socket: engine.EgressSocket}
+	}
 	text, err := json.MarshalIndent(agentConfig{
 		Socket: engine.AgentSocket,
 		Jupyter: agentJupyter{
 			Addr: engine.JupyterAddr, BasePath: s.BasePath, TokenFile: engine.TokenFile, Root: engine.HomeDir,
 		},
-		Home: engine.HomeDir, Venv: engine.VenvDir, User: s.Name,
+		Home: engine.HomeDir, Venv: engine.VenvDir, User: s.Name, Egress: out,
 	}, "", "\t")
 	if err != nil {
 		return err
@@ -111,6 +133,10 @@ func writeSecrets(conf *os.File, s engine.Spec) (err error) {
 	}
 	return nil
 }
+
+// resolvConf names no server, so that a lookup inside fails at once: it asks
+// the workspace's own loopback, where nobody answers.
+const resolvConf = "# There is no resolver in here. The server resolves the names of connections that it allows.\noptions timeout:1 attempts:1\n"
 
 // passwd gives the tenant a name: PyTorch and many others fail for a uid
 // without one. A tenant who is called like a system account replaces its line;

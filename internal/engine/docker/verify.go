@@ -102,7 +102,7 @@ func (f *findings) inspect(c container.InspectResponse, s engine.Spec, facts fac
 	f.want("command", commandLine(want.Config.Entrypoint, want.Config.Cmd), commandLine([]string{c.Path}, c.Args))
 	f.env(c.Config.Env, s, cdiHasAll(facts.CDI, s.GPUs))
 	f.security(c, want.Host)
-	f.spaces(c)
+	f.spaces(c, want.Host)
 	f.resources(c.HostConfig, want.Host)
 	f.gpus(c.HostConfig, s)
 	f.daemonMounts(c, want.Host)
@@ -169,10 +169,11 @@ func (f *findings) security(c container.InspectResponse, want container.HostConf
 }
 
 // spaces compares namespaces, network and what could open them.
-func (f *findings) spaces(c container.InspectResponse) {
+func (f *findings) spaces(c container.InspectResponse, want container.HostConfig) {
 	h := c.HostConfig
 	p := engine.Strict()
-	f.want("network mode", p.Network, string(h.NetworkMode))
+	network := string(want.NetworkMode)
+	f.want("network mode", network, string(h.NetworkMode))
 	f.want("pid mode", "", string(h.PidMode))
 	f.want("ipc mode", p.IPC, string(h.IpcMode))
 	f.want("uts mode", "", string(h.UTSMode))
@@ -187,8 +188,12 @@ func (f *findings) spaces(c container.InspectResponse) {
 	f.want("restart policy", string(container.RestartPolicyDisabled), string(h.RestartPolicy.Name))
 	f.want("daemon's init", "false", strconv.FormatBool(h.Init != nil && *h.Init))
 	if c.NetworkSettings != nil {
-		f.want("networks", p.Network, list(slices.Collect(maps.Keys(c.NetworkSettings.Networks))))
-		f.want("ports", "0", strconv.Itoa(len(c.NetworkSettings.Ports)))
+		f.want("networks", network, list(slices.Collect(maps.Keys(c.NetworkSettings.Networks))))
+		published := 0
+		for _, at := range c.NetworkSettings.Ports { // an image may name ports that nobody publishes
+			published += len(at)
+		}
+		f.want("ports", "0", strconv.Itoa(published))
 	}
 }
 

@@ -26,7 +26,7 @@ func (f *findings) mounts(proc *os.File, s engine.Spec, facts facts) error {
 		return err
 	}
 	f.mountTable(entries, s, facts)
-	for _, b := range binds(facts) {
+	for _, b := range binds(s, facts) {
 		if b.Target == engine.AgentBinary {
 			continue // an upgrade replaces the file; what runs keeps the one it started with
 		}
@@ -71,7 +71,7 @@ func (f *findings) mountTable(entries []mountEntry, s engine.Spec, facts facts) 
 		}
 	}
 	required := []string{"/"}
-	for _, b := range binds(facts) {
+	for _, b := range binds(s, facts) {
 		required = append(required, b.Target)
 		if seen[b.Target] > 1 {
 			f.want("mount "+b.Target, "once", strconv.Itoa(seen[b.Target])+" times")
@@ -96,7 +96,7 @@ func (f *findings) mountTable(entries []mountEntry, s engine.Spec, facts facts) 
 
 // mountProblem says what is wrong with one mount, or nothing.
 func mountProblem(m mountEntry, s engine.Spec, p engine.Profile, facts facts) string {
-	for _, b := range binds(facts) {
+	for _, b := range binds(s, facts) {
 		if m.Point == b.Target {
 			return bindProblem(m, b)
 		}

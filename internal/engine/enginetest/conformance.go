@@ -19,7 +19,8 @@ import (
 // A Harness is an engine under test and the hands the suite needs beside it.
 // In its workspaces an HTTP server answers every request on
 // [engine.JupyterAddr] with the owner's name, and a Unix socket at EchoPath
-// sends back what it reads until it reads the end.
+// sends back what it reads until it reads the end. A Unix socket dialled by its
+// path is connected inside: [engine.EgressSocket] leads to whoever listens there.
 type Harness struct {
 	Engine engine.Engine // the installation under test
 	Other  engine.Engine // another one on the same daemon
@@ -50,7 +51,7 @@ const patience = 30 * time.Second
 // Run runs the suite; newHarness makes a fresh installation for each case.
 func Run(t *testing.T, newHarness func(t *testing.T) *Harness) {
 	t.Helper()
-	for _, group := range [][]testCase{lifeCases(), refusalCases(), tenancyCases(), execCases(), dialCases(), seeCases()} {
+	for _, group := range [][]testCase{lifeCases(), refusalCases(), tenancyCases(), execCases(), dialCases(), egressCases(), seeCases()} {
 		for _, tc := range group {
 			t.Run(tc.name, func(t *testing.T) {
 				ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)

@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/http"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -32,9 +33,34 @@ func inside(call enginetest.DialCall, conn net.Conn) {
 	}
 }
 
+// relay carries both directions, half-close and all, as an agent does.
+func relay(a, b net.Conn) {
+	var wg sync.WaitGroup
+	carry := func(dst, src net.Conn) {
+		_, _ = io.Copy(dst, src)
+		_ = dst.(interface{ CloseWrite() error }).CloseWrite()
+	}
+	wg.Go(func() { carry(a, b) })
+	wg.Go(func() { carry(b, a) })
+	wg.Wait()
+	_, _ = a.Close(), b.Close()
+}
+
 func newHarness(t *testing.T) *enginetest.Harness {
 	t.Helper()
-	fake := enginetest.NewFake(enginetest.Config{Dial: inside})
+	var fake *enginetest.Fake
+	fake = enginetest.NewFake(enginetest.Config{Dial: func(call enginetest.DialCall, conn net.Conn) {
+		if call.Network != "unix" || call.Addr != engine.EgressSocket {
+			inside(call, conn)
+			return
+		}
+		out, err := fake.Reach(t.Context(), call.Run, call.UID)
+		if err != nil {
+			_ = conn.Close()
+			return
+		}
+		relay(conn, out)
+	}})
 	t.Cleanup(func() { _ = fake.Close() })
 	other, third := fake.Other(), fake.Other()
 	run := func(id string) string {

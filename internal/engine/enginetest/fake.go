@@ -82,6 +82,7 @@ type box struct {
 	usage    engine.Usage
 	stop     chan struct{} // closed when the current start ends
 	conns    []*conn       // the ends inside
+	out      *listener     // the newest of Egress
 }
 
 // NewFake returns an engine with nothing running.
@@ -109,6 +110,9 @@ func (f *Fake) Close() error {
 	f.mu.Lock()
 	f.closed = true
 	for _, b := range f.boxes {
+		if b.out != nil {
+			_ = b.out.Close() // in memory: never fails
+		}
 		if b.status.Running {
 			f.end(b, 137, false)
 		}
@@ -367,6 +371,9 @@ func (f *Fake) Remove(ctx context.Context, id string) error {
 	}
 	if b.status.Running {
 		f.end(b, 137, false)
+	}
+	if b.out != nil {
+		_ = b.out.Close() // in memory: never fails
 	}
 	delete(f.boxes, id)
 	f.emit(b, "destroy")

@@ -25,6 +25,7 @@ type Store interface {
 	workspace.Store
 	Secrets
 	Locker
+	Egress
 	Ping(ctx context.Context) error
 	Close() error
 }
@@ -45,6 +46,16 @@ type Locker interface {
 	Fenced(l store.Lock) *store.Store
 }
 
+// An Egress keeps what workspaces were refused, and what they were granted.
+type Egress interface {
+	AskEgress(ctx context.Context, r bailey.EgressRequest) (bailey.EgressRequest, error)
+	EgressRequests(ctx context.Context, userID string) ([]bailey.EgressRequest, error)
+	DecideEgress(ctx context.Context, id string, state bailey.AskState, by string, at time.Time) (bailey.EgressRequest, error)
+	GrantEgress(ctx context.Context, g bailey.EgressGrant) error
+	EgressGrants(ctx context.Context) ([]bailey.EgressGrant, error)
+	RevokeEgress(ctx context.Context, id string) error
+}
+
 // An Open opens one database, which may be open already, as a second server
 // would. What it opens is closed when the test ends, unless that was done.
 type Open func(t *testing.T, now func() time.Time) Store
@@ -52,7 +63,7 @@ type Open func(t *testing.T, now func() time.Time) Store
 // Run runs the suite. fresh makes a new, empty database for each story.
 func Run(t *testing.T, fresh func(t *testing.T) Open) {
 	t.Helper()
-	for _, stories := range [][]story{people(), workspaces(), runs(), knownSecrets(), crowds()} {
+	for _, stories := range [][]story{people(), workspaces(), runs(), knownSecrets(), crowds(), asking()} {
 		for _, s := range stories {
 			t.Run(s.name, func(t *testing.T) {
 				t.Parallel()
