@@ -22,6 +22,7 @@ import (
 type Store interface {
 	identity.Store
 	workspace.Store
+	Catalogue
 	Locker
 	Ping(ctx context.Context) error
 	Close() error
@@ -42,7 +43,7 @@ type Open func(t *testing.T, now func() time.Time) Store
 // Run runs the suite. fresh makes a new, empty database for each story.
 func Run(t *testing.T, fresh func(t *testing.T) Open) {
 	t.Helper()
-	for _, stories := range [][]story{people(), workspaces(), runs(), crowds()} {
+	for _, stories := range [][]story{people(), workspaces(), runs(), images(), crowds()} {
 		for _, s := range stories {
 			t.Run(s.name, func(t *testing.T) {
 				t.Parallel()
