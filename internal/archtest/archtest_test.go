@@ -61,8 +61,10 @@ func TestOneRoomEach(t *testing.T) {
 		"github.com/moby/moby/":    {"internal/engine/docker"},
 		"golang.org/x/crypto/":     {"internal/identity"},
 		"github.com/spf13/cobra":   {"internal/cli"},
-		"github.com/goccy/go-yaml": {"internal/config", "internal/cli"},
+		"github.com/goccy/go-yaml": {"internal/config", "internal/cli", "internal/trust/policy"},
 		"github.com/danielgtaylor": {"internal/api"},
+		"github.com/sigstore/":     {"internal/trust", "internal/trust/root"},
+		"cel.dev/":                 {"internal/trust/policy"},
 	}
 	for room, r := range readRooms(t, filepath.Join("..", "..")) {
 		for _, imp := range r.foreign {
