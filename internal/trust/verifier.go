@@ -129,7 +129,7 @@ func (v *Verifier) look(ctx context.Context, req Request, p *policy.Policy, key 
 			return v.remember(key, verdict, ev), nil
 		}
 	}
-	fresh, why := v.collect(ctx, req)
+	fresh, why := v.collect(ctx, req, rule)
 	if why == nil {
 		verdict = Judge(fresh, p, req.Image, v.cfg.Platform, v.cfg.Now())
 		return v.remember(key, verdict, fresh), nil
@@ -177,7 +177,7 @@ var (
 )
 
 // collect asks the source, at most as often as the configuration says.
-func (v *Verifier) collect(ctx context.Context, req Request) (Evidence, error) {
+func (v *Verifier) collect(ctx context.Context, req Request, rule *policy.Rule) (Evidence, error) {
 	if req.Offline || v.cfg.Source == nil {
 		return Evidence{}, errOffline
 	}
@@ -193,7 +193,7 @@ func (v *Verifier) collect(ctx context.Context, req Request) (Evidence, error) {
 			return Evidence{}, errTooOften
 		}
 	}
-	ev, err := v.cfg.Source.Collect(ctx, req.Image, v.cfg.Platform)
+	ev, err := v.cfg.Source.Collect(ctx, req.Image, Want{Platform: v.cfg.Platform, Platforms: rule.Platforms, Attestations: len(rule.Attestations) > 0})
 	v.mu.Lock()
 	v.asked.put(key, attempt{at: now, err: err})
 	v.mu.Unlock()

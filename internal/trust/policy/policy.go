@@ -7,6 +7,7 @@ package policy
 
 import (
 	"crypto"
+	"fmt"
 	"slices"
 	"strings"
 	"time"
@@ -107,6 +108,40 @@ type Attestation struct {
 	From      []*Authority
 	Condition *Condition // nil: its existence suffices
 	MaxAge    time.Duration
+}
+
+// Describe returns what the rule wants, in words.
+func (r *Rule) Describe() string {
+	of := make([]string, len(r.Of))
+	for i, a := range r.Of {
+		of[i] = a.Name
+	}
+	s := "signed by " + strings.Join(of, " or ")
+	if r.Threshold > 1 {
+		s = fmt.Sprintf("signed by %d of %s", r.Threshold, strings.Join(of, ", "))
+	}
+	if r.Platforms != Index {
+		s += ", platforms " + string(r.Platforms)
+	}
+	for _, a := range r.Attestations {
+		s += ", with " + a.Type
+		if a.Condition != nil {
+			s += " where " + a.Condition.Text
+		}
+	}
+	if r.MaxAge > 0 {
+		s += fmt.Sprintf(", within %d days", int(r.MaxAge.Hours()/24))
+	}
+	if !r.NotBefore.IsZero() {
+		s += ", not before " + r.NotBefore.Format(time.DateOnly)
+	}
+	if r.Bind {
+		s += ", for this very repository"
+	}
+	if r.Mode != Enforce {
+		s += " (mode " + string(r.Mode) + ")"
+	}
+	return s
 }
 
 // RuleFor returns the first rule, in the order of the file, that matches a
