@@ -66,6 +66,7 @@ type ImagePlatform struct {
 type Receipt struct {
 	Image      string    `json:"image"`       // catalogue name
 	Repository string    `json:"repository"`  //
+	Source     string    `json:"source"`      // where it comes from: registry, layout or archive
 	Digest     string    `json:"digest"`      // what was signed
 	Started    string    `json:"started"`     // what the engine was told to start: a digest too
 	Signer     string    `json:"signer"`      // in words

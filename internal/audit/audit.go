@@ -42,6 +42,14 @@ const (
 	Opened         Action = "workspace.open"
 	VerifyFailed   Action = "workspace.verify_failed"
 	OrphanFound    Action = "engine.orphan"
+	ImageDecided   Action = "image.decide" // may it start: asked at every start
+	ImageAdd       Action = "image.add"
+	ImageApprove   Action = "image.approve"
+	ImageRetire    Action = "image.retire"
+	ImageSign      Action = "image.countersign"
+	ImageFetch     Action = "image.fetch" // pulled or loaded into the engine
+	ImageImport    Action = "image.import"
+	ImageExport    Action = "image.export"
 )
 
 // An Outcome says how an action ended.
@@ -78,6 +86,9 @@ const (
 	Shutdown        Reason = "shutdown"
 	InvalidConfig   Reason = "invalid_config"
 	ForeignOrigin   Reason = "foreign_origin"
+	Untrusted       Reason = "untrusted_image" // the policy does not allow it; Attrs.Verdict says why
+	NotApproved     Reason = "image_not_approved"
+	Retired         Reason = "image_retired"
 )
 
 // A Target is what an action was done to.
@@ -98,6 +109,12 @@ type Attrs struct {
 	Count  int64    `json:"count,omitempty"`
 	Digest string   `json:"digest,omitempty"` // of a configuration file
 	Status int      `json:"status,omitempty"` // HTTP status
+
+	// Of a decision about an image.
+	Signer  string `json:"signer,omitempty"`  // who vouches for it
+	Policy  string `json:"policy,omitempty"`  // hash of the policy file
+	Root    string `json:"root,omitempty"`    // hash of the trusted root
+	Verdict string `json:"verdict,omitempty"` // class and reason, from closed sets: "denied unsigned"
 }
 
 // An Event is one line of the journal. Append fills V, ID, TS, Seq, Boot and

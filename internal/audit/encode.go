@@ -26,6 +26,8 @@ const (
 	maxName = 64
 	// maxDigest is the longest digest or GPU UUID.
 	maxDigest = 128
+	// maxSigner is the longest signer: an identity is the URL of a workflow.
+	maxSigner = 320
 	// envelope is more than what the writer adds around a body.
 	envelope = 512
 	// genesis stands where the hash of the line before the first would stand.
@@ -86,6 +88,8 @@ func cleanTarget(t Target) Target {
 func cleanAttrs(a Attrs) Attrs {
 	a.Class, a.Run, a.Role = name(a.Class), name(a.Run), name(a.Role)
 	a.Image, a.Digest = plain(a.Image, maxDigest), plain(a.Digest, maxDigest)
+	a.Policy, a.Root = plain(a.Policy, maxDigest), plain(a.Root, maxDigest)
+	a.Signer, a.Verdict = plain(a.Signer, maxSigner), name(a.Verdict)
 	a.GPUs = slices.Clone(a.GPUs)
 	for i, g := range a.GPUs {
 		a.GPUs[i] = plain(g, maxDigest)

@@ -28,7 +28,9 @@ const (
 	UserList        Action = "user.list"
 	AuditRead       Action = "audit.read"
 	ConfigRead      Action = "config.read"
-	FleetView       Action = "fleet.view" // everybody's workspaces, GPUs, orphans
+	ImageList       Action = "image.list"
+	ImageManage     Action = "image.manage" // which images may be launched, by whose word
+	FleetView       Action = "fleet.view"   // everybody's workspaces, GPUs, orphans
 )
 
 // A Thing is what the action is about. Zero fields are "none of that sort".
@@ -61,8 +63,10 @@ func Decide(actor bailey.Actor, action Action, thing Thing) bool {
 		// Nobody makes workspaces in somebody else's name, on their quota.
 		forSelf := owner || thing.OwnerID == ""
 		return thing.Class != nil && forSelf && actor.Method != "system" && mayUse(actor, *thing.Class)
-	case UserManage:
+	case UserManage, ImageManage:
 		return admin
+	case ImageList:
+		return true // everybody sees what they could start, and who signed it
 	case UserList, AuditRead, FleetView, ConfigRead:
 		return admin || auditor
 	}

@@ -99,6 +99,8 @@ func grants() map[policy.Action]map[string][]string {
 		policy.WorkspaceCreate: classes,
 		policy.ClassUse:        classes,
 		policy.UserManage:      anyThing(admins),
+		policy.ImageManage:     anyThing(admins),
+		policy.ImageList:       anyThing(both(everyone, []string{"bailey itself"})),
 		policy.UserList:        anyThing(staff),
 		policy.AuditRead:       anyThing(staff),
 		policy.ConfigRead:      anyThing(staff),
