@@ -137,6 +137,9 @@ func (j *judgement) proveKey(c *claim, a *policy.Authority, s *Signer, subject s
 			return &miss{reason: ReasonNoLog, detail: fmt.Sprintf("the signature by %s has no log entry or timestamp, which the policy wants", a.Name), hint: "sign with a transparency log or timestamp authority of root " + a.Root.Name}
 		}
 		opts := []verify.VerifierOption{verify.WithObserverTimestamps(1)}
+		if !windowed && !observedTime(pb) {
+			opts[0] = verify.WithNoObserverTimestamps() // a log of the second kind keeps no time, and none is asked for
+		}
 		if a.Log {
 			opts = append(opts, verify.WithTransparencyLog(1))
 		}
@@ -151,6 +154,18 @@ func (j *judgement) proveKey(c *claim, a *policy.Authority, s *Signer, subject s
 		return otherKey(a)
 	}
 	return nil
+}
+
+// observedTime reports whether a bundle comes with somebody's word on when its
+// signature was there.
+func observedTime(pb *protobundle.Bundle) bool {
+	m := pb.GetVerificationMaterial()
+	for _, e := range m.GetTlogEntries() {
+		if e.GetInclusionPromise() != nil {
+			return true
+		}
+	}
+	return len(m.GetTimestampVerificationData().GetRfc3161Timestamps()) > 0
 }
 
 func otherKey(a *policy.Authority) *miss {

@@ -29,6 +29,9 @@ const MaxBytes = 1 << 20
 //go:embed public-good.json
 var publicGood []byte
 
+// OldAfter is the age at which a person should look for a newer root.
+const OldAfter = 60 * 24 * time.Hour
+
 // embeddedOn is when the embedded root was taken out of the TUF repository.
 var embeddedOn = time.Date(2026, time.September, 1, 0, 0, 0, 0, time.UTC)
 
