@@ -4,7 +4,7 @@ export CGO_ENABLED := 0
 VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 LDFLAGS := -s -w -X github.com/baileyhq/bailey.Version=$(VERSION)
 GO_SOURCES := $(shell find . -name '*.go' -not -path './tools/*' -not -path './.git/*') go.mod go.sum
-WEB_SOURCES := $(shell find internal/console/templates internal/console/static internal/store/migrations internal/engine -type f 2>/dev/null)
+WEB_SOURCES := $(shell find internal/console/templates internal/console/static internal/store/migrations internal/engine internal/catalogue internal/trust -type f 2>/dev/null)
 
 .DEFAULT_GOAL := help
 .PHONY: help run build images test unit smoke bench lint fmt generate clean
@@ -25,10 +25,11 @@ bin/bailey-agent: $(GO_SOURCES)
 	@mkdir -p bin
 	go build -trimpath -ldflags '-s -w -X main.version=$(VERSION)' -o $@ ./cmd/bailey-agent
 
-images: ## build and load the workspace images (as root)
+images: bin/bailey ## build, sign and load the workspace images (as root)
 	@scripts/deps.sh
 	@scripts/dockerd.sh start
 	@scripts/images.sh all
+	@scripts/sign-images.sh
 
 test: ## everything: lint, unit, PostgreSQL, Docker, browser (as root, on Debian)
 	@scripts/test.sh

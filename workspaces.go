@@ -81,6 +81,7 @@ type Run struct {
 	VolumeID    string    `json:"volume_id"`
 	Class       Class     `json:"class"`
 	Digest      string    `json:"digest"`       // image that was started
+	Receipt     *Receipt  `json:"receipt"`      // who vouches for it; nil: started before anybody asked
 	ContainerID string    `json:"container_id"` // the engine's id; empty until created
 	Token       string    `json:"-"`            // Jupyter's token for this run; a secret
 	GPUs        []string  `json:"gpus"`

@@ -21,6 +21,7 @@ scripts/deps.sh
 scripts/dockerd.sh start
 make --no-print-directory -s build
 scripts/images.sh all
+scripts/sign-images.sh
 say "the peer from npm, and the bench's own helpers"
 mkdir -p build/bench
 cp e2e/bench/peers/package.json e2e/bench/peers/package-lock.json e2e/bench/peers/gc.cjs build/bench/

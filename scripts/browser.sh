@@ -12,6 +12,7 @@ scripts/deps.sh --test
 scripts/dockerd.sh start
 make --no-print-directory -s build
 scripts/images.sh all
+scripts/sign-images.sh
 cd e2e/browser
 PLAYWRIGHT_SKIP_BROWSER_DOWNLOAD=1 npm ci --no-audit --no-fund --silent
 npm test --silent

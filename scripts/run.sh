@@ -16,6 +16,7 @@ say "bailey and bailey-agent"
 make --no-print-directory -s build
 say "workspace images"
 scripts/images.sh all
+scripts/sign-images.sh
 say "starting"
 # shellcheck disable=SC2086 # BAILEY_ARGS is a list of flags
 exec bin/bailey up ${BAILEY_ARGS:-}

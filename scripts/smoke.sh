@@ -11,4 +11,5 @@ scripts/deps.sh
 scripts/dockerd.sh start
 make --no-print-directory -s build
 scripts/images.sh all
+scripts/sign-images.sh
 exec go run ./e2e/smoke "$@"

@@ -48,6 +48,7 @@ docker() {
   scripts/dockerd.sh start || return 1
   make --no-print-directory -s build || return 1
   scripts/images.sh all || return 1
+  scripts/sign-images.sh || return 1
   # One image is enough to see that the packer is still deterministic; pytorch
   # takes the same way and three times as long.
   scripts/images.sh notebook --check-reproducible || return 1

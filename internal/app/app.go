@@ -18,6 +18,7 @@ import (
 	"github.com/baileyhq/bailey"
 	"github.com/baileyhq/bailey/internal/api"
 	"github.com/baileyhq/bailey/internal/audit"
+	"github.com/baileyhq/bailey/internal/catalogue"
 	"github.com/baileyhq/bailey/internal/config"
 	"github.com/baileyhq/bailey/internal/console"
 	"github.com/baileyhq/bailey/internal/edge"
@@ -61,6 +62,7 @@ type App struct {
 	journal    *audit.Journal
 	store      *store.Store
 	engine     engine.Engine
+	images     *catalogue.Service
 	settings   *settings
 	identity   *identity.Service
 	vault      *vault.Vault
@@ -127,7 +129,11 @@ func New(ctx context.Context, cfg Config) (_ *App, err error) {
 	if err != nil {
 		return nil, err
 	}
-	a.settings = newSettings(a.engine, gpus, cfg.Demo, a.log)
+	if err := a.openCatalogue(f); err != nil {
+		return nil, err
+	}
+	a.settings = newSettings(a.engine, gpus, a.images.Approved, cfg.Demo, a.log)
+	a.images.Scan(ctx)
 	a.settings.set(ctx, f)
 
 	limits, err := guard.New(guard.Config{})
@@ -148,7 +154,7 @@ func New(ctx context.Context, cfg Config) (_ *App, err error) {
 		return nil, err
 	}
 	if a.workspaces, err = workspace.New(workspace.Config{
-		Store: a.store, Engine: a.engine, Settings: a.settings, GPUs: gpus, Audit: a.journal, Log: a.log, Secrets: a.vault,
+		Store: a.store, Engine: a.engine, Verifier: a.images, Settings: a.settings, GPUs: gpus, Audit: a.journal, Log: a.log, Secrets: a.vault,
 	}); err != nil {
 		return nil, err
 	}
@@ -232,6 +238,7 @@ func (a *App) Run(ctx context.Context) error {
 	g.Go(func() error { return ended(a.metrics.Serve(a.metricsLn)) })
 	g.Go(func() error { return done(ctx, a.certs.Run(ctx)) })
 	g.Go(func() error { return done(ctx, a.workspaces.Run(ctx)) })
+	g.Go(func() error { return done(ctx, a.images.Run(ctx)) })
 	g.Go(func() error { return done(ctx, a.settings.run(ctx)) })
 	g.Go(func() error { return done(ctx, a.watchConfig(ctx)) })
 	g.Go(func() error {

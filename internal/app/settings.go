@@ -3,6 +3,7 @@ package app
 import (
 	"context"
 	"log/slog"
+	"maps"
 	"runtime"
 	"slices"
 	"strings"
@@ -29,19 +30,22 @@ const imageLabel = "dev.bailey.image"
 // settings is the configuration that is data, with image names resolved to
 // digests. It implements workspace.Settings and may be used concurrently.
 type settings struct {
-	engine engine.Engine
-	gpus   workspace.GPUs
-	demo   bool
-	log    *slog.Logger
-	live   atomic.Pointer[config.Live]
+	engine   engine.Engine
+	gpus     workspace.GPUs
+	approved func(context.Context) (map[string]string, error) // the catalogue's digest of each name
+	demo     bool
+	log      *slog.Logger
+	kick     chan struct{} // one slot: another digest stands behind a name
+	live     atomic.Pointer[config.Live]
 
-	mu     sync.Mutex     // held while a new Live is made; guards the rest
-	file   *config.Config // the configuration in force
-	images []engine.Image // what the engine had when it last answered
+	mu     sync.Mutex        // held while a new Live is made; guards the rest
+	file   *config.Config    // the configuration in force
+	images []engine.Image    // what the engine had when it last answered
+	names  map[string]string // what the catalogue said when it last answered
 }
 
-func newSettings(e engine.Engine, gpus workspace.GPUs, demo bool, log *slog.Logger) *settings {
-	s := &settings{engine: e, gpus: gpus, demo: demo, log: log}
+func newSettings(e engine.Engine, gpus workspace.GPUs, approved func(context.Context) (map[string]string, error), demo bool, log *slog.Logger) *settings {
+	s := &settings{engine: e, gpus: gpus, approved: approved, demo: demo, log: log, kick: make(chan struct{}, 1)}
 	s.live.Store(config.NewLive(nil))
 	return s
 }
@@ -63,10 +67,19 @@ func (s *settings) run(ctx context.Context) error {
 		case <-ctx.Done():
 			return ctx.Err()
 		case <-tick.C:
-			s.mu.Lock()
-			s.resolve(ctx)
-			s.mu.Unlock()
+		case <-s.kick:
 		}
+		s.mu.Lock()
+		s.resolve(ctx)
+		s.mu.Unlock()
+	}
+}
+
+// again makes run look at once. It never waits.
+func (s *settings) again() {
+	select {
+	case s.kick <- struct{}{}:
+	default: // it has been told
 	}
 }
 
@@ -86,7 +99,15 @@ func (s *settings) resolve(ctx context.Context) {
 	if err != nil {
 		s.log.WarnContext(ctx, "gpus unknown", slog.String("error", err.Error()))
 	}
-	found := catalogue(s.images)
+	if named, err := s.approved(ctx); err == nil {
+		s.names = named
+	} else if ctx.Err() == nil {
+		s.log.WarnContext(ctx, "catalogue unknown", slog.String("error", err.Error()))
+	}
+	// What the engine has under a name that the catalogue does not know is
+	// offered too: whoever tries it is told why it may not start.
+	found := labelled(s.images)
+	maps.Copy(found, s.names)
 	names := make([]string, 0, len(found))
 	for name := range found {
 		names = append(names, name)
@@ -97,9 +118,10 @@ func (s *settings) resolve(ctx context.Context) {
 	s.live.Store(live)
 }
 
-// catalogue returns the digest of each named image. Of several under one name
-// the newest wins; what starts is always shown by digest.
-func catalogue(images []engine.Image) map[string]string {
+// labelled returns the digest of each named image that the engine has. Of
+// several under one name the newest wins. It is a name and no more: whether the
+// image may start is the catalogue's to say.
+func labelled(images []engine.Image) map[string]string {
 	newest := map[string]engine.Image{}
 	for _, img := range images {
 		name := img.Labels[imageLabel]

@@ -31,8 +31,8 @@ func TestTheCatalogueTakesTheNewestBuild(t *testing.T) {
 			reversed := slices.Clone(tt.images)
 			slices.Reverse(reversed)
 			for _, images := range [][]engine.Image{tt.images, reversed} {
-				if got := catalogue(images)["notebook"]; got != tt.want {
-					t.Errorf("catalogue(%v)[notebook] = %q, want %q", images, got, tt.want)
+				if got := labelled(images)["notebook"]; got != tt.want {
+					t.Errorf("labelled(%v)[notebook] = %q, want %q", images, got, tt.want)
 				}
 			}
 		})

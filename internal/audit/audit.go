@@ -50,6 +50,14 @@ const (
 	EgressAllow    Action = "egress.allow"
 	EgressDeny     Action = "egress.deny"
 	EgressRevoke   Action = "egress.revoke"
+	ImageDecided   Action = "image.decide" // may it start: asked at every start
+	ImageAdd       Action = "image.add"
+	ImageApprove   Action = "image.approve"
+	ImageRetire    Action = "image.retire"
+	ImageSign      Action = "image.countersign"
+	ImageFetch     Action = "image.fetch" // pulled or loaded into the engine
+	ImageImport    Action = "image.import"
+	ImageExport    Action = "image.export"
 )
 
 // An Outcome says how an action ended.
@@ -91,6 +99,9 @@ const (
 	BadRequest      Reason = "bad_request"
 	Unreachable     Reason = "unreachable"
 	RuleChanged     Reason = "rule_changed"
+	Untrusted       Reason = "untrusted_image" // the policy does not allow it; Attrs.Verdict says why
+	NotApproved     Reason = "image_not_approved"
+	Retired         Reason = "image_retired"
 )
 
 // A Target is what an action was done to.
@@ -117,6 +128,12 @@ type Attrs struct {
 	Up     int64    `json:"up,omitempty"`     // bytes out of the workspace
 	Down   int64    `json:"down,omitempty"`   // bytes into it
 	Millis int64    `json:"millis,omitempty"` // how long it took
+
+	// Of a decision about an image.
+	Signer  string `json:"signer,omitempty"`  // who vouches for it
+	Policy  string `json:"policy,omitempty"`  // hash of the policy file
+	Root    string `json:"root,omitempty"`    // hash of the trusted root
+	Verdict string `json:"verdict,omitempty"` // class and reason, from closed sets: "denied unsigned"
 }
 
 // An Event is one line of the journal. Append fills V, ID, TS, Seq, Boot and

@@ -28,6 +28,8 @@ const (
 	maxDigest = 128
 	// maxHost is the longest name of a host.
 	maxHost = 253
+	// maxSigner is the longest signer: an identity is the URL of a workflow.
+	maxSigner = 320
 	// envelope is more than what the writer adds around a body.
 	envelope = 512
 	// genesis stands where the hash of the line before the first would stand.
@@ -89,6 +91,8 @@ func cleanAttrs(a Attrs) Attrs {
 	a.Class, a.Run, a.Role = name(a.Class), name(a.Run), name(a.Role)
 	a.Image, a.Digest = plain(a.Image, maxDigest), plain(a.Digest, maxDigest)
 	a.Host, a.Rule = plain(a.Host, maxHost), plain(a.Rule, maxDigest)
+	a.Policy, a.Root = plain(a.Policy, maxDigest), plain(a.Root, maxDigest)
+	a.Signer, a.Verdict = plain(a.Signer, maxSigner), name(a.Verdict)
 	a.GPUs = slices.Clone(a.GPUs)
 	for i, g := range a.GPUs {
 		a.GPUs[i] = plain(g, maxDigest)

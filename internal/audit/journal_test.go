@@ -527,6 +527,7 @@ func TestEventHasNoFreeText(t *testing.T) {
 		"Actor.ID", "Actor.Name", "Actor.Unknown", "Actor.Method", "Actor.Session", "Actor.IP",
 		"Target.Kind", "Target.ID", "Target.Name",
 		"Attrs.Class", "Attrs.Image", "Attrs.Run", "Attrs.Role", "Attrs.Digest",
+		"Attrs.Signer", "Attrs.Policy", "Attrs.Root", "Attrs.Verdict",
 	}
 	var walk func(prefix string, typ reflect.Type)
 	walk = func(prefix string, typ reflect.Type) {

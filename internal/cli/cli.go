@@ -105,7 +105,8 @@ func newRoot(s *streams) *cobra.Command {
 		upCommand(s), serveCommand(s), doctorCommand(s), configCommand(s),
 		loginCommand(s), logoutCommand(s),
 		runCommand(s), lsCommand(s), openCommand(s), stopCommand(s), rmCommand(s), logsCommand(s),
-		classCommand(s, "class"), volumeCommand(s), auditCommand(s), adminCommand(s),
+		classCommand(s, "class"), imageCommand(s), volumeCommand(s), auditCommand(s), adminCommand(s),
+		verifyCommand(s), trustCommand(s), imageVerifierCommand(s),
 	)
 	return root
 }

@@ -161,14 +161,24 @@ type Actor struct {
 
 // Attrs defines model for Attrs.
 type Attrs struct {
-	Class  *string   `json:"class,omitempty"`
-	Count  *int64    `json:"count,omitempty"`
-	Digest *string   `json:"digest,omitempty"`
-	Gpus   *[]string `json:"gpus,omitempty"`
-	Image  *string   `json:"image,omitempty"`
-	Role   *string   `json:"role,omitempty"`
-	Run    *string   `json:"run,omitempty"`
-	Status *int64    `json:"status,omitempty"`
+	Class   *string   `json:"class,omitempty"`
+	Count   *int64    `json:"count,omitempty"`
+	Digest  *string   `json:"digest,omitempty"`
+	Down    *int64    `json:"down,omitempty"`
+	Gpus    *[]string `json:"gpus,omitempty"`
+	Host    *string   `json:"host,omitempty"`
+	Image   *string   `json:"image,omitempty"`
+	Millis  *int64    `json:"millis,omitempty"`
+	Policy  *string   `json:"policy,omitempty"`
+	Port    *int64    `json:"port,omitempty"`
+	Role    *string   `json:"role,omitempty"`
+	Root    *string   `json:"root,omitempty"`
+	Rule    *string   `json:"rule,omitempty"`
+	Run     *string   `json:"run,omitempty"`
+	Signer  *string   `json:"signer,omitempty"`
+	Status  *int64    `json:"status,omitempty"`
+	Up      *int64    `json:"up,omitempty"`
+	Verdict *string   `json:"verdict,omitempty"`
 }
 
 // AuditOutputBody defines model for AuditOutputBody.

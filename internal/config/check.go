@@ -261,6 +261,19 @@ func (d *decoder) checkFiles() {
 			d.wrong([]string{f.path}, quote(f.value)+" is not an absolute path", "relative paths depend on where the server was started", d.write(f.path, f.example))
 		}
 	}
+	for _, f := range []struct{ path, value, example string }{
+		{"trust.policy", c.Trust.Policy, DefaultPolicy},
+		{"trust.key", c.Trust.Key, "/etc/bailey/trust/images.key"},
+		{"trust.layouts", c.Trust.Layouts, "/var/cache/bailey/images"},
+	} {
+		switch {
+		case strings.Contains(f.value, "-----BEGIN"):
+			d.wrong([]string{f.path}, "this is the PEM text itself", "a key in the configuration would be copied, shown and backed up with it", d.write(f.path, f.example))
+		case f.value == "" && f.path == "trust.layouts":
+		case !path.IsAbs(f.value) || strings.ContainsFunc(f.value, unprintable):
+			d.wrong([]string{f.path}, quote(f.value)+" is not an absolute path", "relative paths depend on where the server was started", d.write(f.path, f.example))
+		}
+	}
 	switch {
 	case c.TLS.Cert != "" && c.TLS.Key == "":
 		d.wrong([]string{"tls.cert"}, "there is a certificate but no key", "the server needs both, or neither to make its own", "tls.key with the file of the private key")

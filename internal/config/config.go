@@ -20,6 +20,9 @@ import (
 // DefaultPath is where the configuration lies when nobody names another place.
 const DefaultPath = "/etc/bailey/bailey.yaml"
 
+// DefaultPolicy is where the image policy lies when nobody names another place.
+const DefaultPolicy = "/etc/bailey/trust/policy.yaml"
+
 // A Source says where a configuration comes from. Later sources win: built-in
 // defaults, the file, the environment, the flags.
 type Source struct {
@@ -53,6 +56,7 @@ type Config struct {
 	Images   map[string]Image `yaml:"images" reload:"live" doc:"Catalogue names pinned to a digest. A name that is not listed here means the image that was built or loaded under that name."`
 	Classes  []Class          `yaml:"classes" reload:"live" doc:"Recipes for workspaces, in the order people see them. Empty: made from the images found, sized to the machine."`
 	Quotas   Quotas           `yaml:"quotas" reload:"live" doc:"What may run at once. Administrators have quotas too."`
+	Trust    Trust            `yaml:"trust" doc:"Which images may start. An image that nobody trusted has signed starts for nobody."`
 	GPUs     GPUs             `yaml:"gpus" doc:"The GPUs that may be leased, each to one workspace at a time."`
 	Egress   Egress           `yaml:"egress" reload:"live" doc:"What workspaces of network mode proxied may reach. A change holds at once, also for connections that are open."`
 
@@ -141,6 +145,13 @@ type Quota struct {
 	GPUs       *int   `yaml:"gpus" doc:"GPUs leased at once. 0: no limit."`
 }
 
+// Trust says whose images may start.
+type Trust struct {
+	Policy  string `yaml:"policy" doc:"File that says whose signatures count, for which images; docs/image-trust.md describes it. Made with sensible rules if it is missing. It is read again when it changes: a key taken out of it counts within a second."`
+	Key     string `yaml:"key" doc:"File of the private key that signs what is built on this machine and what administrators vouch for. Made, with the public half beside it, if it is missing. Readable by the server alone."`
+	Layouts string `yaml:"layouts" doc:"Directory with images that were built on this machine: OCI layouts NAME.oci, each with its signature NAME.sigstore.json. Empty: none."`
+}
+
 // GPUs says where the list of cards comes from.
 type GPUs struct {
 	Source  string   `yaml:"source" enum:"auto,list,none" doc:"auto: ask the driver. list: the devices below and no others. none: no GPU is ever leased."`
@@ -165,6 +176,7 @@ func Default() *Config {
 		Quotas: Quotas{Default: Quota{
 			Workspaces: new(3), CPUs: new(CPUs(8000)), Memory: new(32 * gib), GPUs: new(1),
 		}},
+		Trust:   Trust{Policy: DefaultPolicy, Key: "/etc/bailey/trust/images.key", Layouts: "/var/cache/bailey/images"},
 		GPUs:    GPUs{Source: "auto"},
 		Filter:  defaultFilter(),
 		Egress:  defaultEgress(),

@@ -162,6 +162,14 @@ type Engine interface {
 	Images(ctx context.Context) ([]Image, error)
 	// Image returns the image under a digest or ID; [ErrNoImage] if it is not there.
 	Image(ctx context.Context, digest string) (Image, error)
+	// Pull fetches an image by digest: ref is "repository@sha256:…", a tag is
+	// refused. progress, if not nil, is told in percent how much is there, never
+	// less than before, by one goroutine. What the engine holds afterwards is
+	// asked with Image. [ErrNoImage] when the registry has no such image.
+	Pull(ctx context.Context, ref string, progress func(percent int)) error
+	// Load reads a Docker archive ("docker save"). The names in it are the
+	// archive's own claim; what it holds is asked by digest, with Image.
+	Load(ctx context.Context, archive io.Reader) error
 	// EnsureVolume makes the volume, 0700 and owned by uid; idempotent. A
 	// volume that belongs to another uid is an error, never re-owned.
 	EnsureVolume(ctx context.Context, volumeID string, uid int) error

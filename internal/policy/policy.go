@@ -33,6 +33,8 @@ const (
 	FleetView       Action = "fleet.view"    // everybody's workspaces, GPUs, orphans
 	EgressView      Action = "egress.view"   // what a user's workspaces asked to reach, and what they were granted
 	EgressManage    Action = "egress.manage" // allow, deny and revoke
+	ImageList       Action = "image.list"
+	ImageManage     Action = "image.manage" // which images may be launched, by whose word
 )
 
 // A Thing is what the action is about. Zero fields are "none of that sort".
@@ -65,8 +67,10 @@ func Decide(actor bailey.Actor, action Action, thing Thing) bool {
 		// Nobody makes workspaces in somebody else's name, on their quota.
 		forSelf := owner || thing.OwnerID == ""
 		return thing.Class != nil && forSelf && actor.Method != "system" && mayUse(actor, *thing.Class)
-	case UserManage, SecretManage, EgressManage:
+	case UserManage, SecretManage, EgressManage, ImageManage:
 		return admin
+	case ImageList:
+		return true // everybody sees what they could start, and who signed it
 	case UserList, SecretList, AuditRead, FleetView, ConfigRead:
 		return admin || auditor
 	}

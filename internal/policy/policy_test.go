@@ -103,6 +103,8 @@ func grants() map[policy.Action]map[string][]string {
 		policy.SecretList:      anyThing(staff),
 		policy.EgressManage:    anyThing(admins),
 		policy.EgressView:      withoutOwner(staff, owned(both(owners, staff))),
+		policy.ImageManage:     anyThing(admins),
+		policy.ImageList:       anyThing(both(everyone, []string{"bailey itself"})),
 		policy.UserList:        anyThing(staff),
 		policy.AuditRead:       anyThing(staff),
 		policy.ConfigRead:      anyThing(staff),

@@ -145,6 +145,8 @@ func bind(args []any) ([]any, error) {
 			out[i] = int64(v)
 		case int64:
 			out[i] = v
+		case []byte:
+			out[i] = v
 		default:
 			return nil, fmt.Errorf("store: cannot bind a %T", a)
 		}

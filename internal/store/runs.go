@@ -14,7 +14,7 @@ import (
 const keepRuns = 100
 
 const runColumns = `SELECT r.id, r.workspace_id, r.owner_id, r.uid, r.volume_id, r.class, r.digest, r.container_id,
-		r.token_sealed, r.gpus, r.created_at, r.ready_at, r.ended_at, r.end_reason
+		r.token_sealed, r.gpus, r.created_at, r.ready_at, r.ended_at, r.end_reason, r.receipt
 	FROM runs r `
 
 // sealedRun is a run whose token has not been opened.
@@ -24,15 +24,18 @@ type sealedRun struct {
 }
 
 func scanRun(row scanner) (run sealedRun, err error) {
-	var class, gpus string
+	var class, gpus, receipt string
 	var created, ready, ended int64
 	err = row.Scan(&run.ID, &run.WorkspaceID, &run.OwnerID, &run.UID, &run.VolumeID, &class, &run.Digest, &run.ContainerID,
-		&run.sealed, &gpus, &created, &ready, &ended, &run.EndReason)
+		&run.sealed, &gpus, &created, &ready, &ended, &run.EndReason, &receipt)
 	if err != nil {
 		return run, err
 	}
 	run.CreatedAt, run.ReadyAt, run.EndedAt = fromMicros(created), fromMicros(ready), fromMicros(ended)
 	if run.Class, err = fromJSON[bailey.Class](class); err != nil {
+		return run, err
+	}
+	if run.Receipt, err = receiptOf(receipt); err != nil {
 		return run, err
 	}
 	run.GPUs, err = fromJSON[[]string](gpus)
@@ -92,7 +95,7 @@ func (s *Store) BeginRun(ctx context.Context, rq bailey.RunRequest) (bailey.Run,
 		}
 		run = bailey.Run{
 			ID: rq.Run.ID, WorkspaceID: w.ID, OwnerID: owner.ID, UID: owner.UID, VolumeID: w.VolumeID, Class: class,
-			Digest: rq.Run.Digest, Token: rq.Run.Token, GPUs: gpus, CreatedAt: s.clock(),
+			Digest: rq.Run.Digest, Receipt: rq.Run.Receipt, Token: rq.Run.Token, GPUs: gpus, CreatedAt: s.clock(),
 		}
 		return s.insertRun(ctx, r, run, classJSON)
 	})
@@ -122,11 +125,15 @@ func (s *Store) insertRun(ctx context.Context, r runner, run bailey.Run, classJS
 	if err != nil {
 		return err
 	}
+	receipt, err := receiptJSON(run.Receipt)
+	if err != nil {
+		return err
+	}
 	_, err = r.exec(ctx, `INSERT INTO runs (id, workspace_id, owner_id, uid, volume_id, class, cpu_millis, memory_bytes,
-			gpu_count, gpus, digest, container_id, token_sealed, created_at, ready_at, ended_at, end_reason)
-		VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, '', ?, ?, 0, 0, '')`,
+			gpu_count, gpus, digest, container_id, token_sealed, created_at, ready_at, ended_at, end_reason, receipt)
+		VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, '', ?, ?, 0, 0, '', ?)`,
 		run.ID, run.WorkspaceID, run.OwnerID, run.UID, run.VolumeID, classJSON, run.Class.CPUMillis, run.Class.MemoryBytes,
-		run.Class.GPUs, gpusJSON, run.Digest, s.sealText(run.Token, tokenPlace(run.ID)), run.CreatedAt)
+		run.Class.GPUs, gpusJSON, run.Digest, s.sealText(run.Token, tokenPlace(run.ID)), run.CreatedAt, receipt)
 	if isDuplicate(err) {
 		return bailey.Errorf(bailey.Conflict, "there is such a run already")
 	}

@@ -106,7 +106,7 @@ func (w *realWorld) serve() {
 	w.t.Helper()
 	var err error
 	w.workspaces, err = workspace.New(workspace.Config{
-		Store: w.store, Engine: w.engine, GPUs: &cards{}, Audit: w.audit, Settings: &settings{classes: []bailey.Class{w.class}},
+		Store: w.store, Engine: w.engine, Verifier: &verifier{engine: w.engine}, GPUs: &cards{}, Audit: w.audit, Settings: &settings{classes: []bailey.Class{w.class}},
 		Log: slog.New(slog.NewTextHandler(w.t.Output(), nil)), ReconcileEach: time.Second,
 	})
 	if err != nil {

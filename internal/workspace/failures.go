@@ -31,6 +31,7 @@ func (e *runError) Unwrap() error { return e.cause }
 var (
 	errUnwanted = errors.New("the workspace is not wanted running any more")
 	errAgain    = errors.New("the container was started again meanwhile")
+	errNotHere  = errors.New("the engine does not have the image")
 )
 
 // launchFailed returns the failure of a launch.

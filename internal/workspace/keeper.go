@@ -42,9 +42,10 @@ type keeper struct {
 	openAt   time.Time
 	reached  map[string]bool // stages done in this life of the keeper
 	image    engine.Image
-	begin    time.Time // of the launch, as far as this server knows
-	started  bool      // the container was started by this keeper
-	verified time.Time // the container's start that matched the profile
+	receipt  bailey.Receipt // of an image that has to be fetched first
+	begin    time.Time      // of the launch, as far as this server knows
+	started  bool           // the container was started by this keeper
+	verified time.Time      // the container's start that matched the profile
 	verifyAt time.Duration
 	told     bool // the journal knows how the run failed
 	kept     bool // its last words are kept
@@ -70,6 +71,7 @@ const (
 	firstPause   = 200 * time.Millisecond // after trouble, doubling
 	longestPause = 5 * time.Second
 	engineTime   = 30 * time.Second // for one call that does not wait for the tenant
+	fetchTime    = 30 * time.Minute // for fetching an image: some have 20 GB
 	stopTime     = 60 * time.Second // for stopping and removing; the engine's own grace is 10 s
 )
 

@@ -33,6 +33,9 @@ func (k *keeper) launch(ctx context.Context, ws bailey.Workspace) error {
 	}
 	since := k.s.elapsed()
 	err := k.persist(ctx, engineTime, k.needImage)
+	if errors.Is(err, errNotHere) {
+		err = k.persist(ctx, fetchTime, k.fetch)
+	}
 	if err == nil {
 		// The start has its time from here on: pulling is not starting.
 		err = k.persist(ctx, k.startLimit(), func(ctx context.Context) error { return k.bringUp(ctx, ws, since) })
@@ -120,16 +123,74 @@ func (k *keeper) outOfMemory(cause error) *runError {
 		k.run.Class.Name, size(k.run.Class.MemoryBytes))
 }
 
-// needImage makes sure that the image is still there.
+// needImage asks once more whether the image may start, a moment before it
+// does: a key may have been taken out of the policy since the launch was
+// decided, by another server even. Then it makes sure that the engine has it.
 func (k *keeper) needImage(ctx context.Context) error {
+	name, digest := k.run.Class.Image, k.run.Digest
+	if r := k.run.Receipt; r != nil {
+		name, digest = r.Image, r.Digest
+	}
+	receipt, err := k.s.cfg.Verifier.Verify(ctx, audit.By(bailey.System()), name, digest)
+	switch {
+	case errors.Is(err, engine.ErrUnavailable):
+		return fmt.Errorf("look for image: %w", err)
+	case bailey.KindOf(err) == bailey.Denied:
+		return launchFailed(audit.Untrusted, err, "%s", wordsOf(err))
+	case err != nil:
+		return asRunError(err)
+	case receipt.Started != k.run.Digest:
+		return &runError{
+			action: audit.VerifyFailed, code: audit.Mismatch,
+			reason: "the image that may start is not the one that this run was begun with",
+		}
+	}
 	img, err := k.s.cfg.Engine.Image(ctx, k.run.Digest)
 	if errors.Is(err, engine.ErrNoImage) {
-		return launchFailed(audit.NoImage, err, "image %s is not on this machine any more; an administrator loads it with: make images", k.run.Class.Image)
+		k.receipt = receipt
+		return errNotHere
 	}
 	if err != nil {
 		return fmt.Errorf("look for image: %w", err)
 	}
 	k.image = img
+	return nil
+}
+
+// wordsOf returns what a stranger may read of an error.
+func wordsOf(err error) string {
+	if e, ok := errors.AsType[*bailey.Error](err); ok {
+		return e.Msg
+	}
+	return "internal error"
+}
+
+// fetch brings the image to the engine and looks again: what was verified is
+// what has to be there, whatever a registry sent.
+func (k *keeper) fetch(ctx context.Context) error {
+	receipt := k.receipt
+	gone := func(err error) error {
+		return launchFailed(audit.NoImage, err, "image %s is not on this machine any more; an administrator loads it with: make images", k.run.Class.Image)
+	}
+	if receipt.Source == bailey.FromArchive || receipt.Source == "" {
+		return gone(nil)
+	}
+	k.begins("image")
+	err := k.s.cfg.Verifier.Fetch(ctx, receipt, func(percent int) {
+		k.out.put(k.stage("image", begun, fmt.Sprintf("%s: %d %% fetched", shortImage(receipt), percent), 0))
+	})
+	if err != nil {
+		return engineRefused("image "+receipt.Image+" could not be fetched", err)
+	}
+	img, err := k.s.cfg.Engine.Image(ctx, k.run.Digest)
+	if errors.Is(err, engine.ErrNoImage) {
+		return gone(err)
+	}
+	if err != nil {
+		return fmt.Errorf("look for image: %w", err)
+	}
+	k.image = img
+	k.done("image", shortImage(receipt))
 	return nil
 }
 

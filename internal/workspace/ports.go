@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/baileyhq/bailey"
+	"github.com/baileyhq/bailey/internal/audit"
 )
 
 // A Store keeps workspaces, volumes, runs and leases. Methods return a
@@ -69,6 +70,21 @@ type Store interface {
 // GPUs tells which cards there are. The list may change while the server runs.
 type GPUs interface {
 	Inventory(ctx context.Context) ([]bailey.GPU, error)
+}
+
+// A Verifier decides whether an image may start, and brings the very image that
+// was decided on to the engine.
+type Verifier interface {
+	// Verify decides anew at every call, and records what it decided. name is
+	// what a class calls the image; digest is "" or what it was pinned to. The
+	// receipt's Started is what the engine is to start. What may not start is
+	// an error that its asker may read: Denied, or Unavailable when it could
+	// not be found out or there is no such image.
+	Verify(ctx context.Context, by audit.Actor, name, digest string) (bailey.Receipt, error)
+	// Fetch brings what a receipt names to the engine, which does not have it.
+	// progress is told in percent, never less than before. Unavailable when
+	// there is nowhere to fetch it from.
+	Fetch(ctx context.Context, r bailey.Receipt, progress func(percent int)) error
 }
 
 // Settings is the part of the configuration that is data: it may change while

@@ -106,7 +106,7 @@ func (s *Service) createFor(ctx context.Context, actor bailey.Actor, name, class
 	if err != nil {
 		return bailey.Workspace{}, err
 	}
-	if err := s.checkImage(ctx, c); err != nil {
+	if _, _, err := s.approve(ctx, audit.By(actor), c); err != nil {
 		return bailey.Workspace{}, err
 	}
 	ws, err := s.create(ctx, actor, name, c)
@@ -118,16 +118,24 @@ func (s *Service) createFor(ctx context.Context, actor bailey.Actor, name, class
 	return ws, err
 }
 
-// checkImage returns nil if the class's image is where it can be started.
-func (s *Service) checkImage(ctx context.Context, class bailey.Class) error {
+// approve asks whether the class's image may start, and whether it is where it
+// can be started. here is false when it has to be fetched first.
+func (s *Service) approve(ctx context.Context, by audit.Actor, class bailey.Class) (receipt bailey.Receipt, here bool, err error) {
 	if class.Digest == "" {
-		return noImage(class.Image)
+		return bailey.Receipt{}, false, noImage(class.Image)
 	}
-	_, err := s.cfg.Engine.Image(ctx, class.Digest)
+	receipt, err = s.cfg.Verifier.Verify(ctx, by, class.Image, class.Digest)
+	if err != nil {
+		return bailey.Receipt{}, false, err
+	}
+	_, err = s.cfg.Engine.Image(ctx, receipt.Started)
 	if errors.Is(err, engine.ErrNoImage) {
-		return noImage(class.Image)
+		if receipt.Source == bailey.FromArchive || receipt.Source == "" {
+			return receipt, false, noImage(class.Image)
+		}
+		return receipt, false, nil
 	}
-	return fromEngine("look for image "+class.Image, err)
+	return receipt, err == nil, fromEngine("look for image "+class.Image, err)
 }
 
 // Start begins a run and returns as soon as quota, image and leases are decided
@@ -178,23 +186,29 @@ func (s *Service) Start(ctx context.Context, actor bailey.Actor, id string) (bai
 // has been started when it returns; the keeper does that. The caller holds the
 // workspace's lock.
 func (s *Service) begin(ctx context.Context, by audit.Actor, ws bailey.Workspace, class bailey.Class, begin time.Time) (bailey.Workspace, error) {
-	run := bailey.Run{ID: bailey.NewID(), WorkspaceID: ws.ID, Class: s.frozen(class), Digest: class.Digest, Token: secret.Random(32).Reveal()}
+	run := bailey.Run{ID: bailey.NewID(), WorkspaceID: ws.ID, Class: s.frozen(class), Token: secret.Random(32).Reveal()}
 	steps := steps{workspace: ws.ID, run: run.ID, now: s.now, since: begin}
-	steps.done("policy", "")
-
 	if err := s.checkNetwork(class); err != nil {
 		s.refusedLaunch(ctx, by, ws, audit.NotAllowed)
 		return bailey.Workspace{}, err
 	}
-	if err := s.checkImage(ctx, class); err != nil {
+	receipt, here, err := s.approve(ctx, by, class)
+	if err != nil {
 		code := audit.NoImage
-		if errors.Is(err, engine.ErrUnavailable) {
+		switch {
+		case errors.Is(err, engine.ErrUnavailable):
 			code = audit.EngineFailed
+		case bailey.KindOf(err) == bailey.Denied:
+			code = audit.Untrusted
 		}
 		s.refusedLaunch(ctx, by, ws, code)
 		return bailey.Workspace{}, err
 	}
-	steps.done("image", class.Image)
+	run.Digest, run.Receipt = receipt.Started, &receipt
+	steps.done("policy", receipt.Words)
+	if here {
+		steps.done("image", shortImage(receipt))
+	}
 
 	owner, err := s.cfg.Store.UserByID(ctx, ws.OwnerID)
 	if err != nil {
@@ -252,8 +266,26 @@ func launchEvent(by audit.Actor, ws bailey.Workspace, run bailey.Run) audit.Even
 	return audit.Event{
 		Actor: by, Action: audit.Launch, Outcome: audit.Success,
 		Target: audit.Target{Kind: "workspace", ID: ws.ID, Name: ws.Name},
-		Attrs:  audit.Attrs{Class: run.Class.Name, Image: run.Digest, Run: run.ID, GPUs: run.GPUs},
+		Attrs:  launchAttrs(run),
 	}
+}
+
+func launchAttrs(run bailey.Run) audit.Attrs {
+	a := audit.Attrs{Class: run.Class.Name, Image: run.Digest, Run: run.ID, GPUs: run.GPUs}
+	if r := run.Receipt; r != nil {
+		a.Digest, a.Signer, a.Policy, a.Root = r.Digest, r.Signer, r.PolicyHash, r.RootHash
+	}
+	return a
+}
+
+// shortImage names an image for people: its name and the beginning of what was
+// signed.
+func shortImage(r bailey.Receipt) string {
+	digest := r.Digest
+	if len(digest) > 19 {
+		digest = digest[:19]
+	}
+	return r.Image + " " + digest
 }
 
 // notBegun records why the store refused a run, and returns the answer: the

@@ -30,11 +30,12 @@ import (
 	"github.com/baileyhq/bailey/internal/secret"
 )
 
-// Config is what a Service needs. Store, Engine, Settings, GPUs, Audit are
-// required; the rest has defaults.
+// Config is what a Service needs. Store, Engine, Verifier, Settings, GPUs,
+// Audit are required; the rest has defaults.
 type Config struct {
 	Store    Store
 	Engine   engine.Engine
+	Verifier Verifier
 	Settings Settings
 	GPUs     GPUs
 	Audit    audit.Appender
@@ -90,8 +91,8 @@ type handover struct {
 
 // New checks cfg and returns a Service. Nothing runs until [Service.Run].
 func New(cfg Config) (*Service, error) {
-	if cfg.Store == nil || cfg.Engine == nil || cfg.Settings == nil || cfg.GPUs == nil || cfg.Audit == nil {
-		return nil, errors.New("workspace: Config needs Store, Engine, Settings, GPUs and Audit")
+	if cfg.Store == nil || cfg.Engine == nil || cfg.Verifier == nil || cfg.Settings == nil || cfg.GPUs == nil || cfg.Audit == nil {
+		return nil, errors.New("workspace: Config needs Store, Engine, Verifier, Settings, GPUs and Audit")
 	}
 	if cfg.ReconcileEach < 0 {
 		return nil, errors.New("workspace: Config.ReconcileEach is negative")

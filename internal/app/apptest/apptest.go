@@ -25,6 +25,7 @@ import (
 	"github.com/baileyhq/bailey"
 	"github.com/baileyhq/bailey/internal/audit"
 	"github.com/baileyhq/bailey/internal/edge"
+	"github.com/baileyhq/bailey/internal/engine"
 	"github.com/baileyhq/bailey/internal/engine/enginetest"
 	"github.com/baileyhq/bailey/internal/guard"
 	"github.com/baileyhq/bailey/internal/identity"
@@ -117,7 +118,7 @@ func NewEmpty(tb testing.TB) *World {
 	w.Identity, err = identity.New(identity.Config{Store: w.Store, Guard: w.Guard, Audit: w.Journal, Log: log, UnknownKey: []byte("apptest")})
 	check("identity")
 	w.Workspaces, err = workspace.New(workspace.Config{
-		Store: w.Store, Engine: w.Engine, Settings: settings{}, GPUs: cards{}, Audit: w.Journal, Log: log,
+		Store: w.Store, Engine: w.Engine, Verifier: w, Settings: settings{}, GPUs: cards{}, Audit: w.Journal, Log: log,
 	})
 	check("workspace")
 	w.runWorkspaces()
@@ -422,4 +423,17 @@ type cards struct{}
 // Inventory implements workspace.GPUs.
 func (cards) Inventory(context.Context) ([]bailey.GPU, error) {
 	return []bailey.GPU{{UUID: Card, Model: "Example 9000"}}, nil
+}
+
+// Verify implements workspace.Verifier: everything that is here may start.
+func (w *World) Verify(_ context.Context, _ audit.Actor, name, digest string) (bailey.Receipt, error) {
+	return bailey.Receipt{
+		Image: name, Digest: digest, Started: digest, Source: bailey.FromArchive, Signer: "key build", RekorIndex: -1,
+		Words: "signed by key build",
+	}, nil
+}
+
+// Fetch implements workspace.Verifier: there is nowhere to fetch from.
+func (w *World) Fetch(context.Context, bailey.Receipt, func(percent int)) error {
+	return engine.ErrNoImage
 }

@@ -236,6 +236,25 @@ func refusalCases() []testCase {
 				}
 			}
 		}},
+		{"pulling is by digest from a repository", func(e *env) {
+			for _, ref := range []string{"", "notebook", "notebook:latest", e.Image, "registry.invalid/notebook@sha256:abc"} {
+				if err := e.Engine.Pull(e.ctx, ref, nil); bailey.KindOf(err) != bailey.Invalid {
+					e.Errorf("Pull(%q) = %v, want an error of kind invalid", ref, err)
+				}
+			}
+		}},
+		{"an archive that is none loads nothing", func(e *env) {
+			before, err := e.Engine.Images(e.ctx)
+			e.ok("Images", err)
+			if err := e.Engine.Load(e.ctx, strings.NewReader("this is no archive")); err == nil {
+				e.Error("Load of text succeeded")
+			}
+			after, err := e.Engine.Images(e.ctx)
+			e.ok("Images", err)
+			if len(after) != len(before) {
+				e.Errorf("there were %d images before and %d after", len(before), len(after))
+			}
+		}},
 		{"images are listed by label", func(e *env) {
 			list, err := e.Engine.Images(e.ctx)
 			e.ok("Images", err)

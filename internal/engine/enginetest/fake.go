@@ -8,6 +8,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"io"
 	"maps"
 	"net"
 	"slices"
@@ -62,6 +63,7 @@ type daemon struct {
 	boxes      map[string]*box // by id
 	volumes    map[string]int  // "instance/id" to uid
 	images     []Image
+	registry   map[string]Image // by "repository@sha256:…"
 	watchers   map[*watcher]bool
 	failures   map[string][]error // what the next calls of a method return
 	delays     map[string]time.Duration
@@ -213,6 +215,52 @@ func (f *Fake) image(ref string) (engine.Image, error) {
 		}
 	}
 	return engine.Image{}, fmt.Errorf("image %s: %w", ref, engine.ErrNoImage)
+}
+
+// Pull implements [engine.Engine]: from the images of [Fake.SetRegistry].
+func (f *Fake) Pull(ctx context.Context, ref string, progress func(percent int)) error {
+	if err := f.enter(ctx, "Pull"); err != nil {
+		return err
+	}
+	if err := engine.CheckImage(ref); err != nil {
+		return err
+	}
+	if !strings.Contains(ref, "@") {
+		return &bailey.Error{Kind: bailey.Invalid, Msg: "an image is pulled from a repository: NAME@sha256:…"}
+	}
+	f.mu.Lock()
+	img, ok := f.registry[ref]
+	if ok {
+		f.images = append(f.images, img)
+	}
+	f.mu.Unlock()
+	if !ok {
+		return fmt.Errorf("pull %s: %w", ref, engine.ErrNoImage)
+	}
+	if progress != nil {
+		progress(50)
+		progress(100)
+	}
+	return nil
+}
+
+// Load implements [engine.Engine]. What an archive holds is the ID of an image
+// and nothing else.
+func (f *Fake) Load(ctx context.Context, archive io.Reader) error {
+	if err := f.enter(ctx, "Load"); err != nil {
+		return err
+	}
+	b, err := io.ReadAll(io.LimitReader(archive, 128))
+	if err != nil {
+		return fmt.Errorf("load image: %w", err)
+	}
+	if err := engine.CheckImage(string(b)); err != nil {
+		return err
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.images = append(f.images, Image{Image: engine.Image{ID: string(b), Size: 1}})
+	return nil
 }
 
 // EnsureVolume implements [engine.Engine].

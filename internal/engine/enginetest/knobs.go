@@ -173,6 +173,13 @@ func (f *Fake) SetImages(images ...Image) {
 	f.images = images
 }
 
+// SetRegistry sets what can be pulled, by "repository@sha256:…".
+func (f *Fake) SetRegistry(images map[string]Image) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.registry = images
+}
+
 // SetDial replaces what answers inside workspaces, for connections from now on.
 func (f *Fake) SetDial(answer DialFunc) {
 	f.mu.Lock()
