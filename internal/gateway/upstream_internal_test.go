@@ -15,21 +15,21 @@ import (
 	"testing"
 )
 
-// A jupyter answers each connection by a script: one answer for each request,
+// A scripted Jupyter answers each connection by a script: one answer for each request,
 // raw. After the last one it closes.
-type jupyter struct {
+type scripted struct {
 	*upstream
 	dials atomic.Int32
 	asked chan string // method and path of what arrived
 }
 
-func newJupyter(t *testing.T, scripts ...[]string) *jupyter {
+func newScripted(t *testing.T, scripts ...[]string) *scripted {
 	t.Helper()
 	ln, err := net.Listen("unix", filepath.Join(t.TempDir(), "s"))
 	if err != nil {
 		t.Fatal(err)
 	}
-	j := &jupyter{asked: make(chan string, 100)}
+	j := &scripted{asked: make(chan string, 100)}
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
@@ -65,7 +65,7 @@ func newJupyter(t *testing.T, scripts ...[]string) *jupyter {
 }
 
 // ask sends one request and returns the status and the body, or an error.
-func (j *jupyter) ask(t *testing.T, method, path, body string) (string, error) {
+func (j *scripted) ask(t *testing.T, method, path, body string) (string, error) {
 	t.Helper()
 	r, err := http.NewRequestWithContext(t.Context(), method, "http://jupyter"+path, strings.NewReader(body))
 	if err != nil {
@@ -88,7 +88,7 @@ func answer(body string) string {
 }
 
 func TestAnUpstreamConnectionIsUsedAgain(t *testing.T) {
-	j := newJupyter(t, []string{
+	j := newScripted(t, []string{
 		answer("one"), "HTTP/1.1 204 No Content\r\n\r\n", "HTTP/1.1 200 OK\r\nContent-Length: 99\r\n\r\n",
 		"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\ntwo\r\n0\r\nX-Late: trailer\r\n\r\n", answer("three"),
 	})
@@ -112,7 +112,7 @@ func TestAKeptConnectionThatJupyterClosed(t *testing.T) {
 	} {
 		// The first connection ends after one answer, seen or not seen before
 		// the next request takes it: either way the next one has a new one.
-		j := newJupyter(t, []string{answer("once")}, []string{answer("again")})
+		j := newScripted(t, []string{answer("once")}, []string{answer("again")})
 		if got, err := j.ask(t, http.MethodGet, "/", ""); err != nil || got != "200 once" {
 			t.Fatalf("answer = %q, %v", got, err)
 		}
@@ -132,7 +132,7 @@ func TestOnlyWhatMayBeAskedTwiceIs(t *testing.T) {
 		method string
 		want   string
 	}{{http.MethodGet, "200 again"}, {http.MethodDelete, ""}} {
-		j := newJupyter(t, []string{answer("once"), ""}, []string{answer("again")})
+		j := newScripted(t, []string{answer("once"), ""}, []string{answer("again")})
 		if got, err := j.ask(t, http.MethodGet, "/", ""); err != nil || got != "200 once" {
 			t.Fatalf("answer = %q, %v", got, err)
 		}
@@ -147,7 +147,7 @@ func TestOnlyWhatMayBeAskedTwiceIs(t *testing.T) {
 // the answer to somebody's next request.
 func TestBytesThatNobodyAskedForAreNoAnswer(t *testing.T) {
 	for _, more := range []string{answer("forged"), "x"} {
-		j := newJupyter(t, []string{answer("one") + more}, []string{answer("two")})
+		j := newScripted(t, []string{answer("one") + more}, []string{answer("two")})
 		if got, err := j.ask(t, http.MethodGet, "/1", ""); err != nil || got != "200 one" {
 			t.Fatalf("answer = %q, %v", got, err)
 		}
@@ -179,7 +179,7 @@ func TestHostileAnswers(t *testing.T) {
 		"nothing":                     {"", "EOF"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			j := newJupyter(t, []string{tt.raw})
+			j := newScripted(t, []string{tt.raw})
 			got, err := j.ask(t, http.MethodGet, "/", "")
 			if err == nil || !strings.Contains(err.Error(), tt.want) {
 				t.Errorf("answer = %.60q, %v; want an error with %q", got, err, tt.want)
@@ -189,7 +189,7 @@ func TestHostileAnswers(t *testing.T) {
 			}
 		})
 	}
-	j := newJupyter(t, []string{"HTTP/1.1 103 Early Hints\r\nLink: </x>\r\n\r\n" + answer("late")})
+	j := newScripted(t, []string{"HTTP/1.1 103 Early Hints\r\nLink: </x>\r\n\r\n" + answer("late")})
 	if got, err := j.ask(t, http.MethodGet, "/", ""); err != nil || got != "200 late" {
 		t.Errorf("after one informational answer = %q, %v", got, err)
 	}
@@ -223,7 +223,7 @@ func TestARequestThatIsGivenUp(t *testing.T) {
 
 // What a browser leaves in the middle is not read to its end by anybody else.
 func TestAHalfReadAnswerEndsItsConnection(t *testing.T) {
-	j := newJupyter(t, []string{answer(strings.Repeat("x", 1<<20))}, []string{answer("fresh")})
+	j := newScripted(t, []string{answer(strings.Repeat("x", 1<<20))}, []string{answer("fresh")})
 	r, _ := http.NewRequestWithContext(t.Context(), http.MethodGet, "http://jupyter/", nil)
 	res, err := j.RoundTrip(r)
 	if err != nil {
@@ -239,7 +239,7 @@ func TestAHalfReadAnswerEndsItsConnection(t *testing.T) {
 }
 
 func TestARequestWithABody(t *testing.T) {
-	j := newJupyter(t, []string{answer("stored")})
+	j := newScripted(t, []string{answer("stored")})
 	if got, err := j.ask(t, http.MethodPut, "/api/contents/a", string(bytes.Repeat([]byte("x"), 1<<20))); err != nil || got != "200 stored" {
 		t.Errorf("PUT = %.40q, %v", got, err)
 	}
