@@ -41,6 +41,13 @@ func (e *engine) build() {
 	var loose, bounded []*rule
 	for i, r := range e.rules {
 		r.index = i
+		if isPEM(r) {
+			r.pem, r.pattern = true, pemHeader
+			for _, text := range pemLiterals {
+				add(text, anchor{rule: r})
+			}
+			continue
+		}
 		r.pattern = match.New(r.syntax, r.group)
 		lits := r.pattern.Literals()
 		for _, lit := range lits {
@@ -135,6 +142,10 @@ func (s *Set) beginnings() (*match.Prefixes, int) {
 	seen := map[string]bool{}
 	for i, r := range s.rules {
 		if s.modes[i] < Mask {
+			continue
+		}
+		if r.pem {
+			texts = append(texts, pemLiterals...)
 			continue
 		}
 		for _, lit := range r.pattern.Literals() {

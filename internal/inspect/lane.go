@@ -38,7 +38,9 @@ type lane struct {
 	searched int // text[:searched] has been searched for literals
 	cands    []cand
 	marks    []int64 // by keyword: the last place of it, or -1
-	exactTo  int     // text[:exactTo] has been searched for known secrets
+	exact    *exact.Stream
+	exactAt  int64 // lane position at which exact began
+	exactTo  int   // text[:exactTo] has been searched for known secrets
 	partial  exact.Partial
 	tail     int // length of the beginning of a literal at the end of text
 	loose    bool
@@ -56,6 +58,7 @@ type cand struct {
 	wait     int64        // state is nil: decide when the text has come this far
 	end      int64        // state is nil: where it ended
 	mask     *found       // its mask is out; it swallows what still belongs to it
+	pem      *pem         // it is a private key, of which the header has come
 }
 
 // found is a place to report and to mask.
@@ -175,6 +178,9 @@ func (l *lane) begin(r *rule, start int, eof bool) {
 // run takes a candidate to the end of the text. It reports whether the
 // candidate is still one.
 func (l *lane) run(c *cand, eof bool) bool {
+	if c.pem != nil {
+		return l.runPEM(c, eof)
+	}
 	end := l.base + int64(len(l.text))
 	for c.state != nil && c.pos < end {
 		stop := min(end, c.start+((c.pos-c.start)/stride+1)*stride)
@@ -204,6 +210,10 @@ func (l *lane) run(c *cand, eof bool) bool {
 			if !c.accepted {
 				return false
 			}
+			if c.rule.pem {
+				c.pem = &pem{sure: c.pos}
+				return l.runPEM(c, eof)
+			}
 			c.end = c.pos
 			return l.decide(c, eof, false)
 		}
@@ -223,7 +233,7 @@ func (l *lane) run(c *cand, eof bool) bool {
 	if !eof {
 		return true
 	}
-	if !c.accepted && !c.state.Accepts() {
+	if !c.accepted || c.rule.pem {
 		return false
 	}
 	c.end = c.pos
@@ -341,23 +351,23 @@ func (l *lane) findExact() {
 	if set == nil || l.s.set.exact <= Off {
 		return
 	}
-	from := max(0, l.exactTo-l.partial.Length)
-	l.s.matches = set.Find(l.s.matches[:0], l.text[from:])
+	if l.exact == nil {
+		l.exact = set.NewStream()
+		l.exactAt = l.base + int64(l.exactTo)
+	}
+	l.s.matches = l.exact.Feed(l.s.matches[:0], l.text[l.exactTo:])
 	for _, m := range l.s.matches {
-		if from+m.End <= l.exactTo {
-			continue
-		}
 		name := "secret:" + m.Name
-		sum := l.s.set.sum(l.text[from+m.Start : from+m.End])
+		sum := l.s.set.sum([]byte(name))
 		if l.s.set.allowance(&l.s.cfg.ScanConfig, name, sum) {
 			continue
 		}
 		f := &found{rule: name, priority: exactPriority, mode: l.s.set.exact, sum: sum, lane: l.name}
-		f.start, f.end = l.raw(from+m.Start, from+m.End)
+		f.start, f.end = l.raw(int(l.exactAt+int64(m.Start)-l.base), int(l.exactAt+int64(m.End)-l.base))
 		l.s.add(f)
 	}
 	l.exactTo = len(l.text)
-	l.partial = set.Partial(l.text, l.s.least())
+	l.partial = l.exact.Partial(l.s.least())
 }
 
 // hold returns the raw offset from which on text must wait for this lane.
@@ -372,6 +382,9 @@ func (l *lane) hold() int64 {
 	}
 	for i := range l.cands {
 		c := &l.cands[i]
+		if c.pem != nil && c.mask != nil && !c.loose {
+			keep(int(c.pem.sure - l.base))
+		}
 		if c.entered < 0 || c.loose || c.mask != nil || l.s.set.modes[c.rule.index] < Mask {
 			continue
 		}
@@ -410,8 +423,11 @@ func (l *lane) needed() int64 {
 	at := end - int64(l.partial.Length)
 	at = min(at, l.base+int64(l.exactTo))
 	for i := range l.cands {
-		if l.cands[i].mask == nil {
-			at = min(at, l.cands[i].start)
+		switch c := &l.cands[i]; {
+		case c.mask == nil:
+			at = min(at, c.start)
+		case c.pem != nil:
+			at = min(at, c.pem.sure-1)
 		}
 	}
 	return at - behind
@@ -445,6 +461,10 @@ func (l *lane) tick() {
 }
 
 func (l *lane) tickCand(c *cand) bool {
+	if c.rule.pem {
+		c.loose = true
+		return true
+	}
 	if c.mask != nil || c.entered < 0 || l.s.set.modes[c.rule.index] < Mask {
 		return true
 	}
