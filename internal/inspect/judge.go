@@ -25,6 +25,7 @@ type rule struct {
 	pattern  *match.Pattern
 	marks    []int // numbers of keywords that the pattern does not hold
 	pem      bool  // it is about private keys: see pem.go
+	bounded  bool  // it matches only where no word goes on
 	inside   bool  // a literal stands within the secret: it tells what it is
 }
 

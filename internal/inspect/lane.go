@@ -37,7 +37,7 @@ type lane struct {
 
 	searched int // text[:searched] has been searched for literals
 	cands    []cand
-	marks    []int64 // by keyword: the last place of it, or -1
+	marks    [][]int64 // by keyword: where it was lately
 	exact    *exact.Stream
 	exactAt  int64 // lane position at which exact began
 	exactTo  int   // text[:exactTo] has been searched for known secrets
@@ -73,12 +73,7 @@ type found struct {
 }
 
 func newLane(s *Stream, name string) *lane {
-	l := &lane{s: s, name: name}
-	l.marks = make([]int64, len(s.set.markRules))
-	for i := range l.marks {
-		l.marks[i] = -1
-	}
-	return l
+	return &lane{s: s, name: name}
 }
 
 // raw returns the raw offsets that text[start:end] came from.
@@ -116,13 +111,16 @@ func (l *lane) advance(eof bool) {
 		set.index.Find(l.text, l.searched, func(literal, at int) {
 			for _, a := range set.anchors[literal] {
 				if a.rule == nil {
-					l.marks[a.mark] = l.base + int64(at)
+					l.mark(a.mark, l.base+int64(at))
 					continue
 				}
 				if l.s.skip(a.rule, l, at) {
 					continue
 				}
 				for start := max(0, at-a.max); start <= at-a.min; start++ {
+					if a.min < a.max && a.rule.bounded && start > 0 && isWord(l.text[start-1]) && isWord(l.text[start]) && !escapedBefore(l.text, start) {
+						continue
+					}
 					l.begin(a.rule, start, eof)
 				}
 			}
@@ -139,6 +137,9 @@ func (l *lane) advance(eof bool) {
 
 // advanceFree tries rules that have no literal, wherever they may begin.
 func (l *lane) advanceFree(f *free, eof bool) {
+	if f.gated && !l.near(f.rules) {
+		return
+	}
 	for i := l.searched; i < len(l.text); i++ {
 		if !f.first[l.text[i]] || f.bounded && i > 0 && isWord(l.text[i-1]) && !escapedBefore(l.text, i) {
 			continue
@@ -326,12 +327,49 @@ func (l *lane) marked(r *rule, m hit) bool {
 		return true
 	}
 	for _, k := range r.marks {
-		if at := l.marks[k]; at >= 0 && at <= l.base+int64(m.to) && at+markReach >= l.base+int64(m.from) {
+		if k < len(l.marks) && slices.ContainsFunc(l.marks[k], func(at int64) bool {
+			return at <= l.base+int64(m.to) && at+markReach >= l.base+int64(m.from)
+		}) {
 			return true
 		}
 	}
 	low := bytes.ToLower(l.text[m.from:m.to])
 	return slices.ContainsFunc(r.Keywords, func(k string) bool { return bytes.Contains(low, []byte(k)) })
+}
+
+// mark remembers a keyword, and forgets those that are far away. Of keywords
+// that stand close together, the first is enough.
+func (l *lane) mark(k int, at int64) {
+	if l.marks == nil {
+		l.marks = make([][]int64, len(l.s.set.markRules))
+	}
+	marks := l.marks[k]
+	if n := len(marks); n > 0 && at < marks[n-1]+markReach/32 {
+		return
+	}
+	if n := len(marks); n > 0 && marks[0]+markReach+stride+piece < at {
+		old := 0
+		for old < n && marks[old]+markReach+stride+piece < at {
+			old++
+		}
+		marks = slices.Delete(marks, 0, old)
+	}
+	l.marks[k] = append(marks, at)
+}
+
+// near reports whether a keyword of one of the rules may be near enough to the
+// text to be searched.
+func (l *lane) near(rules []*rule) bool {
+	for _, r := range rules {
+		for _, k := range r.marks {
+			if k < len(l.marks) {
+				if n := len(l.marks[k]); n > 0 && l.marks[k][n-1]+markReach+stride >= l.base+int64(l.searched) {
+					return true
+				}
+			}
+		}
+	}
+	return false
 }
 
 // report records that text[start:end] was found.
