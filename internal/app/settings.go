@@ -35,6 +35,8 @@ type settings struct {
 	log    *slog.Logger
 	live   atomic.Pointer[config.Live]
 
+	inForce atomic.Pointer[config.Config] // the configuration in force
+
 	mu     sync.Mutex     // held while a new Live is made; guards the rest
 	file   *config.Config // the configuration in force
 	images []engine.Image // what the engine had when it last answered
@@ -51,8 +53,12 @@ func (s *settings) set(ctx context.Context, f *config.Config) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.file = f
+	s.inForce.Store(f)
 	s.resolve(ctx)
 }
+
+// configuration returns the configuration in force.
+func (s *settings) configuration() *config.Config { return s.inForce.Load() }
 
 // run asks for images again and again until ctx ends.
 func (s *settings) run(ctx context.Context) error {
@@ -186,6 +192,7 @@ func (a *App) reload(ctx context.Context, r config.Result) {
 		return
 	}
 	a.settings.set(ctx, r.Config)
+	a.filtering.filter.Refresh()
 	a.log.InfoContext(ctx, "configuration reloaded", slog.Any("changed", r.Changed))
 	if len(r.Restart) > 0 {
 		a.log.WarnContext(ctx, "some changes need a restart", slog.Any("fields", r.Restart))

@@ -44,6 +44,14 @@ const (
 	Opened         Action = "workspace.open"
 	VerifyFailed   Action = "workspace.verify_failed"
 	OrphanFound    Action = "engine.orphan"
+	DLPFinding     Action = "dlp.finding"
+	DLPShadow      Action = "dlp.shadow"  // a finding of rules on trial
+	DLPRefused     Action = "dlp.refused" // what could not be looked at
+	DLPSampled     Action = "dlp.sampled" // part of a long output was left out
+	RulesReload    Action = "rules.reload"
+	RulesShadow    Action = "rules.shadow"
+	RulesActivate  Action = "rules.activate"
+	RulesRollback  Action = "rules.rollback"
 )
 
 // An Outcome says how an action ended.
@@ -80,6 +88,8 @@ const (
 	Shutdown        Reason = "shutdown"
 	InvalidConfig   Reason = "invalid_config"
 	ForeignOrigin   Reason = "foreign_origin"
+	Malformed       Reason = "malformed"
+	InvalidRules    Reason = "invalid_rules"
 )
 
 // A Target is what an action was done to.
@@ -100,6 +110,13 @@ type Attrs struct {
 	Count  int64    `json:"count,omitempty"`
 	Digest string   `json:"digest,omitempty"` // of a configuration file
 	Status int      `json:"status,omitempty"` // HTTP status
+	Rule   string   `json:"rule,omitempty"`   // of a finding
+	Mode   string   `json:"mode,omitempty"`   // what was done about it
+	Route  string   `json:"route,omitempty"`  // the way it was on
+	Input  bool     `json:"input,omitempty"`  // into the workspace
+	Length string   `json:"length,omitempty"` // a class of lengths: "8-15", "16-31", …
+	Bytes  int64    `json:"bytes,omitempty"`  // that were not looked at by every rule
+	Sum    string   `json:"sum,omitempty"`    // keyed: equal for equal values
 }
 
 // An Event is one line of the journal. Append fills V, ID, TS, Seq, Boot and
