@@ -161,14 +161,21 @@ type Actor struct {
 
 // Attrs defines model for Attrs.
 type Attrs struct {
+	Bytes  *int64    `json:"bytes,omitempty"`
 	Class  *string   `json:"class,omitempty"`
 	Count  *int64    `json:"count,omitempty"`
 	Digest *string   `json:"digest,omitempty"`
 	Gpus   *[]string `json:"gpus,omitempty"`
 	Image  *string   `json:"image,omitempty"`
+	Input  *bool     `json:"input,omitempty"`
+	Length *string   `json:"length,omitempty"`
+	Mode   *string   `json:"mode,omitempty"`
 	Role   *string   `json:"role,omitempty"`
+	Route  *string   `json:"route,omitempty"`
+	Rule   *string   `json:"rule,omitempty"`
 	Run    *string   `json:"run,omitempty"`
 	Status *int64    `json:"status,omitempty"`
+	Sum    *string   `json:"sum,omitempty"`
 }
 
 // AuditOutputBody defines model for AuditOutputBody.
