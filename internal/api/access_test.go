@@ -13,6 +13,7 @@ import (
 	"github.com/baileyhq/bailey"
 	"github.com/baileyhq/bailey/internal/api"
 	. "github.com/baileyhq/bailey/internal/app/apptest" //nolint:revive // the names of people
+	"github.com/baileyhq/bailey/internal/secret"
 )
 
 // An attempt is one operation on what is alice's, by everybody in turn.
@@ -109,7 +110,7 @@ func (d *door) try(a attempt, who string, target func() string) answer {
 // attemptsOnAlice lists every operation, on things of alice's.
 func attemptsOnAlice(d *door, lab bailey.Workspace) []attempt {
 	const (
-		get, post, patch, del = "GET /api/v1", "POST /api/v1", "PATCH /api/v1", "DELETE /api/v1"
+		get, post, put, patch, del = "GET /api/v1", "POST /api/v1", "PUT /api/v1", "PATCH /api/v1", "DELETE /api/v1"
 
 		never = "01abcdefghjkmnpqrstvwxyz00"
 	)
@@ -142,6 +143,13 @@ func attemptsOnAlice(d *door, lab bailey.Workspace) []attempt {
 		return s.ID
 	}
 	token := func() string { _, row := d.Token(Alice); return row.ID }
+	known := func() string {
+		k, err := d.Store.SetSecret(d.t.Context(), bailey.KnownSecret{Name: name()}, secret.New("correct-horse-9431"))
+		if err != nil {
+			d.t.Fatal(err)
+		}
+		return k.Name
+	}
 	account := func() string {
 		u, err := d.Store.CreateUser(d.t.Context(), bailey.User{Name: name(), Role: bailey.RoleUser}, "none")
 		if err != nil {
@@ -179,6 +187,9 @@ func attemptsOnAlice(d *door, lab bailey.Workspace) []attempt {
 		{op: post + "/users", body: `{"name":"carol","password":"seven orange bridges"}`, want: wants{401, 403, 403, 201, 403}},
 		{op: patch + "/users/{name}", body: `{"groups":["research"]}`, target: account, want: wants{401, 403, 403, 200, 403}},
 		{op: del + "/users/{name}", target: account, want: wants{401, 403, 403, 204, 403}},
+		{op: get + "/secrets", want: staff},
+		{op: put + "/secrets/{name}", body: `{"value":"Y29ycmVjdC1ob3JzZS05NDMx"}`, target: func() string { return "HF_TOKEN" }, want: wants{401, 403, 403, 200, 403}},
+		{op: del + "/secrets/{name}", target: known, want: wants{401, 403, 403, 204, 403}},
 		{op: get + "/gpus", want: everybody},
 		{op: get + "/orphans", want: staff},
 		{op: get + "/audit", want: staff},

@@ -67,6 +67,7 @@ type App struct {
 	identity   *identity.Service
 	vault      *vault.Vault
 	workspaces *workspace.Service
+	filtering  *filtering
 	origins    *edge.Origins
 	certs      *edge.Certs
 	gateway    *gateway.Gateway
@@ -177,8 +178,13 @@ func New(ctx context.Context, cfg Config) (_ *App, err error) {
 		return nil, err
 	}
 
+	if a.filtering, err = a.newFiltering(ctx, f); err != nil {
+		return nil, err
+	}
+	a.onClose(a.filtering.close)
 	if a.gateway, err = gateway.New(gateway.Config{
-		Workspaces: gateway.From(a.workspaces), Identity: a.identity, Origins: a.origins, Audit: a.journal, Log: a.log,
+		Workspaces: gateway.From(a.workspaces), Identity: a.identity, Origins: a.origins, Filter: a.filtering.filter,
+		Audit: a.journal, Log: a.log,
 	}); err != nil {
 		return nil, err
 	}
@@ -241,6 +247,7 @@ func (a *App) Run(ctx context.Context) error {
 	g.Go(func() error { return done(ctx, a.images.Run(ctx)) })
 	g.Go(func() error { return done(ctx, a.settings.run(ctx)) })
 	g.Go(func() error { return done(ctx, a.watchConfig(ctx)) })
+	g.Go(func() error { return done(ctx, a.filtering.run(ctx)) })
 	g.Go(func() error {
 		<-ctx.Done()
 		stop, cancel := context.WithTimeout(context.WithoutCancel(ctx), grace)

@@ -38,10 +38,12 @@ type settings struct {
 	kick     chan struct{} // one slot: another digest stands behind a name
 	live     atomic.Pointer[config.Live]
 
-	mu     sync.Mutex        // held while a new Live is made; guards the rest
-	file   *config.Config    // the configuration in force
-	images []engine.Image    // what the engine had when it last answered
-	names  map[string]string // what the catalogue said when it last answered
+	mu      sync.Mutex                    // held while a new Live is made; guards the rest
+	file    *config.Config                // the configuration in force
+	images  []engine.Image                // what the engine had when it last answered
+	names   map[string]string             // what the catalogue said when it last answered
+	inForce atomic.Pointer[config.Config] // the configuration in force
+
 }
 
 func newSettings(e engine.Engine, gpus workspace.GPUs, approved func(context.Context) (map[string]string, error), demo bool, log *slog.Logger) *settings {
@@ -55,8 +57,12 @@ func (s *settings) set(ctx context.Context, f *config.Config) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.file = f
+	s.inForce.Store(f)
 	s.resolve(ctx)
 }
+
+// configuration returns the configuration in force.
+func (s *settings) configuration() *config.Config { return s.inForce.Load() }
 
 // run asks for images again and again until ctx ends.
 func (s *settings) run(ctx context.Context) error {
@@ -208,6 +214,7 @@ func (a *App) reload(ctx context.Context, r config.Result) {
 		return
 	}
 	a.settings.set(ctx, r.Config)
+	a.filtering.filter.Refresh()
 	a.log.InfoContext(ctx, "configuration reloaded", slog.Any("changed", r.Changed))
 	if len(r.Restart) > 0 {
 		a.log.WarnContext(ctx, "some changes need a restart", slog.Any("fields", r.Restart))

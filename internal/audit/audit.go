@@ -58,6 +58,14 @@ const (
 	ImageFetch     Action = "image.fetch" // pulled or loaded into the engine
 	ImageImport    Action = "image.import"
 	ImageExport    Action = "image.export"
+	DLPFinding     Action = "dlp.finding"
+	DLPShadow      Action = "dlp.shadow"  // a finding of rules on trial
+	DLPRefused     Action = "dlp.refused" // what could not be looked at
+	DLPSampled     Action = "dlp.sampled" // part of a long output was left out
+	RulesReload    Action = "rules.reload"
+	RulesShadow    Action = "rules.shadow"
+	RulesActivate  Action = "rules.activate"
+	RulesRollback  Action = "rules.rollback"
 )
 
 // An Outcome says how an action ended.
@@ -102,6 +110,8 @@ const (
 	Untrusted       Reason = "untrusted_image" // the policy does not allow it; Attrs.Verdict says why
 	NotApproved     Reason = "image_not_approved"
 	Retired         Reason = "image_retired"
+	Malformed       Reason = "malformed"
+	InvalidRules    Reason = "invalid_rules"
 )
 
 // A Target is what an action was done to.
@@ -134,6 +144,12 @@ type Attrs struct {
 	Policy  string `json:"policy,omitempty"`  // hash of the policy file
 	Root    string `json:"root,omitempty"`    // hash of the trusted root
 	Verdict string `json:"verdict,omitempty"` // class and reason, from closed sets: "denied unsigned"
+	Mode    string `json:"mode,omitempty"`    // what was done about it
+	Route   string `json:"route,omitempty"`   // the way it was on
+	Input   bool   `json:"input,omitempty"`   // into the workspace
+	Length  string `json:"length,omitempty"`  // a class of lengths: "8-15", "16-31", …
+	Bytes   int64  `json:"bytes,omitempty"`   // that were not looked at by every rule
+	Sum     string `json:"sum,omitempty"`     // keyed: equal for equal values
 }
 
 // An Event is one line of the journal. Append fills V, ID, TS, Seq, Boot and

@@ -89,6 +89,8 @@ func cleanTarget(t Target) Target {
 
 func cleanAttrs(a Attrs) Attrs {
 	a.Class, a.Run, a.Role = name(a.Class), name(a.Run), name(a.Role)
+	a.Rule, a.Mode, a.Route = plain(a.Rule, maxDigest), name(a.Mode), name(a.Route)
+	a.Length, a.Sum = name(a.Length), plain(a.Sum, maxDigest)
 	a.Image, a.Digest = plain(a.Image, maxDigest), plain(a.Digest, maxDigest)
 	a.Host, a.Rule = plain(a.Host, maxHost), plain(a.Rule, maxDigest)
 	a.Policy, a.Root = plain(a.Policy, maxDigest), plain(a.Root, maxDigest)

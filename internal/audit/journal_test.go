@@ -521,6 +521,7 @@ func TestEventHasNoFreeText(t *testing.T) {
 		"V": "int", "TS": "time.Time", "Seq": "uint64",
 		"Action": "audit.Action", "Outcome": "audit.Outcome", "Reason": "audit.Reason",
 		"Attrs.Count": "int64", "Attrs.Status": "int", "Attrs.GPUs": "[]string",
+		"Attrs.Input": "bool", "Attrs.Bytes": "int64",
 	}
 	tamed := []string{ // by encodeBody, or made by the journal itself
 		"ID", "Boot", "Prev",
@@ -528,6 +529,7 @@ func TestEventHasNoFreeText(t *testing.T) {
 		"Target.Kind", "Target.ID", "Target.Name",
 		"Attrs.Class", "Attrs.Image", "Attrs.Run", "Attrs.Role", "Attrs.Digest",
 		"Attrs.Signer", "Attrs.Policy", "Attrs.Root", "Attrs.Verdict",
+		"Attrs.Rule", "Attrs.Mode", "Attrs.Route", "Attrs.Length", "Attrs.Sum",
 	}
 	var walk func(prefix string, typ reflect.Type)
 	walk = func(prefix string, typ reflect.Type) {

@@ -161,6 +161,7 @@ type Actor struct {
 
 // Attrs defines model for Attrs.
 type Attrs struct {
+	Bytes   *int64    `json:"bytes,omitempty"`
 	Class   *string   `json:"class,omitempty"`
 	Count   *int64    `json:"count,omitempty"`
 	Digest  *string   `json:"digest,omitempty"`
@@ -168,15 +169,20 @@ type Attrs struct {
 	Gpus    *[]string `json:"gpus,omitempty"`
 	Host    *string   `json:"host,omitempty"`
 	Image   *string   `json:"image,omitempty"`
+	Input   *bool     `json:"input,omitempty"`
+	Length  *string   `json:"length,omitempty"`
 	Millis  *int64    `json:"millis,omitempty"`
+	Mode    *string   `json:"mode,omitempty"`
 	Policy  *string   `json:"policy,omitempty"`
 	Port    *int64    `json:"port,omitempty"`
 	Role    *string   `json:"role,omitempty"`
 	Root    *string   `json:"root,omitempty"`
+	Route   *string   `json:"route,omitempty"`
 	Rule    *string   `json:"rule,omitempty"`
 	Run     *string   `json:"run,omitempty"`
 	Signer  *string   `json:"signer,omitempty"`
 	Status  *int64    `json:"status,omitempty"`
+	Sum     *string   `json:"sum,omitempty"`
 	Up      *int64    `json:"up,omitempty"`
 	Verdict *string   `json:"verdict,omitempty"`
 }

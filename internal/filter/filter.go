@@ -31,18 +31,32 @@ import (
 // zero Settings mask.
 type Settings struct {
 	// Mode is the mode of rules that say none themselves; Unset means Mask.
-	// Off leaves everything that passes unread.
+	// Off leaves everything that passes unread, and no rule is sterner than
+	// LogOnly or Alert.
 	Mode inspect.Mode
 	// TrustInput leaves out what people send into a workspace.
 	TrustInput bool
-	// BlockFiles refuses files in which a rule matches, in place of showing
-	// them with placeholders.
-	BlockFiles bool
+	// Sources says what becomes of secrets in files that are edited.
+	Sources Sources
+	// Rooms lets shared documents pass, which nobody can look into.
+	Rooms      bool
 	AllowPaths []string                // below these files are only searched for known secrets
 	Rules      map[string]inspect.Mode // by rule id
 	Allow      []inspect.Allowance
 	Sampling   inspect.Sampling
 }
+
+// Sources says what becomes of secrets in sources and text files, which are
+// saved again from what the editor was shown.
+type Sources string
+
+// The ways. The zero Sources is placeholders.
+const (
+	Placeholders Sources = "placeholder" // a mark stands for the text, and becomes it again when the file is saved
+	MaskSources  Sources = "mask"        // masked; saving what was masked is refused
+	BlockSources Sources = "block"       // such a file does not open
+	AlertSources Sources = "alert"       // it passes, and is reported
+)
 
 // A Subject is whose traffic it is.
 type Subject struct {
@@ -113,10 +127,9 @@ type Filter struct {
 
 // An edition is a set of rules with its settings, resolved per class.
 type edition struct {
-	number   uint64
-	active   *inspect.Set
-	shadow   *inspect.Set // nil: none is on trial
-	previous *inspect.Set // what was active before; nil: nothing was
+	number uint64
+	active *inspect.Set
+	shadow *inspect.Set // nil: none is on trial
 
 	mu      sync.Mutex // guards classes
 	classes map[string]*rules
@@ -170,8 +183,7 @@ func (f *Filter) publish(e *edition) {
 func (f *Filter) Activate(set *inspect.Set) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	old := f.edition.Load()
-	f.publish(&edition{active: set, previous: old.active})
+	f.publish(&edition{active: set})
 }
 
 // Shadow puts a set on trial beside the one in force: what it finds is
@@ -179,21 +191,7 @@ func (f *Filter) Activate(set *inspect.Set) {
 func (f *Filter) Shadow(set *inspect.Set) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	old := f.edition.Load()
-	f.publish(&edition{active: old.active, shadow: set, previous: old.previous})
-}
-
-// Rollback puts the set in force that was before, and reports whether there
-// was one.
-func (f *Filter) Rollback() bool {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	old := f.edition.Load()
-	if old.previous == nil {
-		return false
-	}
-	f.publish(&edition{active: old.previous, previous: old.active})
-	return true
+	f.publish(&edition{active: f.edition.Load().active, shadow: set})
 }
 
 // Refresh asks for settings and secrets again.
@@ -201,14 +199,13 @@ func (f *Filter) Refresh() {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	old := f.edition.Load()
-	f.publish(&edition{active: old.active, shadow: old.shadow, previous: old.previous})
+	f.publish(&edition{active: old.active, shadow: old.shadow})
 }
 
-// Sets returns the sets in force, on trial, and in force before; the last two
-// may be nil.
-func (f *Filter) Sets() (active, shadow, previous *inspect.Set) {
+// Sets returns the sets in force and on trial; the latter may be nil.
+func (f *Filter) Sets() (active, shadow *inspect.Set) {
 	e := f.edition.Load()
-	return e.active, e.shadow, e.previous
+	return e.active, e.shadow
 }
 
 // class returns what holds for a class.
@@ -221,7 +218,10 @@ func (f *Filter) class(name string) *rules {
 	}
 	s := f.cfg.Settings(name)
 	o := inspect.Overrides{
-		Default: cmp.Or(s.Mode, inspect.Mask), Modes: s.Rules, Exact: max(s.Mode, inspect.Mask), Allow: s.Allow, AllowPaths: s.AllowPaths,
+		Default: cmp.Or(s.Mode, inspect.Mask), Modes: s.Rules, Exact: cmp.Or(s.Mode, inspect.Mask), Allow: s.Allow, AllowPaths: s.AllowPaths,
+	}
+	if s.Mode == inspect.LogOnly || s.Mode == inspect.Alert {
+		o.Ceiling = s.Mode
 	}
 	r := &rules{number: e.number, settings: s, set: e.active.With(o), secrets: f.cfg.Secrets(name)}
 	if e.shadow != nil {
@@ -284,6 +284,9 @@ func (s *Scope) Off() bool { return s.view().settings.Mode == inspect.Off }
 
 // ScanInput reports whether what people send into it is looked at.
 func (s *Scope) ScanInput() bool { return !s.view().settings.TrustInput }
+
+// Rooms reports whether shared documents pass, unseen.
+func (s *Scope) Rooms() bool { return s.view().settings.Rooms }
 
 // A way is a direction of a route, which findings are reported under.
 type way struct {

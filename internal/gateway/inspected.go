@@ -52,12 +52,15 @@ func inspectedRoute(p string) filter.Route {
 // refuseRoom refuses WebSockets in which documents are edited by several: what
 // they carry is a shared history of changes, from which nothing can be taken
 // out without the editors' copies drifting apart.
-func refuseRoom(p string) error {
+func (r *run) refuseRoom(p string) error {
+	if r.scope.Rooms() {
+		return nil
+	}
 	for _, room := range []string{"/api/collaboration/", "/api/yjs/"} {
 		if strings.Contains(p+"/", room) {
 			return &bailey.Error{
 				Kind: bailey.Denied, Msg: "real-time collaboration cannot be inspected and is switched off here",
-				Hint: "remove the jupyter-collaboration extension, or ask an administrator for a class with filter.mode: off",
+				Hint: "remove the jupyter-collaboration extension, or ask an administrator about filter.collaboration",
 			}
 		}
 	}

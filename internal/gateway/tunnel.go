@@ -93,7 +93,7 @@ func (q *request) tunnel(w http.ResponseWriter, route Route) error {
 		return err
 	}
 	if run.inspected() {
-		if err := refuseRoom(q.URL.Path); err != nil {
+		if err := run.refuseRoom(q.URL.Path); err != nil {
 			return err
 		}
 	}

@@ -22,6 +22,7 @@ type free struct {
 	any     *match.Pattern // matches when one of them does
 	first   [256]bool      // bytes that a match begins with
 	bounded bool           // only where no word goes on
+	gated   bool           // only near their keywords, which their patterns do not hold
 }
 
 // build prepares the search for the literals of all rules.
@@ -38,22 +39,27 @@ func (e *engine) build() {
 		}
 		e.anchors[n] = append(e.anchors[n], a)
 	}
-	var loose, bounded []*rule
+	var groups [4][]*rule
 	for i, r := range e.rules {
 		r.index = i
+		if isPEM(r) {
+			r.pem, r.pattern = true, pemHeader
+			for _, text := range pemLiterals {
+				add(text, anchor{rule: r})
+			}
+			continue
+		}
 		r.pattern = match.New(r.syntax, r.group)
 		lits := r.pattern.Literals()
 		for _, lit := range lits {
-			add(lit.Text, anchor{rule: r, min: lit.Min, max: lit.Max})
+			hi := lit.Max
+			if hi < 0 {
+				hi = maxReach
+			}
+			add(lit.Text, anchor{rule: r, min: min(lit.Min, hi), max: hi})
 		}
 		r.inside = r.Priority >= 0 && len(lits) > 0 && !slices.ContainsFunc(lits, func(lit match.Literal) bool { return !inSecret(r.pattern, lit) })
-		switch {
-		case len(lits) > 0:
-		case r.boundary != nil || startsAtBoundary(r.syntax):
-			bounded = append(bounded, r)
-		default:
-			loose = append(loose, r)
-		}
+		r.bounded = r.boundary != nil || startsAtBoundary(r.syntax)
 		if !implied(r.Keywords, lits) {
 			for _, k := range r.Keywords {
 				if len(k) < 2 {
@@ -69,15 +75,28 @@ func (e *engine) build() {
 				r.marks = append(r.marks, m)
 			}
 		}
+		if len(lits) == 0 {
+			g := 0
+			if !r.bounded {
+				g++
+			}
+			if len(r.marks) > 0 {
+				g += 2
+			}
+			groups[g] = append(groups[g], r)
+		}
 	}
 	e.index = match.NewIndex(texts)
-	if len(bounded) > 0 {
-		e.free = append(e.free, newFree(bounded, true))
-	}
-	if len(loose) > 0 {
-		e.free = append(e.free, newFree(loose, false))
+	for g, rules := range groups {
+		if len(rules) > 0 {
+			e.free = append(e.free, newFree(rules, g&1 == 0, g&2 != 0))
+		}
 	}
 }
+
+// maxReach is how far before its literal a match is looked for when its
+// pattern sets no limit.
+const maxReach = 64
 
 // implied reports whether a text that holds one of the literals holds one of
 // the keywords too.
@@ -111,8 +130,8 @@ func startsAtBoundary(re *syntax.Regexp) bool {
 	}
 }
 
-func newFree(rules []*rule, bounded bool) free {
-	f := free{rules: rules, bounded: bounded}
+func newFree(rules []*rule, bounded, gated bool) free {
+	f := free{rules: rules, bounded: bounded, gated: gated}
 	any := &syntax.Regexp{Op: syntax.OpAlternate}
 	for _, r := range rules {
 		any.Sub = append(any.Sub, r.syntax)
@@ -137,10 +156,14 @@ func (s *Set) beginnings() (*match.Prefixes, int) {
 		if s.modes[i] < Mask {
 			continue
 		}
+		if r.pem {
+			texts = append(texts, pemLiterals...)
+			continue
+		}
 		for _, lit := range r.pattern.Literals() {
-			if lit.Max > 0 {
+			if lit.Max != 0 {
 				if r.pattern.Start().Entered() {
-					reach = max(reach, lit.Max+len(lit.Text)-1)
+					reach = max(reach, max(lit.Max, maxReach*min(-lit.Max, 1))+len(lit.Text)-1)
 				}
 				continue
 			}
@@ -159,7 +182,7 @@ func inSecret(p *match.Pattern, lit match.Literal) bool {
 	if state.Entered() {
 		return true
 	}
-	if lit.Max > 0 {
+	if lit.Max != 0 {
 		return false
 	}
 	_, _, _, in = p.Run(state, []byte(lit.Text), in)

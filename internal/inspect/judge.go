@@ -24,6 +24,8 @@ type rule struct {
 	index    int
 	pattern  *match.Pattern
 	marks    []int // numbers of keywords that the pattern does not hold
+	pem      bool  // it is about private keys: see pem.go
+	bounded  bool  // it matches only where no word goes on
 	inside   bool  // a literal stands within the secret: it tells what it is
 }
 

@@ -37,8 +37,10 @@ type lane struct {
 
 	searched int // text[:searched] has been searched for literals
 	cands    []cand
-	marks    []int64 // by keyword: the last place of it, or -1
-	exactTo  int     // text[:exactTo] has been searched for known secrets
+	marks    [][]int64 // by keyword: where it was lately
+	exact    *exact.Stream
+	exactAt  int64 // lane position at which exact began
+	exactTo  int   // text[:exactTo] has been searched for known secrets
 	partial  exact.Partial
 	tail     int // length of the beginning of a literal at the end of text
 	loose    bool
@@ -56,6 +58,7 @@ type cand struct {
 	wait     int64        // state is nil: decide when the text has come this far
 	end      int64        // state is nil: where it ended
 	mask     *found       // its mask is out; it swallows what still belongs to it
+	pem      *pem         // it is a private key, of which the header has come
 }
 
 // found is a place to report and to mask.
@@ -70,12 +73,7 @@ type found struct {
 }
 
 func newLane(s *Stream, name string) *lane {
-	l := &lane{s: s, name: name}
-	l.marks = make([]int64, len(s.set.markRules))
-	for i := range l.marks {
-		l.marks[i] = -1
-	}
-	return l
+	return &lane{s: s, name: name}
 }
 
 // raw returns the raw offsets that text[start:end] came from.
@@ -113,13 +111,16 @@ func (l *lane) advance(eof bool) {
 		set.index.Find(l.text, l.searched, func(literal, at int) {
 			for _, a := range set.anchors[literal] {
 				if a.rule == nil {
-					l.marks[a.mark] = l.base + int64(at)
+					l.mark(a.mark, l.base+int64(at))
 					continue
 				}
 				if l.s.skip(a.rule, l, at) {
 					continue
 				}
 				for start := max(0, at-a.max); start <= at-a.min; start++ {
+					if a.min < a.max && a.rule.bounded && start > 0 && isWord(l.text[start-1]) && isWord(l.text[start]) && !escapedBefore(l.text, start) {
+						continue
+					}
 					l.begin(a.rule, start, eof)
 				}
 			}
@@ -136,6 +137,9 @@ func (l *lane) advance(eof bool) {
 
 // advanceFree tries rules that have no literal, wherever they may begin.
 func (l *lane) advanceFree(f *free, eof bool) {
+	if f.gated && !l.near(f.rules) {
+		return
+	}
 	for i := l.searched; i < len(l.text); i++ {
 		if !f.first[l.text[i]] || f.bounded && i > 0 && isWord(l.text[i-1]) && !escapedBefore(l.text, i) {
 			continue
@@ -175,6 +179,9 @@ func (l *lane) begin(r *rule, start int, eof bool) {
 // run takes a candidate to the end of the text. It reports whether the
 // candidate is still one.
 func (l *lane) run(c *cand, eof bool) bool {
+	if c.pem != nil {
+		return l.runPEM(c, eof)
+	}
 	end := l.base + int64(len(l.text))
 	for c.state != nil && c.pos < end {
 		stop := min(end, c.start+((c.pos-c.start)/stride+1)*stride)
@@ -204,6 +211,10 @@ func (l *lane) run(c *cand, eof bool) bool {
 			if !c.accepted {
 				return false
 			}
+			if c.rule.pem {
+				c.pem = &pem{sure: c.pos}
+				return l.runPEM(c, eof)
+			}
 			c.end = c.pos
 			return l.decide(c, eof, false)
 		}
@@ -223,7 +234,7 @@ func (l *lane) run(c *cand, eof bool) bool {
 	if !eof {
 		return true
 	}
-	if !c.accepted && !c.state.Accepts() {
+	if !c.accepted || c.rule.pem {
 		return false
 	}
 	c.end = c.pos
@@ -316,12 +327,49 @@ func (l *lane) marked(r *rule, m hit) bool {
 		return true
 	}
 	for _, k := range r.marks {
-		if at := l.marks[k]; at >= 0 && at <= l.base+int64(m.to) && at+markReach >= l.base+int64(m.from) {
+		if k < len(l.marks) && slices.ContainsFunc(l.marks[k], func(at int64) bool {
+			return at <= l.base+int64(m.to) && at+markReach >= l.base+int64(m.from)
+		}) {
 			return true
 		}
 	}
 	low := bytes.ToLower(l.text[m.from:m.to])
 	return slices.ContainsFunc(r.Keywords, func(k string) bool { return bytes.Contains(low, []byte(k)) })
+}
+
+// mark remembers a keyword, and forgets those that are far away. Of keywords
+// that stand close together, the first is enough.
+func (l *lane) mark(k int, at int64) {
+	if l.marks == nil {
+		l.marks = make([][]int64, len(l.s.set.markRules))
+	}
+	marks := l.marks[k]
+	if n := len(marks); n > 0 && at < marks[n-1]+markReach/32 {
+		return
+	}
+	if n := len(marks); n > 0 && marks[0]+markReach+stride+piece < at {
+		old := 0
+		for old < n && marks[old]+markReach+stride+piece < at {
+			old++
+		}
+		marks = slices.Delete(marks, 0, old)
+	}
+	l.marks[k] = append(marks, at)
+}
+
+// near reports whether a keyword of one of the rules may be near enough to the
+// text to be searched.
+func (l *lane) near(rules []*rule) bool {
+	for _, r := range rules {
+		for _, k := range r.marks {
+			if k < len(l.marks) {
+				if n := len(l.marks[k]); n > 0 && l.marks[k][n-1]+markReach+stride >= l.base+int64(l.searched) {
+					return true
+				}
+			}
+		}
+	}
+	return false
 }
 
 // report records that text[start:end] was found.
@@ -341,23 +389,23 @@ func (l *lane) findExact() {
 	if set == nil || l.s.set.exact <= Off {
 		return
 	}
-	from := max(0, l.exactTo-l.partial.Length)
-	l.s.matches = set.Find(l.s.matches[:0], l.text[from:])
+	if l.exact == nil {
+		l.exact = set.NewStream()
+		l.exactAt = l.base + int64(l.exactTo)
+	}
+	l.s.matches = l.exact.Feed(l.s.matches[:0], l.text[l.exactTo:])
 	for _, m := range l.s.matches {
-		if from+m.End <= l.exactTo {
-			continue
-		}
 		name := "secret:" + m.Name
-		sum := l.s.set.sum(l.text[from+m.Start : from+m.End])
+		sum := l.s.set.sum([]byte(name))
 		if l.s.set.allowance(&l.s.cfg.ScanConfig, name, sum) {
 			continue
 		}
 		f := &found{rule: name, priority: exactPriority, mode: l.s.set.exact, sum: sum, lane: l.name}
-		f.start, f.end = l.raw(from+m.Start, from+m.End)
+		f.start, f.end = l.raw(int(l.exactAt+int64(m.Start)-l.base), int(l.exactAt+int64(m.End)-l.base))
 		l.s.add(f)
 	}
 	l.exactTo = len(l.text)
-	l.partial = set.Partial(l.text, l.s.least())
+	l.partial = l.exact.Partial(l.s.least())
 }
 
 // hold returns the raw offset from which on text must wait for this lane.
@@ -372,6 +420,9 @@ func (l *lane) hold() int64 {
 	}
 	for i := range l.cands {
 		c := &l.cands[i]
+		if c.pem != nil && c.mask != nil && !c.loose {
+			keep(int(c.pem.sure - l.base))
+		}
 		if c.entered < 0 || c.loose || c.mask != nil || l.s.set.modes[c.rule.index] < Mask {
 			continue
 		}
@@ -410,8 +461,11 @@ func (l *lane) needed() int64 {
 	at := end - int64(l.partial.Length)
 	at = min(at, l.base+int64(l.exactTo))
 	for i := range l.cands {
-		if l.cands[i].mask == nil {
-			at = min(at, l.cands[i].start)
+		switch c := &l.cands[i]; {
+		case c.mask == nil:
+			at = min(at, c.start)
+		case c.pem != nil:
+			at = min(at, c.pem.sure-1)
 		}
 	}
 	return at - behind
@@ -445,6 +499,10 @@ func (l *lane) tick() {
 }
 
 func (l *lane) tickCand(c *cand) bool {
+	if c.rule.pem {
+		c.loose = true
+		return true
+	}
 	if c.mask != nil || c.entered < 0 || l.s.set.modes[c.rule.index] < Mask {
 		return true
 	}

@@ -28,6 +28,7 @@ const (
 	UserList        Action = "user.list"
 	AuditRead       Action = "audit.read"
 	ConfigRead      Action = "config.read"
+	FilterManage    Action = "filter.manage"
 	SecretManage    Action = "secret.manage"
 	SecretList      Action = "secret.list"   // names, never values
 	FleetView       Action = "fleet.view"    // everybody's workspaces, GPUs, orphans
@@ -67,7 +68,7 @@ func Decide(actor bailey.Actor, action Action, thing Thing) bool {
 		// Nobody makes workspaces in somebody else's name, on their quota.
 		forSelf := owner || thing.OwnerID == ""
 		return thing.Class != nil && forSelf && actor.Method != "system" && mayUse(actor, *thing.Class)
-	case UserManage, SecretManage, EgressManage, ImageManage:
+	case UserManage, SecretManage, EgressManage, ImageManage, FilterManage:
 		return admin
 	case ImageList:
 		return true // everybody sees what they could start, and who signed it

@@ -100,6 +100,7 @@ func grants() map[policy.Action]map[string][]string {
 		policy.ClassUse:        classes,
 		policy.UserManage:      anyThing(admins),
 		policy.SecretManage:    anyThing(admins),
+		policy.FilterManage:    anyThing(admins),
 		policy.SecretList:      anyThing(staff),
 		policy.EgressManage:    anyThing(admins),
 		policy.EgressView:      withoutOwner(staff, owned(both(owners, staff))),

@@ -31,6 +31,7 @@ import (
 	"github.com/baileyhq/bailey/internal/identity"
 	"github.com/baileyhq/bailey/internal/secret"
 	"github.com/baileyhq/bailey/internal/store"
+	"github.com/baileyhq/bailey/internal/vault"
 	"github.com/baileyhq/bailey/internal/workspace"
 )
 
@@ -56,6 +57,7 @@ type World struct {
 	Guard      *guard.Guard
 	Identity   *identity.Service
 	Workspaces *workspace.Service
+	Vault      *vault.Vault
 	Origins    *edge.Origins
 	Log        *Log
 	URL        string // the console's origin
@@ -117,6 +119,8 @@ func NewEmpty(tb testing.TB) *World {
 	check("guard")
 	w.Identity, err = identity.New(identity.Config{Store: w.Store, Guard: w.Guard, Audit: w.Journal, Log: log, UnknownKey: []byte("apptest")})
 	check("identity")
+	w.Vault, err = vault.New(vault.Config{Store: w.Store, Audit: w.Journal, Log: log, Class: func(string) bool { return true }})
+	check("vault")
 	w.Workspaces, err = workspace.New(workspace.Config{
 		Store: w.Store, Engine: w.Engine, Verifier: w, Settings: settings{}, GPUs: cards{}, Audit: w.Journal, Log: log,
 	})

@@ -68,28 +68,33 @@ func (c *class) squeeze(text string) []byte {
 	return out
 }
 
-// A needle is a squeezed variant and the number of its secret's name.
+// A needle is a squeezed variant, the number of its secret's name, and the
+// length of the part of the secret that it stands for.
 type needle struct {
 	text []byte
 	name int
+	part int
 }
 
 const (
-	// gram is how many bytes one probe looks at, and stride how far probes stand
-	// apart: together they need needles of gram+stride-1 = MinLength bytes.
-	gram   = 5
-	stride = 4
+	// Probes stand stride bytes apart and look at a gram each. Long grams are
+	// rarer, above all in hexadecimal text, but need needles of longGram+stride-1
+	// bytes; short grams need MinLength.
+	stride    = 4
+	longGram  = 8
+	shortGram = MinLength - stride + 1
 	// anchors is how far into a needle we look for its rarest grams.
 	anchors = 48
 	// block is the raw length for which the squeezed position is remembered.
 	block = 64
+	// manyNeedles is how many needles with one beginning are compared.
+	manyNeedles = 256
 	// window is how much raw text is squeezed at a time; it stays in the cache.
 	window = 32 << 10
 )
 
-// A domain finds the needles of one class. Text is squeezed window by window;
-// every stride-th position is looked up in a bitmap of the needles' grams, and
-// what passes is looked up in a hash table and compared.
+// A domain finds the needles of one class. Text is squeezed window by window,
+// and then probed.
 type domain struct {
 	class *class
 	// arena holds the needles in byte order, offsets where each begins, and one
@@ -97,19 +102,29 @@ type domain struct {
 	arena   []byte
 	offsets []uint32
 	names   []uint32
+	parts   []uint32
 	longest int
 
-	mul    uint64 // the hash function of this set
+	mul    uint64  // the hash function of this set
+	tables []table // of the long needles and of the short ones, without the empty
+
+	// starts is a bitmap of the needles' first startGram bytes.
+	starts     []uint64
+	startShift uint
+}
+
+// A table finds grams: every stride-th position of a text is looked up in a
+// bitmap, and what passes is looked up among the entries and compared.
+type table struct {
+	cut    uint // how far a word is shifted so that only a gram is left
+	gram   int
+	mul    uint64
 	filter []uint64
 	shift  uint // of a hash to a position in filter
 	// heads are the borders of the buckets in entries, by the hash's top bits.
 	heads     []uint32
 	headShift uint
 	entries   []entry
-
-	// starts is a bitmap of the needles' first startGram bytes.
-	starts     []uint64
-	startShift uint
 }
 
 // An entry says that the gram with this tag stands in a needle at an offset.
@@ -140,13 +155,26 @@ func newDomain(c *class, needles []needle) *domain {
 	for _, n := range needles {
 		d.offsets = append(d.offsets, uint32(len(d.arena)))
 		d.names = append(d.names, uint32(n.name))
+		d.parts = append(d.parts, uint32(min(n.part, len(n.text))))
 		d.arena = append(d.arena, n.text...)
 		d.longest = max(d.longest, len(n.text))
 		clear(n.text)
 	}
 	d.offsets = append(d.offsets, uint32(len(d.arena)))
 	d.arena = d.arena[:size+8]
-	d.buildGrams(len(needles))
+	var long, short []int
+	for i := range needles {
+		if d.offsets[i+1]-d.offsets[i] >= longGram+stride-1 {
+			long = append(long, i)
+		} else {
+			short = append(short, i)
+		}
+	}
+	for gram, which := range map[int][]int{longGram: long, shortGram: short} {
+		if len(which) > 0 {
+			d.tables = append(d.tables, d.newTable(gram, which))
+		}
+	}
 	d.buildStarts(len(needles))
 	return d
 }
@@ -154,27 +182,31 @@ func newDomain(c *class, needles []needle) *domain {
 func (d *domain) needle(i int) []byte { return d.arena[d.offsets[i]:d.offsets[i+1]] }
 
 // hash returns the hash of the gram in the low bytes of word.
-func (d *domain) hash(word uint64) uint64 { return (word << (64 - 8*gram)) * d.mul }
+func (t *table) hash(word uint64) uint64 { return word << t.cut * t.mul }
 
-func (d *domain) gramAt(needle, offset int) uint64 {
-	return d.hash(binary.LittleEndian.Uint64(d.arena[int(d.offsets[needle])+offset:]))
-}
+//nolint:gosec // 16 bits are what a tag is
+func (t *table) tag(h uint64) uint16 { return uint16(h >> (t.headShift - 16)) }
 
-// buildGrams chooses for each needle the stride neighbouring grams that are
-// rarest in the set: tokens of one kind share their prefix, and a text full of
-// that prefix must not be compared with each of them.
-func (d *domain) buildGrams(n int) {
+// newTable chooses for each of the needles the stride neighbouring grams that
+// are rarest in the set: tokens of one kind share their prefix, and a text full
+// of that prefix must not be compared with each of them.
+//
+//nolint:gosec // counts of needles, and offsets below anchors
+func (d *domain) newTable(gram int, which []int) table {
+	n := len(which)
 	size := uint(max(15, bits.Len(uint(n*stride*24))))
-	d.filter = make([]uint64, 1<<(size-6))
-	d.shift = 64 - size
+	t := table{cut: uint(64 - 8*gram), gram: gram, mul: d.mul, filter: make([]uint64, 1<<(size-6)), shift: 64 - size}
 	headBits := uint(bits.Len(uint(n * stride)))
-	d.headShift = 64 - headBits
+	t.headShift = 64 - headBits
 
+	at := func(needle, offset int) uint64 {
+		return t.hash(binary.LittleEndian.Uint64(d.arena[int(d.offsets[needle])+offset:]))
+	}
+	last := func(needle int) int { return min(len(d.needle(needle))-gram, anchors) }
 	counts := make([]uint16, 1<<size)
-	last := func(i int) int { return min(len(d.needle(i))-gram, anchors) }
-	for i := range n {
+	for _, i := range which {
 		for o := range last(i) + 1 {
-			if c := &counts[d.gramAt(i, o)>>d.shift]; *c < 1<<15 {
+			if c := &counts[at(i, o)>>t.shift]; *c < 1<<15 {
 				*c++
 			}
 		}
@@ -184,37 +216,35 @@ func (d *domain) buildGrams(n int) {
 		entry entry
 	}
 	all := make([]placed, 0, n*stride)
-	for i := range n {
-		best, at := -1, 0
+	for _, i := range which {
+		best, from := -1, 0
 		for o := 0; o+stride-1 <= last(i); o++ {
 			sum := 0
 			for k := range stride {
-				sum += int(counts[d.gramAt(i, o+k)>>d.shift])
+				sum += int(counts[at(i, o+k)>>t.shift])
 			}
 			if best < 0 || sum < best {
-				best, at = sum, o
+				best, from = sum, o
 			}
 		}
 		for k := range stride {
-			h := d.gramAt(i, at+k)
-			d.filter[h>>d.shift>>6] |= 1 << (h >> d.shift & 63)
-			all = append(all, placed{h, entry{needle: uint32(i), offset: uint16(at + k), tag: d.tag(h)}})
+			h := at(i, from+k)
+			t.filter[h>>t.shift>>6] |= 1 << (h >> t.shift & 63)
+			all = append(all, placed{h, entry{needle: uint32(i), offset: uint16(from + k), tag: t.tag(h)}})
 		}
 	}
 	slices.SortFunc(all, func(a, b placed) int { return cmp.Compare(a.hash, b.hash) })
-	d.entries = make([]entry, len(all))
-	d.heads = make([]uint32, 1<<headBits+1)
+	t.entries = make([]entry, len(all))
+	t.heads = make([]uint32, 1<<headBits+1)
 	for i, p := range all {
-		d.entries[i] = p.entry
-		d.heads[p.hash>>d.headShift+1]++
+		t.entries[i] = p.entry
+		t.heads[p.hash>>t.headShift+1]++
 	}
-	for i := 1; i < len(d.heads); i++ {
-		d.heads[i] += d.heads[i-1]
+	for i := 1; i < len(t.heads); i++ {
+		t.heads[i] += t.heads[i-1]
 	}
+	return t
 }
-
-//nolint:gosec // 16 bits are what a tag is
-func (d *domain) tag(h uint64) uint16 { return uint16(h >> (d.headShift - 16)) }
 
 func (d *domain) buildStarts(n int) {
 	size := uint(max(12, bits.Len(uint(n*16))))
@@ -352,20 +382,23 @@ func (c *class) dense(text []byte) bool {
 func (d *domain) probe(s *scratch, n, seen int, report func(from, to, name int)) {
 	text := s.text[:n+8]
 	clear(text[n:])
-	filter, shift, mul := d.filter, d.shift, d.mul
-	for p := 0; p+gram <= n; p += stride {
-		h := (binary.LittleEndian.Uint64(text[p:]) << (64 - 8*gram)) * mul
-		bit := h >> shift
-		if filter[bit>>6]>>(bit&63)&1 != 0 {
-			d.verify(text[:n], p, seen, h, report)
+	for i := range d.tables {
+		t := &d.tables[i]
+		filter, shift, cut, mul := t.filter, t.shift, t.cut, t.mul
+		for p := 0; p+t.gram <= n; p += stride {
+			h := binary.LittleEndian.Uint64(text[p:]) << (cut & 63) * mul
+			bit := h >> (shift & 63)
+			if filter[bit>>6]>>(bit&63)&1 != 0 {
+				d.verify(t, text[:n], p, seen, h, report)
+			}
 		}
 	}
 }
 
 // verify compares the needles that hold the gram at position p.
-func (d *domain) verify(text []byte, p, seen int, h uint64, report func(from, to, name int)) {
-	bucket, tag := h>>d.headShift, d.tag(h)
-	for _, e := range d.entries[d.heads[bucket]:d.heads[bucket+1]] {
+func (d *domain) verify(t *table, text []byte, p, seen int, h uint64, report func(from, to, name int)) {
+	bucket, tag := h>>t.headShift, t.tag(h)
+	for _, e := range t.entries[t.heads[bucket]:t.heads[bucket+1]] {
 		if e.tag != tag {
 			continue
 		}
@@ -417,7 +450,7 @@ func (d *domain) partial(text []byte, least int) (length int, share float64) {
 				continue
 			}
 		}
-		if whole := d.begins(end); whole > 0 {
+		if whole := d.begins(end, least); whole > 0 {
 			longest = max(longest, k)
 			share = max(share, float64(k)/float64(whole))
 		}
@@ -436,17 +469,21 @@ func (d *domain) partial(text []byte, least int) (length int, share float64) {
 }
 
 // begins returns the length of the shortest needle that begins with end and is
-// longer, or 0.
-func (d *domain) begins(end []byte) int {
+// longer, and of whose secret end holds at least least bytes; or 0.
+func (d *domain) begins(end []byte, least int) int {
 	n := len(d.names)
 	first := sort.Search(n, func(i int) bool { return bytes.Compare(d.needle(i), end) >= 0 })
 	if first < n && len(d.needle(first)) == len(end) {
 		first++ // the end itself: needles are unique
 	}
 	shortest := 0
-	for i := first; i < n && i < first+64 && bytes.HasPrefix(d.needle(i), end); i++ {
-		if l := len(d.needle(i)); shortest == 0 || l < shortest {
+	for i := first; i < n && bytes.HasPrefix(d.needle(i), end); i++ {
+		l := len(d.needle(i))
+		if (least <= 1 || len(end)*int(d.parts[i]) >= least*l) && (shortest == 0 || l < shortest) {
 			shortest = l
+		}
+		if i-first >= manyNeedles {
+			return len(end) + 1 // so many begin so that none is looked at alone
 		}
 	}
 	return shortest

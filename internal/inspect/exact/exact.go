@@ -105,8 +105,8 @@ func New(secrets []Secret) (*Set, []Warning) {
 		id := len(s.names)
 		s.names = append(s.names, sec.Name)
 		for _, variant := range variants(value) {
-			if c, text := classOf(variant); c >= 0 {
-				needles[c] = append(needles[c], needle{text: text, name: id})
+			if c, text := classOf(variant.text); c >= 0 {
+				needles[c] = append(needles[c], needle{text: text, name: id, part: variant.part})
 			}
 		}
 	}
@@ -160,7 +160,9 @@ func (s *Set) find(dst []Match, text []byte, after, offset int) []Match {
 
 // Hold returns the length of the longest end of text that may still grow into
 // a match: a proper beginning of some variant, of at least least bytes not
-// counting separators, with the separators that follow it.
+// counting separators, with the separators that follow it. Of a variant that is
+// longer than the value, hexadecimal digits for example, it takes as much as
+// stands for least bytes of the value; but from the first byte on if least is 1.
 func (s *Set) Hold(text []byte, least int) int { return s.Partial(text, least).Length }
 
 // Partial is like [Set.Hold], and also tells how much of a secret is there.

@@ -1,6 +1,7 @@
 package exact
 
 import (
+	"cmp"
 	"encoding/base64"
 	"encoding/binary"
 	"encoding/hex"
@@ -15,26 +16,34 @@ import (
 	"unicode/utf8"
 )
 
+// A variant is a form in which a part of a value may stand in text.
+type variant struct {
+	text string
+	part int // length of the part in bytes
+}
+
 // variants returns the forms in which value may stand in text, without
 // duplicates. Forms that differ from another only in separators (quotes,
 // backslashes, percent signs, colons between hex digits) are left to the
 // squeezed comparison, as far as the value has letters and digits enough.
-func variants(value string) []string {
-	var all []string
-	add := func(forms ...string) { all = append(all, forms...) }
+func variants(value string) []variant {
+	var all []variant
 	for _, part := range append(words(value), pieces(value)...) {
+		add := func(forms ...string) {
+			for _, f := range forms {
+				all = append(all, variant{text: f, part: len(part)})
+			}
+		}
 		add(part)
 		for _, escape := range escapes {
-			once := escape(part)
-			add(once)
-			if once != part {
-				add(escape(once))
+			if once := escape(part); once != part {
+				add(once, escape(once))
 			}
 		}
 		add(dense(part)...)
 	}
-	slices.Sort(all)
-	return slices.Compact(all)
+	slices.SortFunc(all, func(a, b variant) int { return cmp.Or(strings.Compare(a.text, b.text), cmp.Compare(a.part, b.part)) })
+	return slices.CompactFunc(all, func(a, b variant) bool { return a.text == b.text })
 }
 
 // pieces cuts a long value so that no needle is longer than pieceLength; the

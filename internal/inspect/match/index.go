@@ -16,7 +16,7 @@ type Index struct {
 	first, second [4096]uint32 // by the classes of bytes 0 and 1, and 2 and 3
 	texts         []string     // by literal number
 	heads         map[uint32][]int32
-	short         [2]map[uint32][]int32 // literals of two and three bytes
+	short         [3]map[uint32][]int32 // literals of one, two and three bytes
 	Longest       int
 }
 
@@ -41,10 +41,9 @@ func fold(c byte) byte {
 	return c
 }
 
-// NewIndex returns the Index of texts, which must be lower case and at least
-// two bytes long.
+// NewIndex returns the Index of texts, which must be lower case and not empty.
 func NewIndex(texts []string) *Index {
-	x := &Index{texts: texts, heads: map[uint32][]int32{}, short: [2]map[uint32][]int32{{}, {}}}
+	x := &Index{texts: texts, heads: map[uint32][]int32{}, short: [3]map[uint32][]int32{{}, {}, {}}}
 	order := make([]int, len(texts))
 	for i := range order {
 		order[i] = i
@@ -62,6 +61,16 @@ func NewIndex(texts []string) *Index {
 		x.Longest = max(x.Longest, len(t))
 		bit := uint32(1) << (rank * 32 / len(texts))
 		c := func(k int) int { return int(classOf[t[k]]) }
+		if len(t) == 1 {
+			for k := range 4096 {
+				x.second[k] |= bit
+			}
+			for k := range 64 {
+				x.first[c(0)<<6|k] |= bit
+			}
+			x.short[0][uint32(t[0])] = append(x.short[0][uint32(t[0])], int32(i)) //nolint:gosec // as below
+			continue
+		}
 		x.first[c(0)<<6|c(1)] |= bit
 		switch {
 		case len(t) >= 4:
@@ -73,13 +82,13 @@ func NewIndex(texts []string) *Index {
 				x.second[c(2)<<6|k] |= bit
 			}
 			h := head(t + "\x00")
-			x.short[1][h] = append(x.short[1][h], int32(i)) //nolint:gosec // as above
+			x.short[2][h] = append(x.short[2][h], int32(i)) //nolint:gosec // as above
 		default:
 			for k := range 4096 {
 				x.second[k] |= bit
 			}
 			h := head(t + "\x00\x00")
-			x.short[0][h] = append(x.short[0][h], int32(i)) //nolint:gosec // as above
+			x.short[1][h] = append(x.short[1][h], int32(i)) //nolint:gosec // as above
 		}
 	}
 	return x
@@ -92,7 +101,7 @@ func head(t string) uint32 {
 // Find calls hit for every literal in text that ends after from, in the order
 // of their beginnings.
 func (x *Index) Find(text []byte, from int, hit func(literal, at int)) {
-	if len(x.texts) == 0 || len(text) < 2 {
+	if len(x.texts) == 0 {
 		return
 	}
 	start := max(0, from-x.Longest+1)
@@ -110,16 +119,24 @@ func (x *Index) Find(text []byte, from int, hit func(literal, at int)) {
 			}
 		}
 	}
-	for ; i+1 < n; i++ {
+	for ; i < n; i++ {
 		x.look(text, i, from, hit)
 	}
 }
 
 // look compares what stands at text[at:] with the literals.
 func (x *Index) look(text []byte, at, from int, hit func(literal, at int)) {
-	b0, b1 := uint32(fold(text[at])), uint32(fold(text[at+1]))
-	h := b0 | b1<<8
-	for _, i := range x.short[0][h] {
+	h := uint32(fold(text[at]))
+	if len(x.short[0]) > 0 && at >= from {
+		for _, i := range x.short[0][h] {
+			hit(int(i), at)
+		}
+	}
+	if at+2 > len(text) {
+		return
+	}
+	h |= uint32(fold(text[at+1])) << 8
+	for _, i := range x.short[1][h] {
 		if at+2 > from {
 			hit(int(i), at)
 		}
@@ -128,7 +145,7 @@ func (x *Index) look(text []byte, at, from int, hit func(literal, at int)) {
 		return
 	}
 	h |= uint32(fold(text[at+2])) << 16
-	for _, i := range x.short[1][h] {
+	for _, i := range x.short[2][h] {
 		if at+3 > from {
 			hit(int(i), at)
 		}

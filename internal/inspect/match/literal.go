@@ -10,9 +10,9 @@ import (
 )
 
 const (
-	maxLiterals = 48 // alternatives that one pattern may begin its search with
-	maxLiteral  = 24 // bytes of a literal that are compared
-	maxBefore   = 64 // bytes that may stand before the literal in a match
+	maxLiterals = 128 // alternatives that one pattern may begin its search with
+	maxLiteral  = 24  // bytes of a literal that are compared
+	maxBefore   = 96  // bytes that may stand before the literal in a match
 )
 
 // A Literal is text, in lower case, that some match of a pattern cannot do
@@ -48,8 +48,11 @@ func worth(lits []Literal) int {
 	}
 	best := 1000
 	for _, l := range lits {
-		if l.Max < 0 || l.Max > maxBefore {
-			return 0
+		if l.Max > maxBefore || l.Max < 0 && l.Min > 0 {
+			return 0 // what comes before could be left out only if it may be empty
+		}
+		if len(l.Text) < 4 && strings.Trim(l.Text, "0123456789") == "" {
+			return 0 // numbers are everywhere
 		}
 		n := 10 * min(len(l.Text), 8)
 		for _, c := range []byte(l.Text) { // letters are common, punctuation is not
@@ -57,19 +60,25 @@ func worth(lits []Literal) int {
 				n += 4
 			}
 		}
+		if len(l.Text) == 1 {
+			if l.Text != "@" && l.Text != "!" && l.Text != "~" {
+				return 0
+			}
+			n = 12
+		}
 		if slices.Contains(common, l.Text) {
 			n = 15
 		}
-		n -= min(l.Max-l.Min, 12)
-		if l.Max > 0 { // text before a literal cannot wait for it
+		if l.Max < 0 {
+			n -= 40
+		}
+		n -= min(l.Max-l.Min, 24) / 2
+		if l.Max != 0 { // text before a literal cannot wait for it
 			n -= 8
 		}
 		best = min(best, n)
 	}
-	if best < 20 && len(lits[0].Text) < 2 {
-		return 0
-	}
-	return max(best-len(lits)/4, 1)
+	return max(best-len(lits)/16, 1)
 }
 
 // required returns the best group of literals of which every match of re holds
