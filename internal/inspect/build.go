@@ -13,7 +13,16 @@ import (
 type anchor struct {
 	rule     *rule
 	min, max int
+	word     bool // not within a word
 	mark     int
+}
+
+// anchors are what to do when one literal is found.
+type anchors struct {
+	all []anchor
+	// any matches when one of the rules does; nil for a few rules, and when
+	// they do not all begin with the literal.
+	any *match.Pattern
 }
 
 // free are rules that must be tried wherever a match can begin.
@@ -35,9 +44,9 @@ func (e *engine) build() {
 			n = len(texts)
 			number[text] = n
 			texts = append(texts, text)
-			e.anchors = append(e.anchors, nil)
+			e.anchors = append(e.anchors, anchors{})
 		}
-		e.anchors[n] = append(e.anchors[n], a)
+		e.anchors[n].all = append(e.anchors[n].all, a)
 	}
 	var groups [4][]*rule
 	for i, r := range e.rules {
@@ -56,7 +65,7 @@ func (e *engine) build() {
 			if hi < 0 {
 				hi = maxReach
 			}
-			add(lit.Text, anchor{rule: r, min: min(lit.Min, hi), max: hi})
+			add(lit.Text, anchor{rule: r, min: min(lit.Min, hi), max: hi, word: lit.Word})
 		}
 		r.inside = r.Priority >= 0 && len(lits) > 0 && !slices.ContainsFunc(lits, func(lit match.Literal) bool { return !inSecret(r.pattern, lit) })
 		r.bounded = r.boundary != nil || startsAtBoundary(r.syntax)
@@ -87,6 +96,9 @@ func (e *engine) build() {
 		}
 	}
 	e.index = match.NewIndex(texts)
+	for i := range e.anchors {
+		e.anchors[i].combine()
+	}
 	for g, rules := range groups {
 		if len(rules) > 0 {
 			e.free = append(e.free, newFree(rules, g&1 == 0, g&2 != 0))
@@ -130,13 +142,30 @@ func startsAtBoundary(re *syntax.Regexp) bool {
 	}
 }
 
+// combine makes the pattern that asks for all rules at once.
+func (a *anchors) combine() {
+	either := &syntax.Regexp{Op: syntax.OpAlternate}
+	for _, one := range a.all {
+		switch {
+		case one.rule == nil:
+		case one.max > 0:
+			return
+		default:
+			either.Sub = append(either.Sub, one.rule.pattern.Tree())
+		}
+	}
+	if len(either.Sub) > 1 {
+		a.any = match.New(either, 0)
+	}
+}
+
 func newFree(rules []*rule, bounded, gated bool) free {
 	f := free{rules: rules, bounded: bounded, gated: gated}
-	any := &syntax.Regexp{Op: syntax.OpAlternate}
+	either := &syntax.Regexp{Op: syntax.OpAlternate}
 	for _, r := range rules {
-		any.Sub = append(any.Sub, r.syntax)
+		either.Sub = append(either.Sub, r.syntax)
 	}
-	f.any = match.New(any, 0)
+	f.any = match.New(either, 0)
 	start := f.any.Start()
 	for c := range 256 {
 		state, _, _, _ := f.any.Run(start, []byte{byte(c)}, 0)

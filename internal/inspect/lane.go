@@ -108,23 +108,7 @@ func (l *lane) advance(eof bool) {
 	}
 	if l.searched < len(l.text) {
 		set := l.s.set
-		set.index.Find(l.text, l.searched, func(literal, at int) {
-			for _, a := range set.anchors[literal] {
-				if a.rule == nil {
-					l.mark(a.mark, l.base+int64(at))
-					continue
-				}
-				if l.s.skip(a.rule, l, at) {
-					continue
-				}
-				for start := max(0, at-a.max); start <= at-a.min; start++ {
-					if a.min < a.max && a.rule.bounded && start > 0 && isWord(l.text[start-1]) && isWord(l.text[start]) && !escapedBefore(l.text, start) {
-						continue
-					}
-					l.begin(a.rule, start, eof)
-				}
-			}
-		})
+		set.index.Find(l.text, l.searched, func(literal, at int) { l.literal(&set.anchors[literal], at, eof) })
 		for i := range set.free {
 			l.advanceFree(&set.free[i], eof)
 		}
@@ -133,6 +117,31 @@ func (l *lane) advance(eof bool) {
 	l.findExact()
 	l.loose = false
 	l.tail = l.s.prefixes.Tail(l.text)
+}
+
+// literal tries the rules of a literal that stands at text[at].
+func (l *lane) literal(as *anchors, at int, eof bool) {
+	dead := as.any != nil && as.any.Dead(l.text[at:min(len(l.text), at+stride)])
+	for i := range as.all {
+		a := &as.all[i]
+		switch {
+		case a.rule == nil:
+			l.mark(a.mark, l.base+int64(at))
+		case dead || a.word && at > 0 && isWord(l.text[at-1]) && !escapedBefore(l.text, at):
+		case a.max == 0:
+			if !a.rule.pattern.Dead(l.text[at:min(len(l.text), at+stride)]) && !l.s.skip(a.rule, l, at) {
+				l.begin(a.rule, at, eof)
+			}
+		case !l.s.skip(a.rule, l, at):
+			for start := max(0, at-a.max); start <= at-a.min; start++ {
+				if a.min < a.max && a.rule.bounded && start > 0 && isWord(l.text[start-1]) && isWord(l.text[start]) && !escapedBefore(l.text, start) ||
+					a.rule.pattern.Dead(l.text[start:min(len(l.text), start+stride)]) {
+					continue
+				}
+				l.begin(a.rule, start, eof)
+			}
+		}
+	}
 }
 
 // advanceFree tries rules that have no literal, wherever they may begin.
@@ -144,12 +153,11 @@ func (l *lane) advanceFree(f *free, eof bool) {
 		if !f.first[l.text[i]] || f.bounded && i > 0 && isWord(l.text[i-1]) && !escapedBefore(l.text, i) {
 			continue
 		}
-		state, _, accepted, _ := f.any.Run(f.any.Start(), l.text[i:min(len(l.text), i+stride)], 0)
-		if state == nil && accepted == 0 {
+		if f.any.Dead(l.text[i:min(len(l.text), i+stride)]) {
 			continue
 		}
 		for _, r := range f.rules {
-			if !l.s.skip(r, l, i) {
+			if !r.pattern.Dead(l.text[i:min(len(l.text), i+stride)]) && !l.s.skip(r, l, i) {
 				l.begin(r, i, eof)
 			}
 		}

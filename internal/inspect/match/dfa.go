@@ -232,18 +232,11 @@ func (d *dfa) state(set *sparse) *State {
 		return s
 	}
 	s := &State{insts: slices.Clone(set.list)}
-	runes := false
 	for _, pc := range set.list {
 		s.accept = s.accept || d.prog.Inst[pc].Op == syntax.InstMatch
 		s.entered = s.entered || d.entered[pc]
-		runes = runes || d.prog.Inst[pc].Op != syntax.InstMatch
 	}
 	s.next = make([]atomic.Pointer[State], len(d.example))
-	if !runes { // only the end is left
-		for i := range s.next {
-			s.next[i].Store(d.dead)
-		}
-	}
 	if len(d.states) >= maxStates {
 		clear(d.states)
 	}
@@ -261,6 +254,9 @@ func (d *dfa) step(s *State, class uint8) *State {
 		in := &d.prog.Inst[pc]
 		switch {
 		case in.Op == syntax.InstMatch:
+			if c >= utf8.RuneSelf && c < 0xc0 {
+				d.follow(set, pc)
+			}
 		case c < utf8.RuneSelf:
 			if in.MatchRune(rune(c)) {
 				d.follow(set, in.Out)

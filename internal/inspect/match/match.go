@@ -45,6 +45,9 @@ func New(tree *syntax.Regexp, group int) *Pattern {
 	return p
 }
 
+// Tree returns the parsed expression, without its lead. It must not be changed.
+func (p *Pattern) Tree() *syntax.Regexp { return p.tree }
+
 // A State is how far a Pattern has come. The nil State is dead: nothing that
 // follows can make it match.
 type State struct {
@@ -97,6 +100,27 @@ func (p *Pattern) Run(s *State, text []byte, entered int) (state *State, at, acc
 		s = n
 	}
 	return s, len(text), accepted, entered
+}
+
+// Dead reports whether no match can begin with text, nor with text and whatever
+// may follow it.
+func (p *Pattern) Dead(text []byte) bool {
+	s := p.Start()
+	d := p.dfa
+	for _, c := range text {
+		n := s.next[d.class[c]].Load()
+		if n == nil {
+			n = d.step(s, d.class[c])
+		}
+		if n.accept {
+			return false
+		}
+		if n == d.dead {
+			return true
+		}
+		s = n
+	}
+	return false
 }
 
 // Match returns the places of the match that starts at text[start], as
