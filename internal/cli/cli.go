@@ -106,6 +106,7 @@ func newRoot(s *streams) *cobra.Command {
 		loginCommand(s), logoutCommand(s),
 		runCommand(s), lsCommand(s), openCommand(s), stopCommand(s), rmCommand(s), logsCommand(s),
 		classCommand(s, "class"), volumeCommand(s), auditCommand(s), adminCommand(s),
+		redactCommand(s), scanCommand(s), stripCommand(s), hooksCommand(s), rulesCommand(s),
 	)
 	return root
 }
