@@ -25,13 +25,18 @@ type anchors struct {
 	any *match.Pattern
 }
 
-// free are rules that must be tried wherever a match can begin.
+// free are rules that must be tried wherever a match can begin. Those of the
+// first two groups are asked for all at once; those of the third are tried near
+// their keywords only, which their patterns do not hold.
 type free struct {
-	rules   []*rule
-	any     *match.Pattern // matches when one of them does
-	first   [256]bool      // bytes that a match begins with
-	bounded bool           // only where no word goes on
-	gated   bool           // only near their keywords, which their patterns do not hold
+	bounded, loose *group // only where no word goes on, and anywhere
+	gated          []*rule
+	allBounded     bool // of the gated ones
+}
+
+type group struct {
+	rules []*rule
+	any   *match.Pattern // matches when one of them does
 }
 
 // build prepares the search for the literals of all rules.
@@ -48,7 +53,7 @@ func (e *engine) build() {
 		}
 		e.anchors[n].all = append(e.anchors[n].all, a)
 	}
-	var groups [4][]*rule
+	var loose, bounded []*rule
 	for i, r := range e.rules {
 		r.index = i
 		if isPEM(r) {
@@ -84,25 +89,34 @@ func (e *engine) build() {
 				r.marks = append(r.marks, m)
 			}
 		}
-		if len(lits) == 0 {
-			g := 0
-			if !r.bounded {
-				g++
-			}
-			if len(r.marks) > 0 {
-				g += 2
-			}
-			groups[g] = append(groups[g], r)
+		switch {
+		case len(lits) > 0:
+		case len(r.marks) > 0:
+			e.free.gated = append(e.free.gated, r)
+		case r.bounded:
+			bounded = append(bounded, r)
+		default:
+			loose = append(loose, r)
 		}
 	}
-	e.index = match.NewIndex(texts)
+	var patterns []*match.Pattern
+	e.free.allBounded = true
+	for _, r := range e.free.gated {
+		patterns = append(patterns, r.pattern)
+		e.free.allBounded = e.free.allBounded && r.bounded
+	}
+	for _, g := range []struct {
+		group **group
+		rules []*rule
+	}{{&e.free.bounded, bounded}, {&e.free.loose, loose}} {
+		if len(g.rules) > 0 {
+			*g.group = newGroup(g.rules)
+			patterns = append(patterns, (*g.group).any)
+		}
+	}
+	e.index = match.NewIndex(texts, patterns)
 	for i := range e.anchors {
 		e.anchors[i].combine()
-	}
-	for g, rules := range groups {
-		if len(rules) > 0 {
-			e.free = append(e.free, newFree(rules, g&1 == 0, g&2 != 0))
-		}
 	}
 }
 
@@ -159,19 +173,12 @@ func (a *anchors) combine() {
 	}
 }
 
-func newFree(rules []*rule, bounded, gated bool) free {
-	f := free{rules: rules, bounded: bounded, gated: gated}
+func newGroup(rules []*rule) *group {
 	either := &syntax.Regexp{Op: syntax.OpAlternate}
 	for _, r := range rules {
-		either.Sub = append(either.Sub, r.syntax)
+		either.Sub = append(either.Sub, r.pattern.Tree())
 	}
-	f.any = match.New(either, 0)
-	start := f.any.Start()
-	for c := range 256 {
-		state, _, _, _ := f.any.Run(start, []byte{byte(c)}, 0)
-		f.first[c] = state != nil
-	}
-	return f
+	return &group{rules: rules, any: match.New(either, 0)}
 }
 
 // beginnings returns the beginnings of literals that stand in secrets which

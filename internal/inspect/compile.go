@@ -40,7 +40,7 @@ type engine struct {
 
 	index     *match.Index
 	anchors   []anchors // by literal
-	free      []free    // rules without a literal
+	free      free      // rules without a literal
 	markRules []string  // keywords that no pattern holds
 
 	key    []byte

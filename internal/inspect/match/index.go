@@ -1,6 +1,9 @@
 package match
 
-import "bytes"
+import (
+	"bytes"
+	"slices"
+)
 
 // An Index finds many literals at once, whatever the case of their letters.
 //
@@ -9,8 +12,11 @@ import "bytes"
 // an entry of another. A place that passes both is looked at closely. There are
 // few of them, and no step of the search waits for the one before.
 type Index struct {
-	three [1 << 12]uint64 // by the classes of three bytes
-	four  [1 << 10]uint64 // by a hash of the classes of four bytes
+	three [1 << 12]uint64 // by the classes of three bytes: something may begin here
+	lits  [1 << 12]uint64 // likewise: a literal may
+	four  [1 << 10]uint64 // by a hash of the classes of four bytes: a literal may
+	begin [1 << 12]uint64 // by the classes of three bytes: a pattern without literals may
+	brief [64]bool        // by the class of a byte: a literal of one or two bytes may
 	texts []string        // by literal number
 	slots [1 << 10]slot   // by a hash of the first bytes
 	order []int32         // literals by slot
@@ -44,8 +50,9 @@ func fold(c byte) byte {
 
 func hashFour(c uint32) uint32 { return c * 0x9e3779b1 >> 16 }
 
-// NewIndex returns the Index of texts, which must be lower case and not empty.
-func NewIndex(texts []string) *Index {
+// NewIndex returns the Index of texts, which must be lower case and not empty,
+// and of patterns that have no literals.
+func NewIndex(texts []string, patterns []*Pattern) *Index {
 	x := &Index{texts: texts}
 	buckets := make([][]int32, len(x.slots))
 	for i, t := range texts {
@@ -63,13 +70,16 @@ func NewIndex(texts []string) *Index {
 			for _, b := range classes[1] {
 				for _, c := range classes[2] {
 					k := a<<12 | b<<6 | c
-					x.three[k>>6] |= 1 << (k & 63)
+					x.lits[k>>6] |= 1 << (k & 63)
 					for _, d := range classes[3] {
 						h := hashFour(k<<6 | d)
 						x.four[h>>6] |= 1 << (h & 63)
 					}
 				}
 			}
+		}
+		if len(t) < 3 {
+			x.brief[classOf[t[0]]] = true
 		}
 		h := slotOf([]byte(t[:min(len(t), 3)]))
 		buckets[h] = append(buckets[h], int32(i)) //nolint:gosec // a few thousand at most
@@ -78,7 +88,72 @@ func NewIndex(texts []string) *Index {
 		x.slots[h] = slot{uint16(len(x.order)), uint16(len(b))} //nolint:gosec // as above
 		x.order = append(x.order, b...)
 	}
+	for _, p := range patterns {
+		x.triples(p)
+	}
+	for i := range x.three {
+		x.three[i] = x.lits[i] | x.begin[i]
+	}
 	return x
+}
+
+// triples enters the classes of three bytes that a match may begin with.
+func (x *Index) triples(p *Pattern) {
+	var bytesOf [64][]byte
+	for c := range 256 {
+		bytesOf[classOf[c]] = append(bytesOf[classOf[c]], byte(c))
+	}
+	d := p.automaton()
+	// ends returns the classes that may follow, with where they lead.
+	type step struct {
+		class uint32
+		cells []uint32
+	}
+	memo := map[uint32][]step{}
+	ends := func(from uint32) []step {
+		if s, ok := memo[from]; ok {
+			return s
+		}
+		var all []step
+		g := d.gen.Load()
+		for class, some := range bytesOf {
+			var cells []uint32
+			for _, c := range some {
+				if cell := d.step(g, from, d.class[c]); cell != dead && !slices.Contains(cells, cell) {
+					cells = append(cells, cell)
+				}
+			}
+			if len(cells) > 0 {
+				all = append(all, step{uint32(class), cells}) //nolint:gosec // below 64
+			}
+		}
+		memo[from] = all
+		return all
+	}
+	anything := func(k uint32, n int) { // a match may be over before three bytes
+		for i := range uint32(1) << (6 * n) {
+			x.begin[(k<<(6*n)|i)>>6] |= 1 << ((k<<(6*n) | i) & 63)
+		}
+	}
+	start := d.gen.Load().start
+	for _, a := range ends(start) {
+		for _, one := range a.cells {
+			if one&accepts != 0 {
+				anything(a.class, 2)
+			}
+			for _, b := range ends(one) {
+				for _, two := range b.cells {
+					if two&accepts != 0 {
+						anything(a.class<<6|b.class, 1)
+					}
+					for _, c := range ends(two) {
+						k := a.class<<12 | b.class<<6 | c.class
+						x.begin[k>>6] |= 1 << (k & 63)
+					}
+				}
+			}
+		}
+	}
 }
 
 var everyClass = func() (all []uint32) {
@@ -97,12 +172,10 @@ func slotOf(head []byte) uint32 {
 	return h * 0x9e3779b1 >> 22
 }
 
-// Find calls hit for every literal in text that ends after from, in the order
-// of their beginnings.
-func (x *Index) Find(text []byte, from int, hit func(literal, at int)) {
-	if len(x.texts) == 0 {
-		return
-	}
+// Find calls hit for every literal in text that ends after from, and free for
+// every place from on where a match of one of the patterns may begin, in the
+// order of those places.
+func (x *Index) Find(text []byte, from int, hit func(literal, at int), free func(at int)) {
 	i := max(0, from-x.Longest+1)
 	n := len(text)
 	if n-i >= 4 {
@@ -112,24 +185,36 @@ func (x *Index) Find(text []byte, from int, hit func(literal, at int)) {
 		}
 		for k, b := range text[i+3:] {
 			c = c<<6 | uint32(classOf[b])
+			// c holds four classes, of which three begin here.
 			if x.three[c>>12&4095]>>(c>>6&63)&1 == 0 {
 				continue
 			}
-			h := hashFour(c & (1<<24 - 1))
-			if x.four[h>>6]>>(h&63)&1 != 0 {
-				x.look(text, i+k, from, hit)
+			if x.lits[c>>12&4095]>>(c>>6&63)&1 != 0 {
+				if h := hashFour(c & (1<<24 - 1)); x.four[h>>6]>>(h&63)&1 != 0 {
+					x.look(text, i+k, from, hit)
+				}
+			}
+			if x.begin[c>>12&4095]>>(c>>6&63)&1 != 0 && i+k >= from {
+				free(i + k)
 			}
 		}
 		i = n - 3
 	}
 	for ; i < n; i++ {
 		x.look(text, i, from, hit)
+		if i >= from {
+			free(i)
+		}
 	}
 }
 
 // look compares what stands at text[at:] with the literals.
 func (x *Index) look(text []byte, at, from int, hit func(literal, at int)) {
-	for n := 1; n <= min(3, len(text)-at); n++ {
+	n := 3
+	if x.brief[classOf[text[at]]] {
+		n = 1
+	}
+	for ; n <= min(3, len(text)-at); n++ {
 		s := x.slots[slotOf(text[at:at+n])]
 		for _, i := range x.order[s.at : s.at+s.n] {
 			t := x.texts[i]

@@ -11,7 +11,7 @@ import (
 
 func TestIndexFindsEveryLiteralWherever(t *testing.T) {
 	texts := []string{"@", "sk", "key", "token", "ghp_", "-----begin", "to", "tokens-are-here", "身份"}
-	x := NewIndex(texts)
+	x := NewIndex(texts, nil)
 	rng := rand.New(rand.NewPCG(1, 2))
 	for range 300 {
 		var b bytes.Buffer
@@ -40,8 +40,8 @@ func TestIndexFindsEveryLiteralWherever(t *testing.T) {
 			}
 		}
 		cut := rng.IntN(len(text) + 1)
-		x.Find(text[:cut], 0, func(i, at int) { got = append(got, [2]int{i, at}) })
-		x.Find(text, cut, func(i, at int) { got = append(got, [2]int{i, at}) })
+		x.Find(text[:cut], 0, func(i, at int) { got = append(got, [2]int{i, at}) }, func(int) {})
+		x.Find(text, cut, func(i, at int) { got = append(got, [2]int{i, at}) }, func(int) {})
 		order := func(a, b [2]int) int { return slices.Compare([]int{a[1], a[0]}, []int{b[1], b[0]}) }
 		slices.SortFunc(got, order)
 		slices.SortFunc(want, order)
