@@ -95,11 +95,33 @@ func (d *side) stop() {
 	d.stopped = d.fed
 }
 
+// scout returns how much of the stream it is certain about where a lane that is
+// not read would have to begin.
+func (d *side) scout(src *lane) int {
+	if d.parent != nil || d.lane != nil || d.kind == view.Base64 || d.kind == view.Hex {
+		return len(src.text)
+	}
+	from := int(max(d.looked-src.base, 0))
+	if from >= len(src.text) {
+		return len(src.text)
+	}
+	at, sure := d.kind.Differs(src.text, from, d.s.cfg.Columns)
+	if at >= 0 {
+		return len(src.text)
+	}
+	d.looked = src.base + int64(sure)
+	return sure
+}
+
 func (d *side) advanceText(src *lane, eof bool) {
 	end := src.base + int64(len(src.text))
 	for {
 		if d.lane == nil {
-			at, sure := d.kind.Differs(src.text, int(max(d.looked-src.base, 0)), d.s.cfg.Columns)
+			from := max(d.looked, src.base)
+			if from >= end {
+				return
+			}
+			at, sure := d.kind.Differs(src.text, int(from-src.base), d.s.cfg.Columns)
 			if at < 0 {
 				d.looked = src.base + int64(sure)
 				return

@@ -86,6 +86,7 @@ type Stream struct {
 	lanes   []*lane // the stream itself
 	sides   []*side // the other ways to read it
 	matches []exact.Match
+	notes   map[int]note // by rule
 }
 
 // NewStream returns a Stream that has seen nothing yet.
@@ -117,7 +118,48 @@ func (s *Stream) Write(dst, p []byte) ([]byte, error) {
 		dst = s.release(dst, s.hold())
 		s.trim()
 	}
+	s.rest()
 	return dst, s.err
+}
+
+// rest gives back what a stream does not need while it waits.
+func (s *Stream) rest() {
+	if len(s.buf) <= idle && cap(s.buf) > 4*idle && len(s.lanes) > 0 {
+		s.buf = append(make([]byte, 0, idle), s.buf...)
+		s.lanes[0].text = s.buf
+	}
+	if cap(s.matches) > 64 {
+		s.matches = nil
+	}
+}
+
+// enough reports whether a rule that only tells has told enough of this part of
+// the stream: a log in which every line has an address needs no finding for
+// every line. Whole documents are told in full.
+func (s *Stream) enough(r *rule, at int64) bool {
+	if s.cfg.Kind == Document {
+		return false
+	}
+	if s.notes == nil {
+		s.notes = map[int]note{}
+	}
+	n := s.notes[r.index]
+	if block := at / piece; n.block != block {
+		n = note{block: block}
+	}
+	n.count++
+	s.notes[r.index] = n
+	return n.count > notesPerPiece
+}
+
+// notesPerPiece is how many findings of a rule that masks nothing are told for
+// each 64 KiB of a stream.
+const notesPerPiece = 16
+
+// note counts the findings of a rule in one piece of the stream.
+type note struct {
+	block int64
+	count int
 }
 
 // Held returns how many bytes wait.
@@ -164,6 +206,13 @@ func (s *Stream) end() int64 { return s.base + int64(len(s.buf)) }
 func (s *Stream) look(eof bool) {
 	l := s.lanes[0]
 	l.text, l.base = s.buf, s.base
+	if !eof && s.cfg.Kind != Terminal {
+		// What cannot be told yet, a backslash at the end, has not come yet: no
+		// lane may go past it before the lane that it may begin.
+		for _, d := range s.sides {
+			l.text = l.text[:d.scout(l)]
+		}
+	}
 	l.advance(eof)
 	for _, d := range s.sides {
 		d.advance(eof)
@@ -172,7 +221,7 @@ func (s *Stream) look(eof bool) {
 
 // hold returns the raw offset up to which text may be released.
 func (s *Stream) hold() int64 {
-	at := s.end()
+	at := s.base + int64(len(s.lanes[0].text))
 	for _, l := range s.lanes {
 		at = min(at, l.hold())
 	}
@@ -373,11 +422,7 @@ func (s *Stream) trim() {
 	n := int(need - s.base)
 	if n > 0 {
 		rest := s.buf[n:]
-		if len(rest) <= idle && cap(s.buf) > 4*idle {
-			s.buf = append(make([]byte, 0, idle), rest...)
-		} else {
-			s.buf = append(s.buf[:0], rest...)
-		}
+		s.buf = append(s.buf[:0], rest...)
 		s.base += int64(n)
 		l.drop(n)
 		l.base = s.base
