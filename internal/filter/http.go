@@ -430,6 +430,7 @@ type Body struct {
 	way    way
 	stream *inspect.Stream
 	keep   bool // what passes is not changed
+	ended  bool
 	failed *Refusal
 }
 
@@ -467,8 +468,12 @@ func (b *Body) Tick(dst []byte) ([]byte, error) {
 	return b.do(dst, nil, b.stream.Tick)
 }
 
-// Close appends the rest to dst.
+// Close appends the rest to dst. It may be called again, to no effect.
 func (b *Body) Close(dst []byte) ([]byte, error) {
+	if b.ended {
+		return dst, nil
+	}
+	b.ended = true
 	out, err := b.do(dst, nil, b.stream.Close)
 	if n := b.stream.Sampled(); n > 0 && err == nil {
 		b.way.scope.filter.cfg.Report(Finding{Subject: b.way.scope.subject, Route: b.way.route, Input: b.way.input, Sampled: n})
