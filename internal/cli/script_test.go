@@ -25,7 +25,7 @@ func TestStories(t *testing.T) {
 		Setup: func(e *testscript.Env) error {
 			e.Setenv("HOME", e.WorkDir)
 			e.Setenv("BAILEY_PROFILE", e.WorkDir+"/profile.json")
-			return nil
+			return plantTokens(e.WorkDir)
 		},
 		Cmds: map[string]func(ts *testscript.TestScript, neg bool, args []string){
 			// exits CODE COMMAND… wants just that exit code.

@@ -1,6 +1,7 @@
 package filter
 
 import (
+	"bytes"
 	"crypto/rand"
 	"encoding/json"
 	"errors"
@@ -537,11 +538,20 @@ func (c *Conn) kernelUp(m Message) (Verdict, error) {
 	if err != nil {
 		return Verdict{}, err
 	}
-	_, err = jupyter.RewriteContent(nil, header.Type, msg.Content, func(p jupyter.Place, text []byte) ([]byte, error) {
+	restored := false
+	content, err := jupyter.RewriteContent(nil, header.Type, msg.Content, func(p jupyter.Place, text []byte) ([]byte, error) {
 		if p.Kind == jupyter.Secret && c.askedForPassword() {
 			return text, nil // a password goes where it was asked for
 		}
-		return c.up.text(c.upView, text)
+		got, err := c.up.text(c.upView, text)
+		if err == nil && p.Kind == jupyter.Code && bytes.Contains(text, remnant) {
+			// A cell that was opened with placeholders runs with what they stand for.
+			if got, err := c.up.scope.restore(text); err == nil {
+				restored = true
+				return got, nil
+			}
+		}
+		return got, err
 	})
 	if rule, ok := asBlocked(err); ok {
 		return Verdict{Back: c.refuseRequest(msg, header, rule)}, nil
@@ -555,6 +565,10 @@ func (c *Conn) kernelUp(m Message) (Verdict, error) {
 				return Verdict{}, err
 			}
 		}
+	}
+	if restored {
+		msg.Content = content
+		return Verdict{On: []Message{c.wire(msg)}}, nil
 	}
 	return Verdict{On: []Message{m}}, nil
 }

@@ -249,6 +249,8 @@ type Scope struct {
 
 	mu     sync.Mutex // guards the rest
 	parked map[string]*parkedStreams
+
+	unmasks unmasks
 }
 
 // A view is what holds for a Scope at present.

@@ -23,6 +23,7 @@ import (
 	"github.com/baileyhq/bailey/internal/gateway"
 	"github.com/baileyhq/bailey/internal/inspect"
 	"github.com/baileyhq/bailey/internal/jupyter"
+	"github.com/baileyhq/bailey/internal/secret"
 )
 
 // aJWT is the example of jwt.io, which the rule must not take for an example.
@@ -69,7 +70,7 @@ func inspectedWorld(tb testing.TB, h http.Handler, settings filter.Settings) (*w
 	tb.Helper()
 	found := &findings{}
 	f, err := filter.New(filter.Config{
-		Rules: compile(tb), Report: found.report, Settings: func(string) filter.Settings { return settings },
+		Rules: compile(tb), Report: found.report, Key: secret.New("placeholders"), Settings: func(string) filter.Settings { return settings },
 	})
 	if err != nil {
 		tb.Fatal(err)

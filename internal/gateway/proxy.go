@@ -36,8 +36,17 @@ func (q *request) proxy(w http.ResponseWriter, route Route) error {
 	long := time.AfterFunc(longAfter, func() { q.gateway.cutWhenOver(ctx, cancel, q.actor, route) })
 	defer long.Stop()
 
+	looked, err := q.exchange(run)
+	if err != nil {
+		return err
+	}
 	in := q.WithContext(ctx)
 	in.Header = q.upstreamHeader(route.Token)
+	if looked != nil {
+		if err := q.incoming(in, looked, run, route); err != nil {
+			return err
+		}
+	}
 	var failed error
 	p := &httputil.ReverseProxy{
 		Rewrite:    rewrite,
@@ -45,6 +54,11 @@ func (q *request) proxy(w http.ResponseWriter, route Route) error {
 		BufferPool: q.gateway.buffers,
 		ErrorLog:   slog.NewLogLogger(q.gateway.cfg.Log.Handler(), slog.LevelDebug),
 		ModifyResponse: func(res *http.Response) error {
+			if looked != nil {
+				if err := q.outgoing(res, looked, run); err != nil {
+					return err
+				}
+			}
 			q.downstreamHeader(res.Header)
 			return nil
 		},

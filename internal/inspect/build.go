@@ -13,16 +13,30 @@ import (
 type anchor struct {
 	rule     *rule
 	min, max int
+	word     bool // not within a word
 	mark     int
 }
 
-// free are rules that must be tried wherever a match can begin.
+// anchors are what to do when one literal is found.
+type anchors struct {
+	all []anchor
+	// any matches when one of the rules does; nil for a few rules, and when
+	// they do not all begin with the literal.
+	any *match.Pattern
+}
+
+// free are rules that must be tried wherever a match can begin. Those of the
+// first two groups are asked for all at once; those of the third are tried near
+// their keywords only, which their patterns do not hold.
 type free struct {
-	rules   []*rule
-	any     *match.Pattern // matches when one of them does
-	first   [256]bool      // bytes that a match begins with
-	bounded bool           // only where no word goes on
-	gated   bool           // only near their keywords, which their patterns do not hold
+	bounded, loose *group // only where no word goes on, and anywhere
+	gated          []*rule
+	allBounded     bool // of the gated ones
+}
+
+type group struct {
+	rules []*rule
+	any   *match.Pattern // matches when one of them does
 }
 
 // build prepares the search for the literals of all rules.
@@ -35,11 +49,11 @@ func (e *engine) build() {
 			n = len(texts)
 			number[text] = n
 			texts = append(texts, text)
-			e.anchors = append(e.anchors, nil)
+			e.anchors = append(e.anchors, anchors{})
 		}
-		e.anchors[n] = append(e.anchors[n], a)
+		e.anchors[n].all = append(e.anchors[n].all, a)
 	}
-	var groups [4][]*rule
+	var loose, bounded []*rule
 	for i, r := range e.rules {
 		r.index = i
 		if isPEM(r) {
@@ -56,7 +70,7 @@ func (e *engine) build() {
 			if hi < 0 {
 				hi = maxReach
 			}
-			add(lit.Text, anchor{rule: r, min: min(lit.Min, hi), max: hi})
+			add(lit.Text, anchor{rule: r, min: min(lit.Min, hi), max: hi, word: lit.Word})
 		}
 		r.inside = r.Priority >= 0 && len(lits) > 0 && !slices.ContainsFunc(lits, func(lit match.Literal) bool { return !inSecret(r.pattern, lit) })
 		r.bounded = r.boundary != nil || startsAtBoundary(r.syntax)
@@ -75,22 +89,34 @@ func (e *engine) build() {
 				r.marks = append(r.marks, m)
 			}
 		}
-		if len(lits) == 0 {
-			g := 0
-			if !r.bounded {
-				g++
-			}
-			if len(r.marks) > 0 {
-				g += 2
-			}
-			groups[g] = append(groups[g], r)
+		switch {
+		case len(lits) > 0:
+		case len(r.marks) > 0:
+			e.free.gated = append(e.free.gated, r)
+		case r.bounded:
+			bounded = append(bounded, r)
+		default:
+			loose = append(loose, r)
 		}
 	}
-	e.index = match.NewIndex(texts)
-	for g, rules := range groups {
-		if len(rules) > 0 {
-			e.free = append(e.free, newFree(rules, g&1 == 0, g&2 != 0))
+	var patterns []*match.Pattern
+	e.free.allBounded = true
+	for _, r := range e.free.gated {
+		patterns = append(patterns, r.pattern)
+		e.free.allBounded = e.free.allBounded && r.bounded
+	}
+	for _, g := range []struct {
+		group **group
+		rules []*rule
+	}{{&e.free.bounded, bounded}, {&e.free.loose, loose}} {
+		if len(g.rules) > 0 {
+			*g.group = newGroup(g.rules)
+			patterns = append(patterns, (*g.group).any)
 		}
+	}
+	e.index = match.NewIndex(texts, patterns)
+	for i := range e.anchors {
+		e.anchors[i].combine()
 	}
 }
 
@@ -130,19 +156,29 @@ func startsAtBoundary(re *syntax.Regexp) bool {
 	}
 }
 
-func newFree(rules []*rule, bounded, gated bool) free {
-	f := free{rules: rules, bounded: bounded, gated: gated}
-	any := &syntax.Regexp{Op: syntax.OpAlternate}
+// combine makes the pattern that asks for all rules at once.
+func (a *anchors) combine() {
+	either := &syntax.Regexp{Op: syntax.OpAlternate}
+	for _, one := range a.all {
+		switch {
+		case one.rule == nil:
+		case one.max > 0:
+			return
+		default:
+			either.Sub = append(either.Sub, one.rule.pattern.Tree())
+		}
+	}
+	if len(either.Sub) > 1 {
+		a.any = match.New(either, 0)
+	}
+}
+
+func newGroup(rules []*rule) *group {
+	either := &syntax.Regexp{Op: syntax.OpAlternate}
 	for _, r := range rules {
-		any.Sub = append(any.Sub, r.syntax)
+		either.Sub = append(either.Sub, r.pattern.Tree())
 	}
-	f.any = match.New(any, 0)
-	start := f.any.Start()
-	for c := range 256 {
-		state, _, _, _ := f.any.Run(start, []byte{byte(c)}, 0)
-		f.first[c] = state != nil
-	}
-	return f
+	return &group{rules: rules, any: match.New(either, 0)}
 }
 
 // beginnings returns the beginnings of literals that stand in secrets which

@@ -9,6 +9,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"hash"
 	"regexp"
 	"slices"
 	"strings"
@@ -38,11 +39,12 @@ type engine struct {
 	allow []*allowlist // for all rules
 
 	index     *match.Index
-	anchors   [][]anchor // by literal
-	free      []free     // rules without a literal
-	markRules []string   // keywords that no pattern holds
+	anchors   []anchors // by literal
+	free      free      // rules without a literal
+	markRules []string  // keywords that no pattern holds
 
 	key    []byte
+	sums   sync.Pool // of hash.Hash under key
 	now    func() time.Time
 	source string // hash of the rule files
 }
@@ -132,9 +134,15 @@ func (s *Set) Rules() []Rule {
 
 // sum returns the keyed sum of a value.
 func (s *Set) sum(value []byte) Sum {
-	h := hmac.New(sha256.New, s.key)
+	h, _ := s.sums.Get().(hash.Hash)
+	if h == nil {
+		h = hmac.New(sha256.New, s.key)
+	}
+	defer s.sums.Put(h)
+	h.Reset()
 	h.Write(value)
-	return Sum(h.Sum(nil)[:16])
+	var buf [sha256.Size]byte
+	return Sum(h.Sum(buf[:0])[:16])
 }
 
 // allowance reports whether an administrator lets the finding pass.

@@ -49,16 +49,16 @@ type lane struct {
 // A cand is a match in the making.
 type cand struct {
 	rule     *rule
-	start    int64        // lane position
-	pos      int64        // how far it has come
-	state    *match.State // nil: its end is known
-	entered  int64        // where the secret may begin; -1: not yet
-	accepted bool         // it may have been whole already
-	loose    bool         // it waited too long: nothing waits for it any more
-	wait     int64        // state is nil: decide when the text has come this far
-	end      int64        // state is nil: where it ended
-	mask     *found       // its mask is out; it swallows what still belongs to it
-	pem      *pem         // it is a private key, of which the header has come
+	start    int64       // lane position
+	pos      int64       // how far it has come
+	state    match.State // dead: its end is known
+	entered  int64       // where the secret may begin; -1: not yet
+	accepted bool        // it may have been whole already
+	loose    bool        // it waited too long: nothing waits for it any more
+	wait     int64       // state is dead: decide when the text has come this far
+	end      int64       // state is dead: where it ended
+	mask     *found      // its mask is out; it swallows what still belongs to it
+	pem      *pem        // it is a private key, of which the header has come
 }
 
 // found is a place to report and to mask.
@@ -108,26 +108,9 @@ func (l *lane) advance(eof bool) {
 	}
 	if l.searched < len(l.text) {
 		set := l.s.set
-		set.index.Find(l.text, l.searched, func(literal, at int) {
-			for _, a := range set.anchors[literal] {
-				if a.rule == nil {
-					l.mark(a.mark, l.base+int64(at))
-					continue
-				}
-				if l.s.skip(a.rule, l, at) {
-					continue
-				}
-				for start := max(0, at-a.max); start <= at-a.min; start++ {
-					if a.min < a.max && a.rule.bounded && start > 0 && isWord(l.text[start-1]) && isWord(l.text[start]) && !escapedBefore(l.text, start) {
-						continue
-					}
-					l.begin(a.rule, start, eof)
-				}
-			}
-		})
-		for i := range set.free {
-			l.advanceFree(&set.free[i], eof)
-		}
+		set.index.Find(l.text, l.searched,
+			func(literal, at int) { l.literal(&set.anchors[literal], at, eof) },
+			func(at int) { l.free(at, eof) })
 		l.searched = len(l.text)
 	}
 	l.findExact()
@@ -135,24 +118,57 @@ func (l *lane) advance(eof bool) {
 	l.tail = l.s.prefixes.Tail(l.text)
 }
 
-// advanceFree tries rules that have no literal, wherever they may begin.
-func (l *lane) advanceFree(f *free, eof bool) {
-	if f.gated && !l.near(f.rules) {
-		return
-	}
-	for i := l.searched; i < len(l.text); i++ {
-		if !f.first[l.text[i]] || f.bounded && i > 0 && isWord(l.text[i-1]) && !escapedBefore(l.text, i) {
-			continue
-		}
-		state, _, accepted, _ := f.any.Run(f.any.Start(), l.text[i:min(len(l.text), i+stride)], 0)
-		if state == nil && accepted == 0 {
-			continue
-		}
-		for _, r := range f.rules {
-			if !l.s.skip(r, l, i) {
-				l.begin(r, i, eof)
+// literal tries the rules of a literal that stands at text[at].
+func (l *lane) literal(as *anchors, at int, eof bool) {
+	dead := as.any != nil && as.any.Hopeless(l.text[at:min(len(l.text), at+stride)])
+	for i := range as.all {
+		a := &as.all[i]
+		switch {
+		case a.rule == nil:
+			l.mark(a.mark, l.base+int64(at))
+		case dead || a.word && at > 0 && isWord(l.text[at-1]) && !escapedBefore(l.text, at):
+		case a.max == 0:
+			l.try(a.rule, at, l.text[at:min(len(l.text), at+stride)], eof)
+		case !l.s.skip(a.rule, l, at):
+			for start := max(0, at-a.max); start <= at-a.min; start++ {
+				if a.min < a.max && a.rule.bounded && start > 0 && isWord(l.text[start-1]) && isWord(l.text[start]) && !escapedBefore(l.text, start) {
+					continue
+				}
+				if rest := l.text[start:min(len(l.text), start+stride)]; !a.rule.pattern.Hopeless(rest) {
+					l.begin(a.rule, start, eof)
+				}
 			}
 		}
+	}
+}
+
+// free tries the rules that have no literal at text[at].
+func (l *lane) free(at int, eof bool) {
+	f := &l.s.set.free
+	inWord := at > 0 && isWord(l.text[at-1]) && !escapedBefore(l.text, at)
+	rest := l.text[at:min(len(l.text), at+stride)]
+	for _, g := range [...]*group{f.bounded, f.loose} {
+		if g == nil || g == f.bounded && inWord || g.any.Hopeless(rest) {
+			continue
+		}
+		for _, r := range g.rules {
+			l.try(r, at, rest, eof)
+		}
+	}
+	if inWord && f.allBounded {
+		return
+	}
+	for _, r := range f.gated {
+		if (!r.bounded || !inWord) && l.near(r, rest) {
+			l.try(r, at, rest, eof)
+		}
+	}
+}
+
+// try begins a candidate at text[at] unless there is no hope for it.
+func (l *lane) try(r *rule, at int, rest []byte, eof bool) {
+	if !r.pattern.Hopeless(rest) && !l.s.skip(r, l, at) {
+		l.begin(r, at, eof)
 	}
 }
 
@@ -183,7 +199,7 @@ func (l *lane) run(c *cand, eof bool) bool {
 		return l.runPEM(c, eof)
 	}
 	end := l.base + int64(len(l.text))
-	for c.state != nil && c.pos < end {
+	for !c.state.Dead() && c.pos < end {
 		stop := min(end, c.start+((c.pos-c.start)/stride+1)*stride)
 		in := -1
 		if c.entered >= 0 {
@@ -201,13 +217,13 @@ func (l *lane) run(c *cand, eof bool) bool {
 		c.state = state
 		if c.mask != nil {
 			l.swallow(c)
-			if c.state == nil {
+			if c.state.Dead() {
 				c.mask.open = false
 				return false
 			}
 			continue
 		}
-		if c.state == nil {
+		if c.state.Dead() {
 			if !c.accepted {
 				return false
 			}
@@ -228,7 +244,7 @@ func (l *lane) run(c *cand, eof bool) bool {
 		}
 		return !eof
 	}
-	if c.state == nil { // it waits for what stands behind it
+	if c.state.Dead() { // it waits for what stands behind it
 		return l.decide(c, eof, false)
 	}
 	if !eof {
@@ -263,7 +279,7 @@ func (l *lane) swallow(c *cand) {
 	from := max(0, int(c.end-l.base))
 	to := int(c.pos - l.base)
 	if i := bytes.IndexAny(l.text[from:to], " \t\r\n'\"`;"); i >= 0 {
-		c.state, to = nil, from+i
+		c.state, to = match.State{}, from+i
 	}
 	c.end = l.base + int64(to)
 	if to > from {
@@ -271,7 +287,7 @@ func (l *lane) swallow(c *cand) {
 		c.mask.end = max(c.mask.end, end)
 	}
 	if c.pos-c.start >= longestMask {
-		c.state = nil
+		c.state = match.State{}
 	}
 }
 
@@ -288,7 +304,7 @@ func (l *lane) decide(c *cand, eof, now bool) bool {
 	}
 	m := c.rule.matchOf(at)
 	if c.rule.looksAhead() && !eof && !now && len(l.text) < m.to+ahead {
-		c.state, c.wait = nil, l.base+int64(m.to+ahead)
+		c.state, c.wait = match.State{}, l.base+int64(m.to+ahead)
 		return true
 	}
 	if c.rule.pattern.Lead {
@@ -308,7 +324,7 @@ func (l *lane) decide(c *cand, eof, now bool) bool {
 		return false
 	}
 	f := l.report(c.rule, lo+m.start, lo+m.end)
-	if now && f != nil && c.state != nil {
+	if now && f != nil && !c.state.Dead() {
 		f.open = true
 		c.mask = f
 		_, f.end = l.raw(0, int(c.pos-l.base))
@@ -357,16 +373,19 @@ func (l *lane) mark(k int, at int64) {
 	l.marks[k] = append(marks, at)
 }
 
-// near reports whether a keyword of one of the rules may be near enough to the
-// text to be searched.
-func (l *lane) near(rules []*rule) bool {
-	for _, r := range rules {
-		for _, k := range r.marks {
-			if k < len(l.marks) {
-				if n := len(l.marks[k]); n > 0 && l.marks[k][n-1]+markReach+stride >= l.base+int64(l.searched) {
-					return true
-				}
+// near reports whether a keyword of the rule may be near enough to rest.
+func (l *lane) near(r *rule, rest []byte) bool {
+	if len(rest) < l.s.set.index.Longest {
+		return true // it may be arriving
+	}
+	for i, k := range r.marks {
+		if k < len(l.marks) {
+			if n := len(l.marks[k]); n > 0 && l.marks[k][n-1]+markReach+stride >= l.base+int64(l.searched) {
+				return true
 			}
+		}
+		if word := r.Keywords[i]; len(rest) >= len(word) && bytes.EqualFold(rest[:len(word)], []byte(word)) {
+			return true
 		}
 	}
 	return false
@@ -506,7 +525,7 @@ func (l *lane) tickCand(c *cand) bool {
 	if c.mask != nil || c.entered < 0 || l.s.set.modes[c.rule.index] < Mask {
 		return true
 	}
-	if c.state == nil { // only what stands behind it is missing
+	if c.state.Dead() { // only what stands behind it is missing
 		l.decide(c, true, false)
 		return false
 	}

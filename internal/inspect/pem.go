@@ -50,10 +50,10 @@ type pem struct {
 	short  bool // the last word was short
 	fields int  // bytes of fields so far
 	line   []byte
-	escape bool         // the last byte was a backslash
-	footer *match.State // within what may be the end line
-	dash   int64        // where that began
-	ended  bool         // the end line is whole
+	escape bool        // the last byte was a backslash
+	footer match.State // within what may be the end line
+	dash   int64       // where that began
+	ended  bool        // the end line is whole
 }
 
 func isBase64(c byte) bool {
@@ -62,13 +62,13 @@ func isBase64(c byte) bool {
 
 // step takes the byte at lane position at. It reports whether the key goes on.
 func (p *pem) step(c byte, at int64) bool {
-	if p.footer != nil {
+	if !p.footer.Dead() {
 		state, _, accepted, _ := pemFooter.Run(p.footer, []byte{c}, 0)
 		p.footer = state
 		if accepted > 0 {
 			p.sure, p.ended = at+1, true
 		}
-		return state != nil
+		return !state.Dead()
 	}
 	if p.total == 0 && p.fields < pemFields && p.inFields(c) {
 		return true

@@ -76,13 +76,17 @@ type Stream struct {
 	released int64  // everything before it is out, or masked
 	masked   int64  // where the last mask ended
 	spans    []*found
-	reported [2]int64 // place of the last finding told
+	reported [2]int64    // place of the last finding told
+	told     [8][2]int64 // places of the last findings told, in no order
+	tells    int
 	sampled  int64
 	discard  bool // nobody wants the output
 	err      error
 
-	lanes   []*lane
+	lanes   []*lane // the stream itself
+	sides   []*side // the other ways to read it
 	matches []exact.Match
+	notes   map[int]note // by rule
 }
 
 // NewStream returns a Stream that has seen nothing yet.
@@ -98,6 +102,7 @@ func NewStream(cfg StreamConfig) *Stream {
 	}
 	s.plain = slices.ContainsFunc(s.set.over.AllowPaths, func(p string) bool { return underPath(cfg.Path, p) })
 	s.lanes = []*lane{newLane(s, "")}
+	s.sides = newSides(s)
 	return s
 }
 
@@ -113,7 +118,48 @@ func (s *Stream) Write(dst, p []byte) ([]byte, error) {
 		dst = s.release(dst, s.hold())
 		s.trim()
 	}
+	s.rest()
 	return dst, s.err
+}
+
+// rest gives back what a stream does not need while it waits.
+func (s *Stream) rest() {
+	if len(s.buf) <= idle && cap(s.buf) > 4*idle && len(s.lanes) > 0 {
+		s.buf = append(make([]byte, 0, idle), s.buf...)
+		s.lanes[0].text = s.buf
+	}
+	if cap(s.matches) > 64 {
+		s.matches = nil
+	}
+}
+
+// enough reports whether a rule that only tells has told enough of this part of
+// the stream: a log in which every line has an address needs no finding for
+// every line. Whole documents are told in full.
+func (s *Stream) enough(r *rule, at int64) bool {
+	if s.cfg.Kind == Document {
+		return false
+	}
+	if s.notes == nil {
+		s.notes = map[int]note{}
+	}
+	n := s.notes[r.index]
+	if block := at / piece; n.block != block {
+		n = note{block: block}
+	}
+	n.count++
+	s.notes[r.index] = n
+	return n.count > notesPerPiece
+}
+
+// notesPerPiece is how many findings of a rule that masks nothing are told for
+// each 64 KiB of a stream.
+const notesPerPiece = 16
+
+// note counts the findings of a rule in one piece of the stream.
+type note struct {
+	block int64
+	count int
 }
 
 // Held returns how many bytes wait.
@@ -129,6 +175,11 @@ func (s *Stream) Tick(dst []byte) ([]byte, error) {
 	for _, l := range s.lanes {
 		l.tick()
 	}
+	for _, d := range s.sides {
+		if d.lane != nil {
+			d.lane.tick()
+		}
+	}
 	dst = s.release(dst, s.end()-int64(view.Incomplete(s.buf[s.released-s.base:])))
 	s.trim()
 	return dst, s.err
@@ -141,7 +192,7 @@ func (s *Stream) Close(dst []byte) ([]byte, error) {
 	}
 	s.look(true)
 	dst = s.release(dst, s.end())
-	s.buf, s.lanes = nil, nil
+	s.buf, s.lanes, s.sides = nil, nil, nil
 	return dst, s.err
 }
 
@@ -155,14 +206,27 @@ func (s *Stream) end() int64 { return s.base + int64(len(s.buf)) }
 func (s *Stream) look(eof bool) {
 	l := s.lanes[0]
 	l.text, l.base = s.buf, s.base
+	if !eof && s.cfg.Kind != Terminal {
+		// What cannot be told yet, a backslash at the end, has not come yet: no
+		// lane may go past it before the lane that it may begin.
+		for _, d := range s.sides {
+			l.text = l.text[:d.scout(l)]
+		}
+	}
 	l.advance(eof)
+	for _, d := range s.sides {
+		d.advance(eof)
+	}
 }
 
 // hold returns the raw offset up to which text may be released.
 func (s *Stream) hold() int64 {
-	at := s.end()
+	at := s.base + int64(len(s.lanes[0].text))
 	for _, l := range s.lanes {
 		at = min(at, l.hold())
+	}
+	for _, d := range s.sides {
+		at = min(at, d.hold())
 	}
 	if at < s.released {
 		return s.released
@@ -201,6 +265,13 @@ func (s *Stream) chosen(block int64) bool {
 
 // add takes a place that a lane found. It returns nil when it is known already.
 func (s *Stream) add(f *found) *found {
+	if f.end <= s.released {
+		for _, t := range s.told {
+			if f.start < t[1] && t[0] < f.end {
+				return nil // another lane has told it
+			}
+		}
+	}
 	if f.mode < Mask && f.end <= s.released {
 		if f.start >= s.reported[1] || f.end <= s.reported[0] {
 			s.report(f, f.start, f.end, f.mode)
@@ -220,6 +291,8 @@ func (s *Stream) add(f *found) *found {
 // report tells one finding.
 func (s *Stream) report(f *found, start, end int64, mode Mode) {
 	s.reported = [2]int64{start, end}
+	s.told[s.tells%len(s.told)] = s.reported
+	s.tells++
 	if s.cfg.Report != nil {
 		s.cfg.Report(Finding{Rule: f.rule, Mode: mode, Offset: start, Length: end - start, Sum: f.sum, Lane: f.lane})
 	}
@@ -263,6 +336,9 @@ func (s *Stream) next() cluster {
 func better(a, b *found) bool {
 	if (a.mode >= Mask) != (b.mode >= Mask) {
 		return a.mode >= Mask
+	}
+	if (a.lane == "") != (b.lane == "") && a.priority == b.priority {
+		return a.lane == "" // as it is comes first
 	}
 	return cmp.Or(cmp.Compare(a.priority, b.priority), cmp.Compare(b.start, a.start), cmp.Compare(a.end, b.end), cmp.Compare(b.rule, a.rule)) > 0
 }
@@ -331,19 +407,22 @@ func (s *Stream) mask(dst []byte, rule string, to int64) []byte {
 // trim forgets text that nobody needs any more.
 func (s *Stream) trim() {
 	if s.err != nil {
-		s.buf, s.lanes, s.spans = nil, nil, nil
+		s.buf, s.lanes, s.sides, s.spans = nil, nil, nil, nil
 		s.base = s.released
 		return
 	}
 	l := s.lanes[0]
-	n := int(min(s.released, l.needed()) - s.base)
+	need := min(s.released, l.needed())
+	for _, d := range s.sides {
+		d.trim()
+		if d.parent == nil {
+			need = min(need, d.needed(l))
+		}
+	}
+	n := int(need - s.base)
 	if n > 0 {
 		rest := s.buf[n:]
-		if len(rest) <= idle && cap(s.buf) > 4*idle {
-			s.buf = append(make([]byte, 0, idle), rest...)
-		} else {
-			s.buf = append(s.buf[:0], rest...)
-		}
+		s.buf = append(s.buf[:0], rest...)
 		s.base += int64(n)
 		l.drop(n)
 		l.base = s.base

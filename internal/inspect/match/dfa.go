@@ -23,26 +23,57 @@ type dfa struct {
 	class   [256]uint8
 	example []byte // a byte of each class
 	entered []bool // by instruction: reachable from within the secret
-	start   *State
-	dead    *State
+	width   int    // of a row: the number of classes
 
-	mu     sync.Mutex // guards states and their making
-	states map[string]*State
+	gen atomic.Pointer[generation]
+	mu  sync.Mutex // guards making states
 }
+
+// A generation is an automaton as far as it is built. Rows are only added, and
+// cells only filled in, so readers need no lock.
+type generation struct {
+	cells  atomic.Pointer[[]uint32] // by state and class; 0 is not known yet
+	states map[string]uint32        // guarded by the automaton's mu
+	insts  [][]uint32               // by state; likewise
+	start  uint32
+}
+
+// A cell is a state's number, and what is to be known of it while running.
+const (
+	accepts   = 1 << iota // a match may end here
+	entered               // the text may belong to the secret
+	known                 // the cell is filled in
+	cellShift = iota
+)
+
+// dead is the cell of the state from which nothing matches.
+const dead = known
 
 func newDFA(tree *syntax.Regexp, group int) *dfa {
 	prog, err := syntax.Compile(tree.Simplify())
 	if err != nil {
 		panic(err) // a parsed expression compiles
 	}
-	d := &dfa{prog: prog, states: map[string]*State{}}
+	d := &dfa{prog: prog}
 	d.classify()
+	d.width = len(d.example)
 	d.entered = d.inside(group, tree.MaxCap())
-	d.dead = &State{}
-	set := newSparse(len(prog.Inst))
-	d.follow(set, uint32(prog.Start)) //nolint:gosec // an index into Inst
-	d.start = d.state(set)
+	d.renew()
 	return d
+}
+
+// renew begins a new generation.
+func (d *dfa) renew() {
+	g := &generation{states: map[string]uint32{}, insts: [][]uint32{nil}}
+	row := make([]uint32, d.width)
+	for i := range row {
+		row[i] = dead
+	}
+	g.cells.Store(&row)
+	set := newSparse(len(d.prog.Inst))
+	d.follow(set, uint32(d.prog.Start)) //nolint:gosec // an index into Inst
+	g.start = d.state(g, set)
+	d.gen.Store(g)
 }
 
 // classify puts bytes that no instruction tells apart into one class.
@@ -218,49 +249,49 @@ func (d *dfa) follow(set *sparse, pc uint32) {
 	}
 }
 
-// state returns the State of a set of instructions.
-func (d *dfa) state(set *sparse) *State {
+// state returns the cell of a set of instructions.
+func (d *dfa) state(g *generation, set *sparse) uint32 {
 	if len(set.list) == 0 {
-		return d.dead
+		return dead
 	}
 	slices.Sort(set.list)
 	key := make([]byte, 0, 4*len(set.list))
 	for _, pc := range set.list {
 		key = binary.LittleEndian.AppendUint32(key, pc)
 	}
-	if s, ok := d.states[string(key)]; ok {
-		return s
+	if cell, ok := g.states[string(key)]; ok {
+		return cell
 	}
-	s := &State{insts: slices.Clone(set.list)}
-	runes := false
+	cell := uint32(len(g.insts))<<cellShift | known //nolint:gosec // at most maxStates
 	for _, pc := range set.list {
-		s.accept = s.accept || d.prog.Inst[pc].Op == syntax.InstMatch
-		s.entered = s.entered || d.entered[pc]
-		runes = runes || d.prog.Inst[pc].Op != syntax.InstMatch
-	}
-	s.next = make([]atomic.Pointer[State], len(d.example))
-	if !runes { // only the end is left
-		for i := range s.next {
-			s.next[i].Store(d.dead)
+		if d.prog.Inst[pc].Op == syntax.InstMatch {
+			cell |= accepts
+		}
+		if d.entered[pc] {
+			cell |= entered
 		}
 	}
-	if len(d.states) >= maxStates {
-		clear(d.states)
-	}
-	d.states[string(key)] = s
-	return s
+	g.insts = append(g.insts, slices.Clone(set.list))
+	old := *g.cells.Load()
+	grown := append(old, make([]uint32, d.width)...) //nolint:gocritic // readers of the old one see no row that it lacks
+	g.cells.Store(&grown)
+	g.states[string(key)] = cell
+	return cell
 }
 
-// step returns the State after a byte of the given class.
-func (d *dfa) step(s *State, class uint8) *State {
+// step returns the cell after a byte of the given class.
+func (d *dfa) step(g *generation, from uint32, class uint8) uint32 {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	c := d.example[class]
 	set := newSparse(len(d.prog.Inst))
-	for _, pc := range s.insts {
+	for _, pc := range g.insts[from>>cellShift] {
 		in := &d.prog.Inst[pc]
 		switch {
 		case in.Op == syntax.InstMatch:
+			if c >= utf8.RuneSelf && c < 0xc0 {
+				d.follow(set, pc)
+			}
 		case c < utf8.RuneSelf:
 			if in.MatchRune(rune(c)) {
 				d.follow(set, in.Out)
@@ -274,7 +305,10 @@ func (d *dfa) step(s *State, class uint8) *State {
 			}
 		}
 	}
-	n := d.state(set)
-	s.next[class].Store(n)
-	return n
+	cell := d.state(g, set)
+	atomic.StoreUint32(&(*g.cells.Load())[int(from>>cellShift)*d.width+int(class)], cell)
+	if len(g.insts) > maxStates && d.gen.Load() == g {
+		d.renew()
+	}
+	return cell
 }

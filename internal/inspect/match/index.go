@@ -7,18 +7,25 @@ import (
 
 // An Index finds many literals at once, whatever the case of their letters.
 //
-// Each byte has one of 64 classes, and two neighbours together an entry in a
-// table of 4,096. The first four bytes of a literal make two entries, which
-// get the bit of the literal's bucket. A place where the two tables have a bit
-// in common is looked at closely; there are few of them, and no step of the
-// search waits for the one before.
+// Each byte has one of 64 classes. The classes of three neighbours are an entry
+// of a table of bits, which says whether a literal begins so; those of four are
+// an entry of another. A place that passes both is looked at closely. There are
+// few of them, and no step of the search waits for the one before.
 type Index struct {
-	first, second [4096]uint32 // by the classes of bytes 0 and 1, and 2 and 3
-	texts         []string     // by literal number
-	heads         map[uint32][]int32
-	short         [3]map[uint32][]int32 // literals of one, two and three bytes
-	Longest       int
+	three [1 << 12]uint64 // by the classes of three bytes: something may begin here
+	lits  [1 << 12]uint64 // likewise: a literal may
+	four  [1 << 10]uint64 // by a hash of the classes of four bytes: a literal may
+	begin [1 << 12]uint64 // by the classes of three bytes: a pattern without literals may
+	brief [64]bool        // by the class of a byte: a literal of one or two bytes may
+	texts []string        // by literal number
+	slots [1 << 10]slot   // by a hash of the first bytes
+	order []int32         // literals by slot
+	// Longest is the length of the longest literal.
+	Longest int
 }
+
+// slot is where the literals of a hash stand in order.
+type slot struct{ at, n uint16 }
 
 // classOf gives letters, digits and the usual punctuation a class each.
 var classOf = func() (class [256]uint8) {
@@ -27,7 +34,7 @@ var classOf = func() (class [256]uint8) {
 		class[c], class[c-32] = n, n
 		n++
 	}
-	for _, c := range []byte("0123456789-_.=/@:~+\"' \\<>{},;|%&#$()") {
+	for _, c := range []byte("0123456789-_.=/@:~+\"' \\<>{},;|%&#$!") {
 		class[c] = n
 		n++
 	}
@@ -41,123 +48,179 @@ func fold(c byte) byte {
 	return c
 }
 
-// NewIndex returns the Index of texts, which must be lower case and not empty.
-func NewIndex(texts []string) *Index {
-	x := &Index{texts: texts, heads: map[uint32][]int32{}, short: [3]map[uint32][]int32{{}, {}, {}}}
-	order := make([]int, len(texts))
-	for i := range order {
-		order[i] = i
-	}
-	// Neighbours in the alphabet share a bucket, so that a bucket's entries
-	// are few.
-	slices.SortFunc(order, func(a, b int) int {
-		if texts[a] < texts[b] {
-			return -1
-		}
-		return 1
-	})
-	for rank, i := range order {
-		t := texts[i]
+func hashFour(c uint32) uint32 { return c * 0x9e3779b1 >> 16 }
+
+// NewIndex returns the Index of texts, which must be lower case and not empty,
+// and of patterns that have no literals.
+func NewIndex(texts []string, patterns []*Pattern) *Index {
+	x := &Index{texts: texts}
+	buckets := make([][]int32, len(x.slots))
+	for i, t := range texts {
 		x.Longest = max(x.Longest, len(t))
-		bit := uint32(1) << (rank * 32 / len(texts))
-		c := func(k int) int { return int(classOf[t[k]]) }
-		if len(t) == 1 {
-			for k := range 4096 {
-				x.second[k] |= bit
+		// Texts shorter than four bytes stand for all that begin with them.
+		classes := [4][]uint32{}
+		for k := range classes {
+			if k < len(t) {
+				classes[k] = []uint32{uint32(classOf[t[k]])}
+			} else {
+				classes[k] = everyClass
 			}
-			for k := range 64 {
-				x.first[c(0)<<6|k] |= bit
-			}
-			x.short[0][uint32(t[0])] = append(x.short[0][uint32(t[0])], int32(i)) //nolint:gosec // as below
-			continue
 		}
-		x.first[c(0)<<6|c(1)] |= bit
-		switch {
-		case len(t) >= 4:
-			x.second[c(2)<<6|c(3)] |= bit
-			h := head(t)
-			x.heads[h] = append(x.heads[h], int32(i)) //nolint:gosec // a few thousand at most
-		case len(t) == 3:
-			for k := range 64 {
-				x.second[c(2)<<6|k] |= bit
+		for _, a := range classes[0] {
+			for _, b := range classes[1] {
+				for _, c := range classes[2] {
+					k := a<<12 | b<<6 | c
+					x.lits[k>>6] |= 1 << (k & 63)
+					for _, d := range classes[3] {
+						h := hashFour(k<<6 | d)
+						x.four[h>>6] |= 1 << (h & 63)
+					}
+				}
 			}
-			h := head(t + "\x00")
-			x.short[2][h] = append(x.short[2][h], int32(i)) //nolint:gosec // as above
-		default:
-			for k := range 4096 {
-				x.second[k] |= bit
-			}
-			h := head(t + "\x00\x00")
-			x.short[1][h] = append(x.short[1][h], int32(i)) //nolint:gosec // as above
 		}
+		if len(t) < 3 {
+			x.brief[classOf[t[0]]] = true
+		}
+		h := slotOf([]byte(t[:min(len(t), 3)]))
+		buckets[h] = append(buckets[h], int32(i)) //nolint:gosec // a few thousand at most
+	}
+	for h, b := range buckets {
+		x.slots[h] = slot{uint16(len(x.order)), uint16(len(b))} //nolint:gosec // as above
+		x.order = append(x.order, b...)
+	}
+	for _, p := range patterns {
+		x.triples(p)
+	}
+	for i := range x.three {
+		x.three[i] = x.lits[i] | x.begin[i]
 	}
 	return x
 }
 
-func head(t string) uint32 {
-	return uint32(t[0]) | uint32(t[1])<<8 | uint32(t[2])<<16 | uint32(t[3])<<24
-}
-
-// Find calls hit for every literal in text that ends after from, in the order
-// of their beginnings.
-func (x *Index) Find(text []byte, from int, hit func(literal, at int)) {
-	if len(x.texts) == 0 {
-		return
+// triples enters the classes of three bytes that a match may begin with.
+func (x *Index) triples(p *Pattern) {
+	var bytesOf [64][]byte
+	for c := range 256 {
+		bytesOf[classOf[c]] = append(bytesOf[classOf[c]], byte(c))
 	}
-	start := max(0, from-x.Longest+1)
-	n := len(text)
-	i := start
-	if n-start >= 4 {
-		var c uint32
-		for k := range 3 {
-			c = c<<6 | uint32(classOf[text[start+k]])
+	d := p.automaton()
+	// ends returns the classes that may follow, with where they lead.
+	type step struct {
+		class uint32
+		cells []uint32
+	}
+	memo := map[uint32][]step{}
+	ends := func(from uint32) []step {
+		if s, ok := memo[from]; ok {
+			return s
 		}
-		for ; i+3 < n; i++ {
-			c = c<<6 | uint32(classOf[text[i+3]])
-			if x.first[c>>12&4095]&x.second[c&4095] != 0 {
-				x.look(text, i, from, hit)
+		var all []step
+		g := d.gen.Load()
+		for class, some := range bytesOf {
+			var cells []uint32
+			for _, c := range some {
+				if cell := d.step(g, from, d.class[c]); cell != dead && !slices.Contains(cells, cell) {
+					cells = append(cells, cell)
+				}
+			}
+			if len(cells) > 0 {
+				all = append(all, step{uint32(class), cells}) //nolint:gosec // below 64
+			}
+		}
+		memo[from] = all
+		return all
+	}
+	anything := func(k uint32, n int) { // a match may be over before three bytes
+		for i := range uint32(1) << (6 * n) {
+			x.begin[(k<<(6*n)|i)>>6] |= 1 << ((k<<(6*n) | i) & 63)
+		}
+	}
+	start := d.gen.Load().start
+	for _, a := range ends(start) {
+		for _, one := range a.cells {
+			if one&accepts != 0 {
+				anything(a.class, 2)
+			}
+			for _, b := range ends(one) {
+				for _, two := range b.cells {
+					if two&accepts != 0 {
+						anything(a.class<<6|b.class, 1)
+					}
+					for _, c := range ends(two) {
+						k := a.class<<12 | b.class<<6 | c.class
+						x.begin[k>>6] |= 1 << (k & 63)
+					}
+				}
 			}
 		}
 	}
+}
+
+var everyClass = func() (all []uint32) {
+	for c := range uint32(64) {
+		all = append(all, c)
+	}
+	return all
+}()
+
+// slotOf hashes the first bytes of a literal, three at most.
+func slotOf(head []byte) uint32 {
+	h := uint32(len(head)) //nolint:gosec // at most 3
+	for _, c := range head {
+		h = h<<8 ^ h>>24 ^ uint32(fold(c))
+	}
+	return h * 0x9e3779b1 >> 22
+}
+
+// Find calls hit for every literal in text that ends after from, and free for
+// every place from on where a match of one of the patterns may begin, in the
+// order of those places.
+func (x *Index) Find(text []byte, from int, hit func(literal, at int), free func(at int)) {
+	i := max(0, from-x.Longest+1)
+	n := len(text)
+	if n-i >= 4 {
+		var c uint32
+		for k := range 3 {
+			c = c<<6 | uint32(classOf[text[i+k]])
+		}
+		for k, b := range text[i+3:] {
+			c = c<<6 | uint32(classOf[b])
+			// c holds four classes, of which three begin here.
+			if x.three[c>>12&4095]>>(c>>6&63)&1 == 0 {
+				continue
+			}
+			if x.lits[c>>12&4095]>>(c>>6&63)&1 != 0 {
+				if h := hashFour(c & (1<<24 - 1)); x.four[h>>6]>>(h&63)&1 != 0 {
+					x.look(text, i+k, from, hit)
+				}
+			}
+			if x.begin[c>>12&4095]>>(c>>6&63)&1 != 0 && i+k >= from {
+				free(i + k)
+			}
+		}
+		i = n - 3
+	}
 	for ; i < n; i++ {
 		x.look(text, i, from, hit)
+		if i >= from {
+			free(i)
+		}
 	}
 }
 
 // look compares what stands at text[at:] with the literals.
 func (x *Index) look(text []byte, at, from int, hit func(literal, at int)) {
-	h := uint32(fold(text[at]))
-	if len(x.short[0]) > 0 && at >= from {
-		for _, i := range x.short[0][h] {
-			hit(int(i), at)
-		}
+	n := 3
+	if x.brief[classOf[text[at]]] {
+		n = 1
 	}
-	if at+2 > len(text) {
-		return
-	}
-	h |= uint32(fold(text[at+1])) << 8
-	for _, i := range x.short[1][h] {
-		if at+2 > from {
-			hit(int(i), at)
-		}
-	}
-	if at+3 > len(text) {
-		return
-	}
-	h |= uint32(fold(text[at+2])) << 16
-	for _, i := range x.short[2][h] {
-		if at+3 > from {
-			hit(int(i), at)
-		}
-	}
-	if at+4 > len(text) {
-		return
-	}
-	h |= uint32(fold(text[at+3])) << 24
-	for _, i := range x.heads[h] {
-		t := x.texts[i]
-		if at+len(t) > from && at+len(t) <= len(text) && foldEqual(text[at+4:at+len(t)], t[4:]) {
-			hit(int(i), at)
+	for ; n <= min(3, len(text)-at); n++ {
+		s := x.slots[slotOf(text[at:at+n])]
+		for _, i := range x.order[s.at : s.at+s.n] {
+			t := x.texts[i]
+			if min(len(t), 3) == n && at+len(t) > from && at+len(t) <= len(text) && foldEqual(text[at:at+len(t)], t) {
+				hit(int(i), at)
+			}
 		}
 	}
 }

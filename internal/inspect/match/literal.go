@@ -19,8 +19,12 @@ const (
 // without.
 type Literal struct {
 	Text     string
-	Min, Max int // how many bytes of the match stand before it
+	Min, Max int  // how many bytes of the match stand before it
+	Word     bool // no word character stands right before it
 }
+
+// wordStart stands for \b in texts while literals are made.
+const wordStart = "\x00"
 
 // Literals returns literals of which every match holds one, or nil when there
 // are none that are worth searching for.
@@ -29,8 +33,17 @@ func (p *Pattern) Literals() []Literal {
 	if len(lits) == 0 {
 		return nil
 	}
-	slices.SortFunc(lits, func(a, b Literal) int { return cmp.Or(strings.Compare(a.Text, b.Text), a.Min-b.Min, a.Max-b.Max) })
+	slices.SortFunc(lits, func(a, b Literal) int {
+		return cmp.Or(strings.Compare(a.Text, b.Text), a.Min-b.Min, a.Max-b.Max, bit(a.Word)-bit(b.Word))
+	})
 	return slices.Compact(lits)
+}
+
+func bit(b bool) int {
+	if b {
+		return 1
+	}
+	return 0
 }
 
 // common are words that stand in ordinary text everywhere; a pattern looks for
@@ -68,6 +81,9 @@ func worth(lits []Literal) int {
 		}
 		if slices.Contains(common, l.Text) {
 			n = 15
+		}
+		if l.Word {
+			n += 6
 		}
 		if l.Max < 0 {
 			n -= 40
@@ -171,10 +187,13 @@ func requiredOf(subs []*syntax.Regexp) []Literal {
 func atPlace(texts []string, lo, hi int) []Literal {
 	lits := make([]Literal, 0, len(texts))
 	for _, t := range texts {
-		if t == "" {
+		rest := strings.TrimLeft(t, wordStart)
+		word := len(rest) < len(t) && rest != "" && isWord(rest[0])
+		rest, _, _ = strings.Cut(rest, wordStart)
+		if rest == "" {
 			return nil
 		}
-		lits = append(lits, Literal{Text: t[:min(len(t), maxLiteral)], Min: lo, Max: hi})
+		lits = append(lits, Literal{Text: rest[:min(len(rest), maxLiteral)], Min: lo, Max: hi, Word: word})
 	}
 	return lits
 }
@@ -246,19 +265,24 @@ func heads(subs []*syntax.Regexp) []string {
 		}
 		texts = longer
 	}
-	if slices.Contains(texts, "") {
+	if slices.Contains(texts, "") || slices.Contains(texts, wordStart) {
 		return nil
 	}
 	return texts
+}
+
+func isWord(c byte) bool {
+	return c >= '0' && c <= '9' || c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c == '_'
 }
 
 // exact returns all texts that re matches, in lower case, when those are few;
 // else nil.
 func exact(re *syntax.Regexp) []string {
 	switch re.Op {
-	case syntax.OpEmptyMatch, syntax.OpBeginLine, syntax.OpEndLine, syntax.OpBeginText, syntax.OpEndText,
-		syntax.OpWordBoundary, syntax.OpNoWordBoundary:
+	case syntax.OpEmptyMatch, syntax.OpBeginLine, syntax.OpEndLine, syntax.OpBeginText, syntax.OpEndText, syntax.OpNoWordBoundary:
 		return []string{""}
+	case syntax.OpWordBoundary:
+		return []string{wordStart}
 	case syntax.OpLiteral:
 		for _, r := range re.Rune {
 			if r >= utf8.RuneSelf && unicode.SimpleFold(r) != r {

@@ -45,58 +45,96 @@ func New(tree *syntax.Regexp, group int) *Pattern {
 	return p
 }
 
-// A State is how far a Pattern has come. The nil State is dead: nothing that
+// Tree returns the parsed expression, without its lead. It must not be changed.
+func (p *Pattern) Tree() *syntax.Regexp { return p.tree }
+
+// A State is how far a Pattern has come. The zero State is dead: nothing that
 // follows can make it match.
 type State struct {
-	next    []atomic.Pointer[State] // by byte class; nil is not known yet
-	insts   []uint32
-	accept  bool
-	entered bool
+	gen  *generation
+	cell uint32
 }
 
-// Accepts reports whether the text so far may be a whole match.
-func (s *State) Accepts() bool { return s.accept }
+// Dead reports whether nothing that follows can make a match.
+func (s State) Dead() bool { return s.cell <= dead }
 
 // Entered reports whether the text so far may reach into the secret.
-func (s *State) Entered() bool { return s.entered }
+func (s State) Entered() bool { return s.cell&entered != 0 }
+
+func (p *Pattern) automaton() *dfa {
+	p.once.Do(func() { p.dfa = newDFA(p.tree, p.group) })
+	return p.dfa
+}
 
 // Start returns the State before the first byte.
-func (p *Pattern) Start() *State {
-	p.once.Do(func() { p.dfa = newDFA(p.tree, p.group) })
-	return p.dfa.start
+func (p *Pattern) Start() State {
+	g := p.automaton().gen.Load()
+	return State{g, g.start}
 }
 
 // Run feeds text to the automaton from state s. It returns the state at the
-// end of text, or nil and the index of the byte that no match can go past.
-// accepted is one more than the index of the last byte after which a match may
-// end, or 0; entered is the index of the byte from which on the text may
-// belong to the secret, or -1 when it does not at the end.
-func (p *Pattern) Run(s *State, text []byte, entered int) (state *State, at, accepted, in int) {
-	d := p.dfa
-	if s.entered && entered < 0 {
-		entered = 0
-	}
+// end of text, or a dead one and the index of the byte that no match can go
+// past. accepted is one more than the index of the last byte after which a
+// match may end, or 0; in is the index of the byte from which on the text may
+// belong to the secret, or -1 when it does not at the end. When it did before
+// text, callers say so with in = 0, else -1.
+func (p *Pattern) Run(s State, text []byte, in int) (state State, at, accepted, inside int) {
+	d, g, cell := p.automaton(), s.gen, s.cell
+	cells := *g.cells.Load()
 	for i, c := range text {
-		n := s.next[d.class[c]].Load()
-		if n == nil {
-			n = d.step(s, d.class[c])
+		class := d.class[c]
+		k := int(cell>>cellShift)*d.width + int(class)
+		next := uint32(0)
+		if k < len(cells) {
+			next = atomic.LoadUint32(&cells[k])
 		}
-		if n == d.dead {
-			return nil, i, accepted, entered
+		if next == 0 {
+			next = d.step(g, cell, class)
+			cells = *g.cells.Load()
 		}
-		if n.entered {
-			if entered < 0 {
-				entered = i + 1
-			}
-		} else {
-			entered = -1
+		if next == dead {
+			return State{}, i, accepted, in
 		}
-		if n.accept {
+		if next&entered == 0 {
+			in = -1
+		} else if in < 0 {
+			in = i + 1
+		}
+		if next&accepts != 0 {
 			accepted = i + 1
 		}
-		s = n
+		cell = next
 	}
-	return s, len(text), accepted, entered
+	return State{g, cell}, len(text), accepted, in
+}
+
+// Hopeless reports whether no match can begin with text, nor with text and
+// whatever may follow it.
+func (p *Pattern) Hopeless(text []byte) bool {
+	d := p.automaton()
+	g := d.gen.Load()
+	cell := g.start
+	cells := *g.cells.Load()
+	for _, c := range text {
+		class := d.class[c]
+		k := int(cell>>cellShift)*d.width + int(class)
+		next := uint32(0)
+		if k < len(cells) {
+			next = atomic.LoadUint32(&cells[k])
+		}
+		if next == 0 {
+			next = d.step(g, cell, class)
+			cells = *g.cells.Load()
+		}
+		if next&accepts != 0 {
+			return false
+		}
+		if next == dead {
+			return true
+		}
+		cell = next
+	}
+	return false
 }
 
 // Match returns the places of the match that starts at text[start], as

@@ -69,7 +69,7 @@ var alphabets = map[string]string{
 
 // isRegexp is what may stand between the name of a service and its secret:
 // the rest of the variable's name, an operator or an opening bracket, quotes.
-const isRegexp = `[\w .\-\[\]'"\x60\\()]{0,32}(?::=|=>|\|\||[=:>,( ])[=\s'"\x60\\(]{0,8}`
+const isRegexp = `[\w .\-\[\]'"\x60\\()]{0,32}(?:[:?]{1,3}=|=>|\|\||[=:>,( ])[=\s'"\x60\\(]{0,8}`
 
 // expand fills in the templates of one file:
 //

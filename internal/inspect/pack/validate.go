@@ -32,6 +32,7 @@ var validators = map[string]func([]byte) bool{
 	"ipv6":         privateIPv6,
 	"password":     strongPassword,
 	"mixed":        mixed,
+	"spread":       spread,
 	"us-ssn":       ssn,
 }
 
@@ -502,6 +503,26 @@ func strongPassword(b []byte) bool {
 func mixed(b []byte) bool {
 	_, digit, letter := classes(b)
 	return digit && letter
+}
+
+// spread reports whether b has digits, or letters of both cases behind its
+// first four characters: a random text of 20 letters has, a word has not.
+func spread(b []byte) bool {
+	if len(b) > 4 {
+		b = b[4:]
+	}
+	var lower, upper bool
+	for _, c := range b {
+		switch {
+		case c >= '0' && c <= '9':
+			return true
+		case c >= 'a' && c <= 'z':
+			lower = true
+		case isUpper(rune(c)):
+			upper = true
+		}
+	}
+	return lower && upper
 }
 
 // ssn reports whether b is a social security number that may have been issued:

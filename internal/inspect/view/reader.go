@@ -16,7 +16,8 @@ type Lane uint8
 // The lanes.
 const (
 	// Visible is what a terminal shows: escape sequences, control and zero-width
-	// characters dropped, a backspace takes a character back. A carriage return
+	// characters dropped, a backspace takes a character back,
+	// as far as Text reaches. A carriage return
 	// and a move to elsewhere begin a new line, so that what is overprinted and
 	// what it is overprinted with are both seen.
 	Visible Lane = iota
@@ -37,8 +38,9 @@ const (
 type Seen struct {
 	Text     []byte
 	From, To []int64
-	// Floor is the length below which a Reader takes nothing back.
-	Floor int
+	// Low is lowered to the length that Text had after characters were taken
+	// back; callers set it to the length of Text before they read on.
+	Low int
 }
 
 func (s *Seen) add(c byte, from, to int64) {
@@ -47,11 +49,11 @@ func (s *Seen) add(c byte, from, to int64) {
 	s.To = append(s.To, to)
 }
 
-// pop takes one character back; not a line break, and nothing below the floor.
+// pop takes one character back, unless that is a line break.
 func (s *Seen) pop() {
 	n := len(s.Text)
 	for range utf8.UTFMax {
-		if n <= s.Floor || s.Text[n-1] == '\n' {
+		if n == 0 || s.Text[n-1] == '\n' {
 			break
 		}
 		n--
@@ -60,6 +62,7 @@ func (s *Seen) pop() {
 		}
 	}
 	s.Text, s.From, s.To = s.Text[:n], s.From[:n], s.To[:n]
+	s.Low = min(s.Low, n)
 }
 
 // A Reader reads one stream. It is not safe for concurrent use.
@@ -75,7 +78,8 @@ type Reader struct {
 	quote byte // within a tag
 	block bool // the tag begins a line
 
-	width, before int // of this line and the one before, in columns
+	popped        int64 // the offset behind the last backspace or move to the left
+	width, before int   // of this line and the one before, in columns
 
 	run    []byte  // letters of a run that are not decoded yet
 	runAt  []int64 // where they came from
@@ -126,6 +130,17 @@ func NewReader(lane Lane, columns int) *Reader { return NewReaderAt(lane, column
 func NewReaderAt(lane Lane, columns int, offset int64) *Reader {
 	return &Reader{lane: lane, columns: columns, next: offset}
 }
+
+// Skip moves the Reader to an offset. Only a Reader that has nothing pending may
+// be moved.
+func (r *Reader) Skip(offset int64) { r.next = offset }
+
+// Popped returns the offset behind the last byte that took a character back; 0
+// if none has.
+func (r *Reader) Popped() int64 { return r.popped }
+
+// InRun reports whether a Reader of runs is within one.
+func (r *Reader) InRun() bool { return r.line > 0 || r.broken }
 
 // Read appends to out what the next piece of the stream shows. p is not kept. A
 // Reader is given a stream by Read or by ReadSeen, not by both.
@@ -260,7 +275,7 @@ func (r *Reader) visible(out *Seen, i int, end bool) int {
 		if len(text) == 1 || text[1] == '\n' {
 			return 1
 		}
-		if last := len(out.Text) - 1; r.lane == Joined && r.width > shortestWrap && last >= out.Floor && out.Text[last] == ' ' {
+		if last := len(out.Text) - 1; r.lane == Joined && r.width > shortestWrap && last >= 0 && out.Text[last] == ' ' {
 			out.pop() // how line editors wrap: a space into the next row, and back
 			r.width = 0
 			return 1
@@ -269,6 +284,7 @@ func (r *Reader) visible(out *Seen, i int, end bool) int {
 		return 1
 	case c == '\b':
 		out.pop()
+		_, r.popped = r.in.origin(i, 1)
 		r.width = max(0, r.width-1)
 		return 1
 	case c == esc:
@@ -358,6 +374,7 @@ func (r *Reader) sequence(out *Seen, i int, end bool) int {
 		for range count {
 			out.pop()
 		}
+		_, r.popped = r.in.origin(i, n)
 		r.width = max(0, r.width-count)
 	case bytes.IndexByte([]byte("ABEFGHdfJ`"), final) >= 0:
 		r.newLine(out, i, n)

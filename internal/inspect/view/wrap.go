@@ -11,7 +11,7 @@ const shortestWrap = 20
 // wrapWidths are the widths at which programs break long lines. Lines of any
 // other width count as wrapped when one of their neighbours is as wide.
 var wrapWidths = func() (table [256]bool) {
-	for _, w := range []int{40, 60, 64, 70, 72, 74, 75, 76, 78, 79, 80, 90, 96, 100, 120, 128, 132, 140, 160, 200} {
+	for _, w := range []int{40, 60, 64, 72, 76, 78, 79, 80, 100, 120, 132} {
 		table[w] = true
 	}
 	return table

@@ -1,0 +1,148 @@
+package inspect
+
+import (
+	"bytes"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"runtime"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// logText is what ordinary programs print: access logs, training progress,
+// JSON lines, stack traces, shell output.
+func logText(size int) []byte {
+	rng := rand.New(rand.NewPCG(3, 4))
+	words := []string{
+		"connection", "accepted", "from", "worker", "request", "completed", "in", "loading", "checkpoint", "epoch", "the", "shards",
+		"cache", "miss", "scheduler", "retrying", "after", "timeout", "GET", "POST", "user", "session", "started", "model", "weights",
+		"saved", "to", "disk", "node", "ready", "healthy", "queue", "depth", "batch", "tokens", "keys", "author", "rapid", "tasks", "make",
+	}
+	var b bytes.Buffer
+	for b.Len() < size {
+		ts := fmt.Sprintf("2026-11-%02d %02d:%02d:%02d,%03d", 1+rng.IntN(28), rng.IntN(24), rng.IntN(60), rng.IntN(60), rng.IntN(1000))
+		switch rng.IntN(6) {
+		case 0:
+			fmt.Fprintf(&b, "10.0.%d.%d - - [%s] \"GET /api/v1/items/%d?page=%d HTTP/1.1\" 200 %d \"-\" \"Mozilla/5.0 (X11; Linux x86_64)\"\n", rng.IntN(255), rng.IntN(255), ts, rng.IntN(100000), rng.IntN(50), rng.IntN(9000))
+		case 1:
+			fmt.Fprintf(&b, "Epoch %d/%d [%d/%d] loss=%.4f acc=%.4f lr=%.2e eta %d:%02d\n", rng.IntN(90), 90, rng.IntN(1000), 1000, rng.Float64(), rng.Float64(), rng.Float64()/1000, rng.IntN(9), rng.IntN(60))
+		case 2:
+			fmt.Fprintf(&b, "{\"ts\":\"%s\",\"level\":\"info\",\"msg\":\"%s %s %s\",\"took_ms\":%d,\"trace\":\"%016x\"}\n", ts, words[rng.IntN(len(words))], words[rng.IntN(len(words))], words[rng.IntN(len(words))], rng.IntN(500), rng.Uint64())
+		default:
+			fmt.Fprintf(&b, "%s INFO  [worker-%d] service.module.Handler:", ts, rng.IntN(16))
+			for range 6 + rng.IntN(12) {
+				b.WriteString(" " + words[rng.IntN(len(words))])
+			}
+			b.WriteByte('\n')
+		}
+	}
+	return b.Bytes()[:size]
+}
+
+// sourceText is source code of the Go distribution.
+func sourceText(tb testing.TB, size int) []byte {
+	var b bytes.Buffer
+	files, err := filepath.Glob(filepath.Join(runtime.GOROOT(), "src", "net", "http", "*.go")) //nolint:staticcheck // where the sources of this Go are
+	if err != nil || len(files) == 0 {
+		tb.Skip("the Go sources are not there")
+	}
+	for b.Len() < size {
+		for _, f := range files {
+			src, err := os.ReadFile(f)
+			if err != nil {
+				tb.Fatal(err)
+			}
+			b.Write(src)
+		}
+	}
+	return b.Bytes()[:size]
+}
+
+const benchSize = 4 << 20
+
+func BenchmarkMemcpy(b *testing.B) {
+	src, dst := logText(benchSize), make([]byte, benchSize)
+	b.SetBytes(benchSize)
+	defer perCore(b, benchSize)()
+	for b.Loop() {
+		copy(dst, src)
+	}
+}
+
+// cpu returns the processor time this process has used.
+func cpu() time.Duration {
+	var u syscall.Rusage
+	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &u); err != nil {
+		return 0
+	}
+	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
+}
+
+// perCore reports MB per second of processor time, which other programs on the
+// machine disturb less than the clock.
+func perCore(b *testing.B, size int) func() {
+	b.Helper()
+	begin := cpu()
+	return func() { b.ReportMetric(float64(size)*float64(b.N)/1e6/(cpu()-begin).Seconds(), "MB/cpu-s") }
+}
+
+func benchStream(b *testing.B, text []byte) {
+	b.Helper()
+	s := rulesOf(b)
+	out := make([]byte, 0, 2*len(text))
+	b.SetBytes(int64(len(text)))
+	b.ReportAllocs()
+	_ = s.Scan(ScanConfig{}, text) // builds the automata
+	defer perCore(b, len(text))()
+	for b.Loop() {
+		st := NewStream(StreamConfig{Set: s, ScanConfig: ScanConfig{Kind: Batch}})
+		out, _ = st.Write(out[:0], text)
+		out, _ = st.Close(out)
+	}
+	if b.N > 0 && len(out) == 0 {
+		b.Fatal("nothing came out")
+	}
+}
+
+func BenchmarkStreamLog(b *testing.B)    { benchStream(b, logText(benchSize)) }
+func BenchmarkStreamSource(b *testing.B) { benchStream(b, sourceText(b, benchSize)) }
+
+// BenchmarkMessage is one small message of a kernel, through a stream of its own.
+func BenchmarkMessage(b *testing.B) {
+	s := rulesOf(b)
+	text := logText(4096)
+	var out []byte
+	b.SetBytes(int64(len(text)))
+	b.ReportAllocs()
+	for b.Loop() {
+		st := NewStream(StreamConfig{Set: s, ScanConfig: ScanConfig{Kind: Batch}})
+		out, _ = st.Write(out[:0], text)
+		out, _ = st.Close(out)
+	}
+}
+
+// BenchmarkKeystroke is one byte typed in a terminal.
+func BenchmarkKeystroke(b *testing.B) {
+	s := rulesOf(b)
+	text := logText(1 << 16)
+	st := NewStream(StreamConfig{Set: s, ScanConfig: ScanConfig{Kind: Terminal}})
+	var out []byte
+	b.ReportAllocs()
+	i := 0
+	for b.Loop() {
+		out, _ = st.Write(out[:0], text[i:i+1])
+		i = (i + 1) % len(text)
+	}
+}
+
+func BenchmarkCompile(b *testing.B) {
+	b.ReportAllocs()
+	for b.Loop() {
+		if _, err := Compile(Config{}); err != nil {
+			b.Fatal(err)
+		}
+	}
+}

@@ -1,0 +1,170 @@
+package view
+
+import (
+	"bytes"
+	"encoding/binary"
+	"unicode/utf8"
+)
+
+// shortRun is the longest run that a Reader of runs shows nothing of.
+const shortRun = shortestRun - 1
+
+// Differs returns the index of the first byte of text, from i on, at which the
+// lane shows something else than text; -1 if there is none. Up to sure this is
+// certain; what stands behind it depends on what follows. It is a good deal
+// faster than a Reader. For the lanes of runs see [NextRun].
+func (l Lane) Differs(text []byte, i, columns int) (at, sure int) {
+	switch l {
+	case Visible:
+		return differsVisible(text, i)
+	case Joined:
+		return differsJoined(text, i, columns)
+	case Markup:
+		return differsMarkup(text, i)
+	case Escapes:
+		for n := nextEscape(text, i); n < len(text); n = nextEscape(text, n+1) {
+			if unfinishedEscape(text[n:]) {
+				return -1, n
+			}
+			var buf [utf8.UTFMax]byte
+			if _, size := escape(text[n:], buf[:0]); size > 0 {
+				return n, n
+			}
+		}
+		return -1, len(text)
+	case Base64, Hex:
+	}
+	return -1, len(text)
+}
+
+func differsVisible(text []byte, i int) (at, sure int) {
+	const ones, tops = 0x0101010101010101, 0x8080808080808080
+	for i < len(text) {
+		if i+8 <= len(text) {
+			w := binary.LittleEndian.Uint64(text[i:])
+			if ((w-ones*0x20)|(w+ones)|w)&tops == 0 {
+				i += 8
+				continue
+			}
+		}
+		for end := min(i+8, len(text)); i < end; i++ {
+			c := text[i]
+			switch {
+			case !special[c] || c == '\n':
+			case c == '\r':
+				if i+1 == len(text) {
+					return -1, i
+				}
+				if text[i+1] != '\n' {
+					return i, i
+				}
+			case c < ' ' || c == 0x7f:
+				return i, i
+			case !utf8.FullRune(text[i:]):
+				return -1, i
+			case zeroWidth(text[i:]) > 0 || c == 0xc2 && i+1 < len(text) && text[i+1] < 0xa0:
+				return i, i
+			}
+		}
+	}
+	return -1, len(text)
+}
+
+// differsJoined looks for lines that something may have broken.
+func differsJoined(text []byte, i, columns int) (at, sure int) {
+	for {
+		n := bytes.IndexByte(text[i:], '\n')
+		if n < 0 {
+			return -1, len(text)
+		}
+		end := i + n
+		i = end + 1
+		if end > 0 && text[end-1] == '\r' {
+			end--
+		}
+		first := max(0, end-WrapReach)
+		start := bytes.LastIndexByte(text[first:end], '\n') + 1 + first
+		if start == first && first > 0 {
+			continue // too long to have been broken
+		}
+		if end-start < shortestWrap {
+			continue
+		}
+		if w := visibleWidth(text[start:end]); w == columns || w < len(wrapWidths) && wrapWidths[w] {
+			return i - 1, i - 1
+		}
+	}
+}
+
+// WrapReach is how far before a line break the line may begin that Joined joins.
+const WrapReach = 320
+
+func alphanumericOr(c byte) bool {
+	return runBytes[c] != 0 || c == '=' || c == '.' || c == 'm' || c == '~'
+}
+
+// visibleWidth is the width of a line without its escape sequences.
+func visibleWidth(line []byte) int {
+	width := 0
+	for i := 0; i < len(line); {
+		switch c := line[i]; {
+		case c == esc:
+			end, _ := sequence(line, i)
+			i = max(end, i+1)
+		case c < utf8.RuneSelf:
+			width++
+			i++
+		default:
+			r, n := utf8.DecodeRune(line[i:])
+			if zeroWidth(line[i:]) == 0 {
+				width++
+			}
+			if wide(r) {
+				width++
+			}
+			i += n
+		}
+	}
+	return width
+}
+
+func differsMarkup(text []byte, i int) (at, sure int) {
+	for i < len(text) {
+		n := bytes.IndexAny(text[i:], "<&")
+		if n < 0 {
+			break
+		}
+		i += n
+		if i+1 == len(text) {
+			return -1, i
+		}
+		c := text[i+1]
+		if letter(c) || text[i] == '<' && (c == '/' || c == '!' || c == '?') || text[i] == '&' && c == '#' {
+			return i, i
+		}
+		i++
+	}
+	return -1, len(text)
+}
+
+// NextRun returns where the next run of letters begins that a Reader of Base64
+// or Hex must be given, from i on, which is not within a run. ok is false when
+// there is none in text; then at is where one may begin that text cuts off.
+func NextRun(text []byte, i int) (at int, ok bool) {
+	if at := nextRun(text, i); at < len(text) {
+		return at, true
+	}
+	at = len(text)
+	for at > i && at > len(text)-shortRun && runBytes[text[at-1]] != 0 {
+		at--
+	}
+	return at, false
+}
+
+// RunEnd returns the index behind the letters that begin at text[i].
+func RunEnd(text []byte, i int) int {
+	for i < len(text) && runBytes[text[i]] != 0 {
+		i++
+	}
+	return i
+}
