@@ -21,6 +21,7 @@ import (
 	"github.com/baileyhq/bailey/internal/config"
 	"github.com/baileyhq/bailey/internal/console"
 	"github.com/baileyhq/bailey/internal/edge"
+	"github.com/baileyhq/bailey/internal/egress"
 	"github.com/baileyhq/bailey/internal/engine"
 	"github.com/baileyhq/bailey/internal/engine/docker"
 	"github.com/baileyhq/bailey/internal/gateway"
@@ -61,6 +62,7 @@ type App struct {
 	store      *store.Store
 	engine     engine.Engine
 	settings   *settings
+	egress     *egress.Proxy
 	identity   *identity.Service
 	workspaces *workspace.Service
 	origins    *edge.Origins
@@ -128,6 +130,18 @@ func New(ctx context.Context, cfg Config) (_ *App, err error) {
 	a.settings = newSettings(a.engine, gpus, cfg.Demo, a.log)
 	a.settings.set(ctx, f)
 
+	if a.egress, err = egress.New(ctx, egress.Config{Store: a.store, Audit: a.journal, Log: a.log}); err != nil {
+		return nil, err
+	}
+	a.onClose(func() error {
+		last, cancel := context.WithTimeout(context.WithoutCancel(ctx), grace)
+		defer cancel()
+		return a.egress.Close(last)
+	})
+	if err = a.applyEgress(ctx, f); err != nil {
+		return nil, err
+	}
+
 	limits, err := guard.New(guard.Config{})
 	if err != nil {
 		return nil, err
@@ -141,6 +155,7 @@ func New(ctx context.Context, cfg Config) (_ *App, err error) {
 	}
 	if a.workspaces, err = workspace.New(workspace.Config{
 		Store: a.store, Engine: a.engine, Settings: a.settings, GPUs: gpus, Audit: a.journal, Log: a.log,
+		Egress: outward{a.egress},
 	}); err != nil {
 		return nil, err
 	}
@@ -169,10 +184,10 @@ func New(ctx context.Context, cfg Config) (_ *App, err error) {
 		return nil, err
 	}
 	pages, err := console.New(console.Config{
-		Identity: a.identity, Workspaces: a.workspaces, Origins: a.origins, Audit: a.journal, Log: a.log,
+		Identity: a.identity, Workspaces: a.workspaces, Egress: a.egress, Origins: a.origins, Audit: a.journal, Log: a.log,
 		Open: a.gateway.OpenHandler(),
 		API: api.New(api.Config{
-			Identity: a.identity, Workspaces: a.workspaces, Origins: a.origins, Audit: a.journal, Log: a.log,
+			Identity: a.identity, Workspaces: a.workspaces, Egress: a.egress, Origins: a.origins, Audit: a.journal, Log: a.log,
 		}),
 	})
 	if err != nil {

@@ -186,6 +186,9 @@ func (a *App) reload(ctx context.Context, r config.Result) {
 		return
 	}
 	a.settings.set(ctx, r.Config)
+	if err := a.applyEgress(ctx, r.Config); err != nil {
+		a.log.ErrorContext(ctx, "configuration reloaded without its egress rules", slog.String("error", err.Error()))
+	}
 	a.log.InfoContext(ctx, "configuration reloaded", slog.Any("changed", r.Changed))
 	if len(r.Restart) > 0 {
 		a.log.WarnContext(ctx, "some changes need a restart", slog.Any("fields", r.Restart))

@@ -165,4 +165,3 @@ func TestWithoutAnEgressNothingIsProxied(t *testing.T) {
 		w.wantClean()
 	})
 }
-
