@@ -105,7 +105,7 @@ func newRoot(s *streams) *cobra.Command {
 		upCommand(s), serveCommand(s), doctorCommand(s), configCommand(s),
 		loginCommand(s), logoutCommand(s),
 		runCommand(s), lsCommand(s), openCommand(s), stopCommand(s), rmCommand(s), logsCommand(s),
-		classCommand(s, "class"), volumeCommand(s), auditCommand(s), adminCommand(s),
+		classCommand(s, "class"), volumeCommand(s), egressCommand(s), auditCommand(s), adminCommand(s),
 	)
 	return root
 }
