@@ -35,7 +35,7 @@ import (
 const outsideIP = "127.0.0.81"
 
 // hostsOutside are the names there are.
-var hostsOutside = []string{"index.bailey.test", "code.bailey.test", "deb.bailey.test", "denied.bailey.test", "slow.bailey.test"}
+var hostsOutside = []string{"index.bailey.test", "code.bailey.test", "deb.bailey.test", "denied.bailey.test", "pypi.org", "deb.debian.org"}
 
 const egressConfig = `
 classes:
@@ -425,6 +425,47 @@ assert p.stdout.read(3) == b'...'`)
 	defer resp.Body.Close()
 	if b, _ := io.ReadAll(resp.Body); !strings.Contains(string(b), "bailey_egress_connections_total") {
 		t.Error("there are no counters of egress")
+	}
+}
+
+// TestPresetsNeedNoConfiguration: in a fresh workspace of a class that says ml,
+// pip finds its index as it is typed everywhere; in one that says mirror-only it
+// finds the organisation's, and nothing else.
+func TestPresetsNeedNoConfiguration(t *testing.T) {
+	o := newOutside(t)
+	o.addWheel(t, "hello_bailey")
+	o.addPackages(t)
+	s, _ := egressServer(t, `
+classes:
+  - {name: ml, image: notebook, memory: 1GiB, egress: ml}
+  - {name: mirrored, image: notebook, memory: 1GiB, egress: mirror-only}
+egress:
+  mirrors: {pip: "https://index.bailey.test/simple", apt: "http://index.bailey.test/debian"}
+  private: [127.0.0.0/8]
+`)
+	admin := start(t, s)
+	ctx := deadline(t, 5*time.Minute)
+	const try = "import hello_bailey; print(hello_bailey.words)"
+	for class, refused := range map[string]string{"ml": "denied.bailey.test", "mirrored": "pypi.org"} {
+		in := enter(t, ctx, admin, class, class, o)
+		in.works("pip install --quiet hello_bailey && python3 -c '"+try+"'", "installed from the index")
+		_, err := in.k.Run(ctx, "import requests; requests.get('https://"+refused+"/', timeout=30)")
+		if err == nil || !strings.Contains(err.Error(), refused) || !strings.Contains(err.Error(), class) {
+			t.Errorf("class %s: %s: %v; want a refusal that names both", class, refused, err)
+		}
+		if class == "mirrored" {
+			in.works("apt-get update --print-uris", "http://index.bailey.test/debian/dists/trixie/")
+		}
+	}
+	out, err := admin.CLI(ctx, "class", "ls")
+	if err != nil || !strings.Contains(out, "proxied: ml") || !strings.Contains(out, "proxied: mirror-only") {
+		t.Errorf("classes: %s, %v", out, err)
+	}
+	if out, err := admin.CLI(ctx, "egress", "test", "--class", "ml", "https://pypi.org/simple/"); err != nil || !strings.Contains(out, "allowed by ml/pypi") {
+		t.Errorf("test of an allowed host: %s, %v", out, err)
+	}
+	if _, err := admin.CLI(ctx, "egress", "test", "--class", "mirrored", "https://pypi.org/simple/"); drive.ExitCode(err) != 6 {
+		t.Errorf("test of a refused host: %v, want exit code 6", err)
 	}
 }
 

@@ -99,7 +99,7 @@ func egressPolicy(f *config.Config, classes []bailey.Class) (egress.Policy, erro
 // egressSet returns a preset, or the rules that the file has under a name,
 // after those of the preset they are added to.
 func egressSet(e config.Egress, name string) (rules.Set, error) {
-	if set, ok := preset(name); ok {
+	if set, ok := rules.Preset(name); ok {
 		return set, nil
 	}
 	own, ok := e.Policies[name]
@@ -108,7 +108,7 @@ func egressSet(e config.Egress, name string) (rules.Set, error) {
 	}
 	set := rules.Set{Name: name, Title: own.Title}
 	if own.Preset != "" {
-		base, ok := preset(own.Preset)
+		base, ok := rules.Preset(own.Preset)
 		if !ok {
 			return rules.Set{}, fmt.Errorf("there is no preset %q", own.Preset)
 		}
@@ -169,13 +169,4 @@ func (m *egressMetrics) Collect(ch chan<- prometheus.Metric) {
 	for reason, n := range s.Refused {
 		put(m.refused, prometheus.CounterValue, n, reason)
 	}
-}
-
-// preset returns the rules of a preset.
-func preset(name string) (rules.Set, bool) {
-	switch name {
-	case config.EgressNone, config.EgressML, config.EgressMirrorOnly:
-		return rules.Set{Name: name}, true
-	}
-	return rules.Set{}, false
 }

@@ -50,10 +50,11 @@ func classCommand(s *streams, use string) *cobra.Command {
 // networkWord says how far a class reaches. An open network stands out.
 func networkWord(c client.Class) string {
 	switch c.Network {
-	case "bridge":
+	case client.ClassNetworkBridge:
 		return "BRIDGE (open)"
-	case "proxied":
+	case client.ClassNetworkProxied:
 		return "proxied: " + optional(c.Egress)
+	case client.ClassNetworkNone:
 	}
 	return string(c.Network)
 }
