@@ -224,6 +224,7 @@ func TestServerNameMustBeTheHost(t *testing.T) {
 				return
 			}
 			b, _ := io.ReadAll(c)
+			_ = c.Close()
 			got <- b
 		}()
 		w.net.at("files.example.org", "443", ln.Addr().String())
@@ -389,7 +390,6 @@ func TestTenThousandSlowConnections(t *testing.T) {
 	served.Wait()
 }
 
-// A slow reader of a large answer holds a small buffer, not a share of all.
 func TestHugeHeadersAreRefused(t *testing.T) {
 	w := newWorld(t)
 	w.http("files.example.org", func(rw http.ResponseWriter, r *http.Request) {

@@ -53,6 +53,8 @@ type world struct {
 	net   *internet
 	sock  string
 	wait  sync.WaitGroup
+
+	dialling sync.Mutex // one at a time has the socket's name
 }
 
 // public is where the test's servers are, for all that the Proxy knows.
@@ -101,6 +103,8 @@ func (w *world) apply(p egress.Policy) {
 // dial opens a connection as who, over a real Unix socket.
 func (w *world) dial(who egress.Who) *net.UnixConn {
 	w.Helper()
+	w.dialling.Lock()
+	defer w.dialling.Unlock()
 	ln, err := net.ListenUnix("unix", &net.UnixAddr{Name: w.sock, Net: "unix"})
 	if err != nil {
 		w.Fatal(err)
