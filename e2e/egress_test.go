@@ -363,7 +363,7 @@ apt-get $opts -qq update && apt-get $opts download hello-bailey && ls`, "hello-b
 	if out := in.sh("curl -sS http://denied.bailey.test/file.txt"); !strings.Contains(out, "denied.bailey.test") || !strings.Contains(out, "class ml") || strings.Contains(out, "downloaded") {
 		t.Errorf("a terminal says %q", out)
 	}
-	if out := in.sh("git clone -q https://denied.bailey.test/repo.git; bash -i -c 'eval \"$PROMPT_COMMAND\"'"); !strings.Contains(out, "bailey: denied.bailey.test:443 is not open to class ml") {
+	if out := in.sh("git clone -q https://denied.bailey.test/repo.git other; bash -i -c 'eval \"$PROMPT_COMMAND\"'"); !strings.Contains(out, "bailey: denied.bailey.test:443 is not open to class ml") {
 		t.Errorf("after git a terminal says %q", out)
 	}
 	in.sh("pip install --index-url https://denied.bailey.test/simple/ hello_bailey")
