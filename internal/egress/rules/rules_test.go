@@ -288,9 +288,20 @@ func TestPresetsCanBeDecidedBy(t *testing.T) {
 
 func TestCheckRule(t *testing.T) {
 	for _, r := range []rules.Rule{
-		{}, {Host: "*"}, {Host: "*.org"}, {Host: "*."}, {Host: "**.example.org"}, {Host: "10.0.0.1"}, {Host: "Example.org"}, {Host: "example.org."}, {Host: "localhost"},
-		{Host: "example.org", Ports: []int{0}}, {Host: "example.org", Ports: []int{65536}}, {Host: "example.org", Limits: rules.Limits{Bytes: -1}},
-		{Host: "example.org", Window: rules.Window{From: time.Hour, To: time.Hour}}, {Host: "example.org", Window: rules.Window{From: 24 * time.Hour}},
+		{},
+		{Host: "*"},
+		{Host: "*.org"},
+		{Host: "*."},
+		{Host: "**.example.org"},
+		{Host: "10.0.0.1"},
+		{Host: "Example.org"},
+		{Host: "example.org."},
+		{Host: "localhost"},
+		{Host: "example.org", Ports: []int{0}},
+		{Host: "example.org", Ports: []int{65536}},
+		{Host: "example.org", Limits: rules.Limits{Bytes: -1}},
+		{Host: "example.org", Window: rules.Window{From: time.Hour, To: time.Hour}},
+		{Host: "example.org", Window: rules.Window{From: 24 * time.Hour}},
 	} {
 		if rules.CheckRule(r) == nil {
 			t.Errorf("CheckRule(%+v) = nil", r)
