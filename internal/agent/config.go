@@ -41,8 +41,9 @@ type jupyterConfig struct {
 // egressConfig is the way out of a workspace that has one. The zero value is
 // that it has none.
 type egressConfig struct {
-	Listen string `json:"listen"` // loopback address and port
-	Socket string `json:"socket"` // the server's, made by it and remade when it comes back
+	Listen string `json:"listen"`           // loopback address and port
+	Socket string `json:"socket"`           // the server's, made by it and remade when it comes back
+	Notice string `json:"notice,omitempty"` // file in which terminals find why something was refused; empty: none
 }
 
 func (c config) grace() time.Duration {
@@ -106,6 +107,9 @@ func (c config) check() error {
 		}
 		if _, err := parseTarget("unix", c.Egress.Socket); err != nil {
 			bad("egress.socket: %w", err)
+		}
+		if n := c.Egress.Notice; n != "" && (!path.IsAbs(n) || path.Clean(n) != n) {
+			bad("egress.notice: %q is not a plain absolute path", n)
 		}
 	}
 	if b := c.Jupyter.BasePath; !strings.HasPrefix(b, "/") || !strings.HasSuffix(b, "/") ||

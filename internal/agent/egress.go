@@ -5,6 +5,8 @@ import (
 	"errors"
 	"io/fs"
 	"net"
+	"os"
+	"regexp"
 	"sync"
 	"time"
 
@@ -21,19 +23,22 @@ const (
 	serverPause    = 100 * time.Millisecond
 )
 
-// An egress carries connections from a loopback port to the server's socket. It
-// reads none of what it carries: what is a proxy request, what is allowed and
-// what an answer says is the server's business, and a tenant who talks to the
-// socket without the agent gains nothing.
+// An egress carries connections from a loopback port to the server's socket.
+// What is a proxy request and what is allowed is the server's business, and a
+// tenant who talks to the socket without the agent gains nothing. One thing it
+// reads: a refusal's first line, because programs such as git and curl keep it
+// to themselves, and people in a terminal are told it at their next prompt.
 type egress struct {
 	ln     *net.TCPListener
 	socket string
 	bufs   *buffers
+	notice string // file that terminals show; empty: none
 
 	wg    sync.WaitGroup
-	mu    sync.Mutex // guards conns and ended
+	mu    sync.Mutex // guards conns, ended and drop
 	conns map[net.Conn]struct{}
 	ended bool
+	drop  *time.Timer // takes the notice away; nil: there is none
 }
 
 // listenEgress listens on the port that the environment names as the proxy.
@@ -46,7 +51,7 @@ func listenEgress(cfg egressConfig) (*egress, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &egress{ln: ln, socket: cfg.Socket, bufs: newBuffers(), conns: map[net.Conn]struct{}{}}, nil
+	return &egress{ln: ln, socket: cfg.Socket, bufs: newBuffers(), notice: cfg.Notice, conns: map[net.Conn]struct{}{}}, nil
 }
 
 // serve accepts until close. Past maxOut it closes new connections at once.
@@ -108,7 +113,7 @@ func (e *egress) carry(ctx context.Context, c *net.TCPConn) {
 		return
 	}
 	defer out.Close() //nolint:errcheck // the tunnel has ended
-	e.bufs.tunnel(c, out, nil)
+	e.bufs.tunnelHearing(c, out, nil, e.heard)
 }
 
 // connect opens the server's socket. While nobody listens there it waits: a
@@ -134,11 +139,38 @@ func (e *egress) connect(ctx context.Context) (duplex, error) {
 	}
 }
 
+// noticeFor is how long a refusal waits for somebody at a prompt.
+const noticeFor = 30 * time.Second
+
+// refusalRE is the status line of a refusal, as the server writes it.
+var refusalRE = regexp.MustCompile(`^HTTP/1\.[01] [45][0-9][0-9] (bailey: [ -~]{1,400})\r\n`)
+
+// heard looks at the first bytes of an answer and leaves a refusal where
+// terminals find it. What cannot be written is not shown.
+func (e *egress) heard(first []byte) {
+	m := refusalRE.FindSubmatch(first[:min(len(first), 512)])
+	if m == nil || e.notice == "" {
+		return
+	}
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.ended || os.WriteFile(e.notice, append(m[1], '\n'), 0o600) != nil {
+		return
+	}
+	if e.drop != nil {
+		e.drop.Stop()
+	}
+	e.drop = time.AfterFunc(noticeFor, func() { _ = os.Remove(e.notice) })
+}
+
 // close stops listening, cuts every connection and waits for all goroutines.
 func (e *egress) close() {
 	_ = e.ln.Close()
 	e.mu.Lock()
 	e.ended = true
+	if e.drop != nil {
+		e.drop.Stop()
+	}
 	for c := range e.conns {
 		_ = c.Close()
 	}

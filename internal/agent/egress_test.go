@@ -188,3 +188,46 @@ func TestEgressConfig(t *testing.T) {
 		t.Errorf("a relative socket: %v", err)
 	}
 }
+
+// TestARefusalIsShown: what git and curl keep to themselves stands where a
+// terminal finds it, and nothing else does: not what a site says, and no
+// sequence that would move somebody's cursor.
+func TestARefusalIsShown(t *testing.T) {
+	e, addr, socket := newEgress(t)
+	e.notice = filepath.Join(filepath.Dir(socket), "refused")
+	l := listenUnix(t, socket)
+	answer := make(chan string)
+	go func() {
+		for text := range answer {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			_, _ = io.WriteString(c, text)
+			_ = c.Close()
+		}
+	}()
+	defer close(answer)
+	hear := func(text string) string {
+		t.Helper()
+		answer <- text
+		got, err := io.ReadAll(dialTCP(t, addr))
+		if err != nil || string(got) != text {
+			t.Errorf("%q arrived as %q, %v", text, got, err)
+		}
+		said, _ := os.ReadFile(e.notice)
+		_ = os.Remove(e.notice)
+		return string(said)
+	}
+	if got := hear("HTTP/1.1 403 bailey: x.example.org:443 is not open to class ml\r\nContent-Length: 0\r\n\r\n"); got != "bailey: x.example.org:443 is not open to class ml\n" {
+		t.Errorf("a refusal shows as %q", got)
+	}
+	for _, text := range []string{
+		"HTTP/1.1 200 bailey: come in\r\n\r\n", "HTTP/1.1 403 Forbidden\r\n\r\nbailey: x", "\x00\xff", "HTTP/1.1 403 bailey: \x1b[2J\r\n\r\n",
+		"HTTP/1.1 403 bailey: " + strings.Repeat("a", 1000) + "\r\n\r\n", "HTTP/1.1 403 bailey: unfinished",
+	} {
+		if got := hear(text); got != "" {
+			t.Errorf("%.60q shows as %q", text, got)
+		}
+	}
+}

@@ -33,6 +33,12 @@ func newBuffers() *buffers {
 // direction only. It does not splice: a pipe per direction would count
 // against the tenant's pipe quota, which their own programs need.
 func (b *buffers) tunnel(client, target duplex, early []byte) {
+	b.tunnelHearing(client, target, early, nil)
+}
+
+// tunnelHearing is tunnel, and shows the first bytes that come back to heard,
+// which may be nil and must not keep or change them.
+func (b *buffers) tunnelHearing(client, target duplex, early []byte, heard func([]byte)) {
 	var left atomic.Int32
 	left.Store(2)
 	done := func() (last bool) {
@@ -45,12 +51,12 @@ func (b *buffers) tunnel(client, target duplex, early []byte) {
 	}
 	var wg sync.WaitGroup
 	wg.Go(func() {
-		b.copy(client, target)
+		b.copy(client, target, heard)
 		done()
 	})
 	_, err := target.Write(early)
 	if err == nil {
-		b.copy(target, client)
+		b.copy(target, client, nil)
 	}
 	if !done() && gone(client) {
 		// Not a half-close: nobody is left to hear the answer. An address that
@@ -61,8 +67,8 @@ func (b *buffers) tunnel(client, target duplex, early []byte) {
 }
 
 // copy moves bytes from src to dst until src ends or either fails, then ends
-// dst's direction.
-func (b *buffers) copy(dst, src duplex) {
+// dst's direction. The first of them heard sees, unless it is nil.
+func (b *buffers) copy(dst, src duplex, heard func([]byte)) {
 	raw, err := src.SyscallConn()
 	if err != nil {
 		return
@@ -91,6 +97,10 @@ func (b *buffers) copy(dst, src duplex) {
 		if rerr != nil || n == 0 {
 			b.pool.Put(buf)
 			break
+		}
+		if heard != nil {
+			heard(buf[:n])
+			heard = nil
 		}
 		_, err := dst.Write(buf[:n])
 		b.pool.Put(buf)

@@ -13,6 +13,7 @@ import (
 	"github.com/baileyhq/bailey"
 	"github.com/baileyhq/bailey/internal/api"
 	. "github.com/baileyhq/bailey/internal/app/apptest" //nolint:revive // the names of people
+	"github.com/baileyhq/bailey/internal/egress"
 	"github.com/baileyhq/bailey/internal/secret"
 )
 
@@ -157,6 +158,22 @@ func attemptsOnAlice(d *door, lab bailey.Workspace) []attempt {
 		}
 		return u.Name
 	}
+	asked := func() string {
+		r, err := d.Store.AskEgress(d.t.Context(), bailey.EgressRequest{
+			UserID: d.User(Alice).ID, WorkspaceID: lab.ID, Workspace: lab.Name, Class: "small", Host: name() + ".example.org", Port: 443,
+		})
+		if err != nil {
+			d.t.Fatal(err)
+		}
+		return r.ID
+	}
+	granted := func() string {
+		g, err := d.Egress.Allow(d.t.Context(), d.Actor(Admin), egress.Answer{Request: asked(), Scope: bailey.GrantDay})
+		if err != nil {
+			d.t.Fatal(err)
+		}
+		return g.ID
+	}
 	return []attempt{
 		{op: get + "/info", want: wants{200, 200, 200, 200, 200}},
 		{op: post + "/tokens/signin", body: `{"user":"alice","password":"` + Password + `"}`, want: wants{200, 200, 200, 200, 200}},
@@ -182,6 +199,17 @@ func attemptsOnAlice(d *door, lab bailey.Workspace) []attempt {
 		{op: get + "/volumes", want: everybody},
 		{op: get + "/volumes?all=true", want: staff},
 		{op: del + "/volumes/{id}", target: volume, want: wants{401, 404, 403, 204, 204}, hidden: never + "?confirm=x"},
+
+		{op: get + "/egress/requests", want: everybody},
+		{op: get + "/egress/requests?all=true", want: staff},
+		{op: post + "/egress/requests/{id}/allow", body: `{"scope":"day"}`, target: asked, want: wants{401, 403, 403, 200, 403}},
+		{op: post + "/egress/requests/{id}/deny", target: asked, want: wants{401, 403, 403, 200, 403}},
+		{op: get + "/egress/grants", want: everybody},
+		{op: get + "/egress/grants?all=true", want: staff},
+		{op: post + "/egress/grants", body: `{"class":"small","host":"more.example.org"}`, want: wants{401, 403, 403, 201, 403}},
+		{op: del + "/egress/grants/{id}", target: granted, want: wants{401, 403, 403, 204, 403}},
+		{op: get + "/egress/rules", want: everybody},
+		{op: post + "/egress/test", body: `{"class":"small","host":"files.example.org"}`, want: everybody},
 
 		{op: get + "/users", want: staff},
 		{op: post + "/users", body: `{"name":"carol","password":"seven orange bridges"}`, want: wants{401, 403, 403, 201, 403}},

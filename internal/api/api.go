@@ -22,6 +22,7 @@ import (
 	"github.com/baileyhq/bailey"
 	"github.com/baileyhq/bailey/internal/audit"
 	"github.com/baileyhq/bailey/internal/edge"
+	"github.com/baileyhq/bailey/internal/egress"
 	"github.com/baileyhq/bailey/internal/identity"
 	"github.com/baileyhq/bailey/internal/vault"
 	"github.com/baileyhq/bailey/internal/workspace"
@@ -35,6 +36,7 @@ type Config struct {
 	Identity   *identity.Service
 	Workspaces *workspace.Service
 	Vault      *vault.Vault
+	Egress     *egress.Proxy
 	Origins    *edge.Origins
 	Audit      AuditLog
 	Log        *slog.Logger
@@ -92,6 +94,7 @@ func (a *API) routes() {
 	a.sessionRoutes()
 	a.workspaceRoutes()
 	a.volumeRoutes()
+	a.egressRoutes()
 	a.adminRoutes()
 	a.secretRoutes()
 	// huma describes its own error form for operations without one; all of

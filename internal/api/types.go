@@ -36,6 +36,9 @@ type Class struct {
 	GPUs        int      `json:"gpus"`
 	IdleStop    float64  `json:"idle_stop_seconds" doc:"0: never"`
 	Groups      []string `json:"groups,omitempty" nullable:"false"`
+	Network     string   `json:"network" enum:"none,proxied,bridge"`
+	Egress      string   `json:"egress,omitempty" doc:"The egress policy, with network proxied"`
+	Reach       string   `json:"reach" doc:"What can be reached from inside, in words"`
 }
 
 // Stage is one step of a launch.
@@ -134,7 +137,7 @@ func classOf(c bailey.Class) Class {
 	return Class{
 		Name: c.Name, Title: c.Title, Description: c.Description, Image: c.Image, Digest: c.Digest,
 		CPUs: float64(c.CPUMillis) / 1000, MemoryBytes: c.MemoryBytes, GPUs: c.GPUs,
-		IdleStop: c.IdleStop.Seconds(), Groups: c.Groups,
+		IdleStop: c.IdleStop.Seconds(), Groups: c.Groups, Network: networkOf(c), Egress: c.Egress, Reach: c.Reach,
 	}
 }
 

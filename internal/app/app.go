@@ -22,6 +22,7 @@ import (
 	"github.com/baileyhq/bailey/internal/config"
 	"github.com/baileyhq/bailey/internal/console"
 	"github.com/baileyhq/bailey/internal/edge"
+	"github.com/baileyhq/bailey/internal/egress"
 	"github.com/baileyhq/bailey/internal/engine"
 	"github.com/baileyhq/bailey/internal/engine/docker"
 	"github.com/baileyhq/bailey/internal/gateway"
@@ -64,6 +65,7 @@ type App struct {
 	engine     engine.Engine
 	images     *catalogue.Service
 	settings   *settings
+	egress     *egress.Proxy
 	identity   *identity.Service
 	vault      *vault.Vault
 	workspaces *workspace.Service
@@ -137,6 +139,18 @@ func New(ctx context.Context, cfg Config) (_ *App, err error) {
 	a.images.Scan(ctx)
 	a.settings.set(ctx, f)
 
+	if a.egress, err = egress.New(ctx, egress.Config{Store: a.store, Audit: a.journal, Log: a.log}); err != nil {
+		return nil, err
+	}
+	a.onClose(func() error {
+		last, cancel := context.WithTimeout(context.WithoutCancel(ctx), grace)
+		defer cancel()
+		return a.egress.Close(last)
+	})
+	if err = a.applyEgress(ctx, f); err != nil {
+		return nil, err
+	}
+
 	limits, err := guard.New(guard.Config{})
 	if err != nil {
 		return nil, err
@@ -156,6 +170,7 @@ func New(ctx context.Context, cfg Config) (_ *App, err error) {
 	}
 	if a.workspaces, err = workspace.New(workspace.Config{
 		Store: a.store, Engine: a.engine, Verifier: a.images, Settings: a.settings, GPUs: gpus, Audit: a.journal, Log: a.log, Secrets: a.vault,
+		Egress: outward{a.egress},
 	}); err != nil {
 		return nil, err
 	}
@@ -189,10 +204,10 @@ func New(ctx context.Context, cfg Config) (_ *App, err error) {
 		return nil, err
 	}
 	pages, err := console.New(console.Config{
-		Identity: a.identity, Workspaces: a.workspaces, Origins: a.origins, Audit: a.journal, Log: a.log,
+		Identity: a.identity, Workspaces: a.workspaces, Egress: a.egress, Origins: a.origins, Audit: a.journal, Log: a.log,
 		Open: a.gateway.OpenHandler(),
 		API: api.New(api.Config{
-			Identity: a.identity, Workspaces: a.workspaces, Vault: a.vault, Origins: a.origins, Audit: a.journal, Log: a.log,
+			Identity: a.identity, Workspaces: a.workspaces, Vault: a.vault, Egress: a.egress, Origins: a.origins, Audit: a.journal, Log: a.log,
 		}),
 	})
 	if err != nil {

@@ -43,7 +43,6 @@ type settings struct {
 	images  []engine.Image                // what the engine had when it last answered
 	names   map[string]string             // what the catalogue said when it last answered
 	inForce atomic.Pointer[config.Config] // the configuration in force
-
 }
 
 func newSettings(e engine.Engine, gpus workspace.GPUs, approved func(context.Context) (map[string]string, error), demo bool, log *slog.Logger) *settings {
@@ -215,6 +214,9 @@ func (a *App) reload(ctx context.Context, r config.Result) {
 	}
 	a.settings.set(ctx, r.Config)
 	a.filtering.filter.Refresh()
+	if err := a.applyEgress(ctx, r.Config); err != nil {
+		a.log.ErrorContext(ctx, "configuration reloaded without its egress rules", slog.String("error", err.Error()))
+	}
 	a.log.InfoContext(ctx, "configuration reloaded", slog.Any("changed", r.Changed))
 	if len(r.Restart) > 0 {
 		a.log.WarnContext(ctx, "some changes need a restart", slog.Any("fields", r.Restart))

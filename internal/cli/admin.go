@@ -33,18 +33,30 @@ func classCommand(s *streams, use string) *cobra.Command {
 		if a.JSON200 == nil {
 			return refusal(a.StatusCode(), a.Body)
 		}
-		l := listing{value: a.JSON200.Classes, head: []string{"NAME", "CPUS", "MEMORY", "GPUS", "IMAGE", "DIGEST"}}
+		l := listing{value: a.JSON200.Classes, head: []string{"NAME", "CPUS", "MEMORY", "GPUS", "NETWORK", "IMAGE", "DIGEST"}}
 		for _, c := range a.JSON200.Classes {
 			digest := optional(c.Digest)
 			if digest == "" {
 				digest = "not on this machine"
 			}
-			l.rows = append(l.rows, []string{c.Name, strconv.FormatFloat(c.Cpus, 'g', -1, 64), units.BytesSize(float64(c.MemoryBytes)), strconv.FormatInt(c.Gpus, 10), c.Image, digest})
+			l.rows = append(l.rows, []string{c.Name, strconv.FormatFloat(c.Cpus, 'g', -1, 64), units.BytesSize(float64(c.MemoryBytes)), strconv.FormatInt(c.Gpus, 10), networkWord(c), c.Image, digest})
 		}
 		return l.print(s.out, *format)
 	}
 	cmd.AddCommand(ls)
 	return cmd
+}
+
+// networkWord says how far a class reaches. An open network stands out.
+func networkWord(c client.Class) string {
+	switch c.Network {
+	case client.ClassNetworkBridge:
+		return "BRIDGE (open)"
+	case client.ClassNetworkProxied:
+		return "proxied: " + optional(c.Egress)
+	case client.ClassNetworkNone:
+	}
+	return string(c.Network)
 }
 
 func volumeCommand(s *streams) *cobra.Command {

@@ -68,8 +68,14 @@ func (s *streams) examine(ctx context.Context, cfg *config.Config, listen []stri
 	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
 	defer cancel()
 	caps, err := app.Probe(ctx, cfg.Docker.Host, slog.New(slog.DiscardHandler))
+	var bridged []string
+	for _, c := range cfg.Classes {
+		if c.Network == config.NetworkBridge {
+			bridged = append(bridged, c.Name)
+		}
+	}
 	return doctor.Run(ctx, doctor.Facts{
-		Caps: caps, ProbeErr: err, DockerHost: cfg.Docker.Host, StateDir: cfg.State, Listen: listen,
+		Caps: caps, ProbeErr: err, DockerHost: cfg.Docker.Host, StateDir: cfg.State, Listen: listen, Bridged: bridged,
 	})
 }
 

@@ -17,6 +17,27 @@ import (
 	"github.com/oapi-codegen/runtime"
 )
 
+// Defines values for ClassNetwork.
+const (
+	ClassNetworkBridge  ClassNetwork = "bridge"
+	ClassNetworkNone    ClassNetwork = "none"
+	ClassNetworkProxied ClassNetwork = "proxied"
+)
+
+// Valid indicates whether the value is a known member of the ClassNetwork enum.
+func (e ClassNetwork) Valid() bool {
+	switch e {
+	case ClassNetworkBridge:
+		return true
+	case ClassNetworkNone:
+		return true
+	case ClassNetworkProxied:
+		return true
+	default:
+		return false
+	}
+}
+
 // Defines values for CreateUserInputBodyRole.
 const (
 	CreateUserInputBodyRoleAdmin   CreateUserInputBodyRole = "admin"
@@ -32,6 +53,117 @@ func (e CreateUserInputBodyRole) Valid() bool {
 	case CreateUserInputBodyRoleAuditor:
 		return true
 	case CreateUserInputBodyRoleUser:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for EgressAllowInputBodyScope.
+const (
+	EgressAllowInputBodyScopeClass EgressAllowInputBodyScope = "class"
+	EgressAllowInputBodyScopeDay   EgressAllowInputBodyScope = "day"
+	EgressAllowInputBodyScopeOnce  EgressAllowInputBodyScope = "once"
+)
+
+// Valid indicates whether the value is a known member of the EgressAllowInputBodyScope enum.
+func (e EgressAllowInputBodyScope) Valid() bool {
+	switch e {
+	case EgressAllowInputBodyScopeClass:
+		return true
+	case EgressAllowInputBodyScopeDay:
+		return true
+	case EgressAllowInputBodyScopeOnce:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for EgressClassNetwork.
+const (
+	EgressClassNetworkBridge  EgressClassNetwork = "bridge"
+	EgressClassNetworkNone    EgressClassNetwork = "none"
+	EgressClassNetworkProxied EgressClassNetwork = "proxied"
+)
+
+// Valid indicates whether the value is a known member of the EgressClassNetwork enum.
+func (e EgressClassNetwork) Valid() bool {
+	switch e {
+	case EgressClassNetworkBridge:
+		return true
+	case EgressClassNetworkNone:
+		return true
+	case EgressClassNetworkProxied:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for EgressGrantScope.
+const (
+	EgressGrantScopeClass EgressGrantScope = "class"
+	EgressGrantScopeDay   EgressGrantScope = "day"
+	EgressGrantScopeOnce  EgressGrantScope = "once"
+)
+
+// Valid indicates whether the value is a known member of the EgressGrantScope enum.
+func (e EgressGrantScope) Valid() bool {
+	switch e {
+	case EgressGrantScopeClass:
+		return true
+	case EgressGrantScopeDay:
+		return true
+	case EgressGrantScopeOnce:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for EgressRequestState.
+const (
+	EgressRequestStateAllowed EgressRequestState = "allowed"
+	EgressRequestStateDenied  EgressRequestState = "denied"
+	EgressRequestStateOpen    EgressRequestState = "open"
+)
+
+// Valid indicates whether the value is a known member of the EgressRequestState enum.
+func (e EgressRequestState) Valid() bool {
+	switch e {
+	case EgressRequestStateAllowed:
+		return true
+	case EgressRequestStateDenied:
+		return true
+	case EgressRequestStateOpen:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for EgressTestOutputBodyWhy.
+const (
+	Hours     EgressTestOutputBodyWhy = "hours"
+	Method    EgressTestOutputBodyWhy = "method"
+	NoRule    EgressTestOutputBodyWhy = "no_rule"
+	OtherUser EgressTestOutputBodyWhy = "other_user"
+	Port      EgressTestOutputBodyWhy = "port"
+)
+
+// Valid indicates whether the value is a known member of the EgressTestOutputBodyWhy enum.
+func (e EgressTestOutputBodyWhy) Valid() bool {
+	switch e {
+	case Hours:
+		return true
+	case Method:
+		return true
+	case NoRule:
+		return true
+	case OtherUser:
+		return true
+	case Port:
 		return true
 	default:
 		return false
@@ -149,6 +281,27 @@ func (e SearchAuditParamsOutcome) Valid() bool {
 	}
 }
 
+// Defines values for ListEgressRequestsParamsState.
+const (
+	ListEgressRequestsParamsStateAllowed ListEgressRequestsParamsState = "allowed"
+	ListEgressRequestsParamsStateDenied  ListEgressRequestsParamsState = "denied"
+	ListEgressRequestsParamsStateOpen    ListEgressRequestsParamsState = "open"
+)
+
+// Valid indicates whether the value is a known member of the ListEgressRequestsParamsState enum.
+func (e ListEgressRequestsParamsState) Valid() bool {
+	switch e {
+	case ListEgressRequestsParamsStateAllowed:
+		return true
+	case ListEgressRequestsParamsStateDenied:
+		return true
+	case ListEgressRequestsParamsStateOpen:
+		return true
+	default:
+		return false
+	}
+}
+
 // Actor defines model for Actor.
 type Actor struct {
 	Id      *string `json:"id,omitempty"`
@@ -204,17 +357,27 @@ type Class struct {
 	Description *string `json:"description,omitempty"`
 
 	// Digest What starts; empty when the image is not on this machine
-	Digest *string   `json:"digest,omitempty"`
+	Digest *string `json:"digest,omitempty"`
+
+	// Egress The egress policy, with network proxied
+	Egress *string   `json:"egress,omitempty"`
 	Gpus   int64     `json:"gpus"`
 	Groups *[]string `json:"groups,omitempty"`
 
 	// IdleStopSeconds 0: never
-	IdleStopSeconds float64 `json:"idle_stop_seconds"`
-	Image           string  `json:"image"`
-	MemoryBytes     int64   `json:"memory_bytes"`
-	Name            string  `json:"name"`
-	Title           string  `json:"title"`
+	IdleStopSeconds float64      `json:"idle_stop_seconds"`
+	Image           string       `json:"image"`
+	MemoryBytes     int64        `json:"memory_bytes"`
+	Name            string       `json:"name"`
+	Network         ClassNetwork `json:"network"`
+
+	// Reach What can be reached from inside, in words
+	Reach string `json:"reach"`
+	Title string `json:"title"`
 }
+
+// ClassNetwork defines model for Class.Network.
+type ClassNetwork string
 
 // ClassesOutputBody defines model for ClassesOutputBody.
 type ClassesOutputBody struct {
@@ -238,6 +401,155 @@ type CreateUserInputBody struct {
 
 // CreateUserInputBodyRole defines model for CreateUserInputBody.Role.
 type CreateUserInputBodyRole string
+
+// EgressAllowInputBody defines model for EgressAllowInputBody.
+type EgressAllowInputBody struct {
+	// Hours How long it holds; 0: a day, for the class 90 days
+	Hours *int64 `json:"hours,omitempty"`
+
+	// Scope once: this workspace, for ten minutes from the first connection. day: this user, in this class, for 24 hours. class: everybody in the class.
+	Scope EgressAllowInputBodyScope `json:"scope"`
+}
+
+// EgressAllowInputBodyScope once: this workspace, for ten minutes from the first connection. day: this user, in this class, for 24 hours. class: everybody in the class.
+type EgressAllowInputBodyScope string
+
+// EgressClass defines model for EgressClass.
+type EgressClass struct {
+	Class   string             `json:"class"`
+	Network EgressClassNetwork `json:"network"`
+
+	// Policy With network proxied
+	Policy *string `json:"policy,omitempty"`
+
+	// Reach In words
+	Reach string       `json:"reach"`
+	Rules []EgressRule `json:"rules"`
+}
+
+// EgressClassNetwork defines model for EgressClass.Network.
+type EgressClassNetwork string
+
+// EgressGrant defines model for EgressGrant.
+type EgressGrant struct {
+	By        string           `json:"by"`
+	Class     string           `json:"class"`
+	CreatedAt time.Time        `json:"created_at"`
+	ExpiresAt time.Time        `json:"expires_at"`
+	Host      string           `json:"host"`
+	Id        string           `json:"id"`
+	Port      int64            `json:"port"`
+	Scope     EgressGrantScope `json:"scope"`
+	UsedAt    *time.Time       `json:"used_at,omitempty"`
+
+	// User Empty: everybody in the class
+	User *string `json:"user,omitempty"`
+}
+
+// EgressGrantScope defines model for EgressGrant.Scope.
+type EgressGrantScope string
+
+// EgressGrantInputBody defines model for EgressGrantInputBody.
+type EgressGrantInputBody struct {
+	Class string `json:"class"`
+
+	// Host A host name, or *. and a domain
+	Host string `json:"host"`
+
+	// Hours How long it holds; 0: a day, for the class 90 days
+	Hours *int64 `json:"hours,omitempty"`
+	Port  *int64 `json:"port,omitempty"`
+
+	// User For a day, for this user; empty: for everybody in the class
+	User *string `json:"user,omitempty"`
+}
+
+// EgressGrantsOutputBody defines model for EgressGrantsOutputBody.
+type EgressGrantsOutputBody struct {
+	Grants []EgressGrant `json:"grants"`
+}
+
+// EgressRequest defines model for EgressRequest.
+type EgressRequest struct {
+	Class string `json:"class"`
+
+	// Count How often it was tried
+	Count     int64      `json:"count"`
+	DecidedAt *time.Time `json:"decided_at,omitempty"`
+	DecidedBy *string    `json:"decided_by,omitempty"`
+	FirstAt   time.Time  `json:"first_at"`
+	Host      string     `json:"host"`
+	Id        string     `json:"id"`
+	LastAt    time.Time  `json:"last_at"`
+
+	// Method Of the last plain HTTP request; empty: a tunnel
+	Method *string            `json:"method,omitempty"`
+	Port   int64              `json:"port"`
+	State  EgressRequestState `json:"state"`
+	User   string             `json:"user"`
+
+	// Workspace Where it was tried last
+	Workspace string `json:"workspace"`
+}
+
+// EgressRequestState defines model for EgressRequest.State.
+type EgressRequestState string
+
+// EgressRequestsOutputBody defines model for EgressRequestsOutputBody.
+type EgressRequestsOutputBody struct {
+	Requests []EgressRequest `json:"requests"`
+}
+
+// EgressRule defines model for EgressRule.
+type EgressRule struct {
+	// Bytes One connection may carry so much; 0: no limit
+	Bytes *int64 `json:"bytes,omitempty"`
+	Host  string `json:"host"`
+
+	// Hours Empty: always
+	Hours *string `json:"hours,omitempty"`
+	Id    string  `json:"id"`
+
+	// Methods Of plain HTTP; empty: every one
+	Methods *[]string `json:"methods,omitempty"`
+	Note    *string   `json:"note,omitempty"`
+	Ports   []int64   `json:"ports"`
+
+	// Rate Bytes per second of one connection; 0: no limit
+	Rate *int64 `json:"rate,omitempty"`
+
+	// Users Empty: everyone
+	Users *[]string `json:"users,omitempty"`
+}
+
+// EgressRulesOutputBody defines model for EgressRulesOutputBody.
+type EgressRulesOutputBody struct {
+	Classes []EgressClass `json:"classes"`
+}
+
+// EgressTestInputBody defines model for EgressTestInputBody.
+type EgressTestInputBody struct {
+	Class string `json:"class"`
+	Host  string `json:"host"`
+
+	// Method Of a plain HTTP request; empty: a tunnel, which is what https is
+	Method *string `json:"method,omitempty"`
+	Port   *int64  `json:"port,omitempty"`
+}
+
+// EgressTestOutputBody defines model for EgressTestOutputBody.
+type EgressTestOutputBody struct {
+	Allowed bool `json:"allowed"`
+
+	// Rule What allows it, or almost does
+	Rule *string `json:"rule,omitempty"`
+
+	// Why What a refusal lacks
+	Why *EgressTestOutputBodyWhy `json:"why,omitempty"`
+}
+
+// EgressTestOutputBodyWhy What a refusal lacks
+type EgressTestOutputBodyWhy string
 
 // Event defines model for Event.
 type Event struct {
@@ -557,6 +869,24 @@ type SearchAuditParams struct {
 // SearchAuditParamsOutcome defines parameters for SearchAudit.
 type SearchAuditParamsOutcome string
 
+// ListEgressGrantsParams defines parameters for ListEgressGrants.
+type ListEgressGrantsParams struct {
+	// All Everybody's; for administrators and auditors
+	All *bool `form:"all,omitempty" json:"all,omitempty"`
+}
+
+// ListEgressRequestsParams defines parameters for ListEgressRequests.
+type ListEgressRequestsParams struct {
+	// All Everybody's; for administrators and auditors
+	All *bool `form:"all,omitempty" json:"all,omitempty"`
+
+	// State Only those in this state
+	State *ListEgressRequestsParamsState `form:"state,omitempty" json:"state,omitempty"`
+}
+
+// ListEgressRequestsParamsState defines parameters for ListEgressRequests.
+type ListEgressRequestsParamsState string
+
 // ListVolumesParams defines parameters for ListVolumes.
 type ListVolumesParams struct {
 	// All Everybody's; for administrators and auditors
@@ -595,6 +925,15 @@ type WorkspaceStagesParams struct {
 	// After Only stages with a greater seq
 	After *int64 `form:"after,omitempty" json:"after,omitempty"`
 }
+
+// GrantEgressJSONRequestBody defines body for GrantEgress for application/json ContentType.
+type GrantEgressJSONRequestBody = EgressGrantInputBody
+
+// AllowEgressRequestJSONRequestBody defines body for AllowEgressRequest for application/json ContentType.
+type AllowEgressRequestJSONRequestBody = EgressAllowInputBody
+
+// TestEgressJSONRequestBody defines body for TestEgress for application/json ContentType.
+type TestEgressJSONRequestBody = EgressTestInputBody
 
 // ChangePasswordJSONRequestBody defines body for ChangePassword for application/json ContentType.
 type ChangePasswordJSONRequestBody = ChangePasswordInputBody
@@ -700,6 +1039,73 @@ type ClientInterface interface {
 	//
 	// Corresponds with GET /api/v1/classes (the `ListClasses` operationId).
 	ListClasses(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// ListEgressGrants What is allowed beyond the rules, and until when
+	//
+	// Corresponds with GET /api/v1/egress/grants (the `ListEgressGrants` operationId).
+	ListEgressGrants(ctx context.Context, params *ListEgressGrantsParams, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// GrantEgressWithBody Allow a host without being asked
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with POST /api/v1/egress/grants (the `GrantEgress` operationId).
+	GrantEgressWithBody(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// GrantEgress Allow a host without being asked
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with POST /api/v1/egress/grants (the `GrantEgress` operationId).
+	GrantEgress(ctx context.Context, body GrantEgressJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// RevokeEgressGrant End a grant, and the connections that it alone allowed
+	//
+	// Corresponds with DELETE /api/v1/egress/grants/{id} (the `RevokeEgressGrant` operationId).
+	RevokeEgressGrant(ctx context.Context, id string, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// ListEgressRequests What workspaces were refused to reach
+	//
+	// Corresponds with GET /api/v1/egress/requests (the `ListEgressRequests` operationId).
+	ListEgressRequests(ctx context.Context, params *ListEgressRequestsParams, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// AllowEgressRequestWithBody Allow what was asked for
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with POST /api/v1/egress/requests/{id}/allow (the `AllowEgressRequest` operationId).
+	AllowEgressRequestWithBody(ctx context.Context, id string, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// AllowEgressRequest Allow what was asked for
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with POST /api/v1/egress/requests/{id}/allow (the `AllowEgressRequest` operationId).
+	AllowEgressRequest(ctx context.Context, id string, body AllowEgressRequestJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// DenyEgressRequest Answer a request with no
+	//
+	// Corresponds with POST /api/v1/egress/requests/{id}/deny (the `DenyEgressRequest` operationId).
+	DenyEgressRequest(ctx context.Context, id string, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// ListEgressRules What the classes you may use can reach
+	//
+	// Corresponds with GET /api/v1/egress/rules (the `ListEgressRules` operationId).
+	ListEgressRules(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// TestEgressWithBody What would be answered, without connecting
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with POST /api/v1/egress/test (the `TestEgress` operationId).
+	TestEgressWithBody(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// TestEgress What would be answered, without connecting
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with POST /api/v1/egress/test (the `TestEgress` operationId).
+	TestEgress(ctx context.Context, body TestEgressJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// ListGPUs The cards and who holds them
 	//
@@ -930,6 +1336,183 @@ func (c *Client) SearchAudit(ctx context.Context, params *SearchAuditParams, req
 // Corresponds with GET /api/v1/classes (the `ListClasses` operationId).
 func (c *Client) ListClasses(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error) {
 	req, err := NewListClassesRequest(c.Server)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// ListEgressGrants What is allowed beyond the rules, and until when
+//
+// Corresponds with GET /api/v1/egress/grants (the `ListEgressGrants` operationId).
+func (c *Client) ListEgressGrants(ctx context.Context, params *ListEgressGrantsParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewListEgressGrantsRequest(c.Server, params)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// GrantEgressWithBody Allow a host without being asked
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with POST /api/v1/egress/grants (the `GrantEgress` operationId).
+func (c *Client) GrantEgressWithBody(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewGrantEgressRequestWithBody(c.Server, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// GrantEgress Allow a host without being asked
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with POST /api/v1/egress/grants (the `GrantEgress` operationId).
+func (c *Client) GrantEgress(ctx context.Context, body GrantEgressJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewGrantEgressRequest(c.Server, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// RevokeEgressGrant End a grant, and the connections that it alone allowed
+//
+// Corresponds with DELETE /api/v1/egress/grants/{id} (the `RevokeEgressGrant` operationId).
+func (c *Client) RevokeEgressGrant(ctx context.Context, id string, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewRevokeEgressGrantRequest(c.Server, id)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// ListEgressRequests What workspaces were refused to reach
+//
+// Corresponds with GET /api/v1/egress/requests (the `ListEgressRequests` operationId).
+func (c *Client) ListEgressRequests(ctx context.Context, params *ListEgressRequestsParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewListEgressRequestsRequest(c.Server, params)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// AllowEgressRequestWithBody Allow what was asked for
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with POST /api/v1/egress/requests/{id}/allow (the `AllowEgressRequest` operationId).
+func (c *Client) AllowEgressRequestWithBody(ctx context.Context, id string, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewAllowEgressRequestRequestWithBody(c.Server, id, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// AllowEgressRequest Allow what was asked for
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with POST /api/v1/egress/requests/{id}/allow (the `AllowEgressRequest` operationId).
+func (c *Client) AllowEgressRequest(ctx context.Context, id string, body AllowEgressRequestJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewAllowEgressRequestRequest(c.Server, id, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// DenyEgressRequest Answer a request with no
+//
+// Corresponds with POST /api/v1/egress/requests/{id}/deny (the `DenyEgressRequest` operationId).
+func (c *Client) DenyEgressRequest(ctx context.Context, id string, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewDenyEgressRequestRequest(c.Server, id)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// ListEgressRules What the classes you may use can reach
+//
+// Corresponds with GET /api/v1/egress/rules (the `ListEgressRules` operationId).
+func (c *Client) ListEgressRules(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewListEgressRulesRequest(c.Server)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// TestEgressWithBody What would be answered, without connecting
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with POST /api/v1/egress/test (the `TestEgress` operationId).
+func (c *Client) TestEgressWithBody(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewTestEgressRequestWithBody(c.Server, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// TestEgress What would be answered, without connecting
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with POST /api/v1/egress/test (the `TestEgress` operationId).
+func (c *Client) TestEgress(ctx context.Context, body TestEgressJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewTestEgressRequest(c.Server, body)
 	if err != nil {
 		return nil, err
 	}
@@ -1681,6 +2264,348 @@ func NewListClassesRequest(server string) (*http.Request, error) {
 	if err != nil {
 		return nil, err
 	}
+
+	return req, nil
+}
+
+// NewListEgressGrantsRequest constructs an http.Request for the ListEgressGrants method
+func NewListEgressGrantsRequest(server string, params *ListEgressGrantsParams) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/v1/egress/grants")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	if params != nil {
+		// queryValues collects non-styled parameters (passthrough, JSON)
+		// that are safe to round-trip through url.Values.Encode().
+		queryValues := queryURL.Query()
+		// rawQueryFragments collects pre-encoded query fragments from
+		// styled parameters, preserving literal commas as delimiters
+		// per the OpenAPI spec (e.g. "color=blue,black,brown").
+		var rawQueryFragments []string
+
+		if params.All != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", false, "all", *params.All, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "boolean", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if encoded := queryValues.Encode(); encoded != "" {
+			rawQueryFragments = append(rawQueryFragments, encoded)
+		}
+		queryURL.RawQuery = strings.Join(rawQueryFragments, "&")
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewGrantEgressRequest calls the generic GrantEgress builder with application/json body
+func NewGrantEgressRequest(server string, body GrantEgressJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewGrantEgressRequestWithBody(server, "application/json", bodyReader)
+}
+
+// NewGrantEgressRequestWithBody constructs an http.Request for the GrantEgress method, with any body, and a specified content type
+func NewGrantEgressRequestWithBody(server string, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/v1/egress/grants")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	return req, nil
+}
+
+// NewRevokeEgressGrantRequest constructs an http.Request for the RevokeEgressGrant method
+func NewRevokeEgressGrantRequest(server string, id string) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "id", id, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/v1/egress/grants/%s", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodDelete, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewListEgressRequestsRequest constructs an http.Request for the ListEgressRequests method
+func NewListEgressRequestsRequest(server string, params *ListEgressRequestsParams) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/v1/egress/requests")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	if params != nil {
+		// queryValues collects non-styled parameters (passthrough, JSON)
+		// that are safe to round-trip through url.Values.Encode().
+		queryValues := queryURL.Query()
+		// rawQueryFragments collects pre-encoded query fragments from
+		// styled parameters, preserving literal commas as delimiters
+		// per the OpenAPI spec (e.g. "color=blue,black,brown").
+		var rawQueryFragments []string
+
+		if params.All != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", false, "all", *params.All, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "boolean", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.State != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", false, "state", *params.State, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if encoded := queryValues.Encode(); encoded != "" {
+			rawQueryFragments = append(rawQueryFragments, encoded)
+		}
+		queryURL.RawQuery = strings.Join(rawQueryFragments, "&")
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewAllowEgressRequestRequest calls the generic AllowEgressRequest builder with application/json body
+func NewAllowEgressRequestRequest(server string, id string, body AllowEgressRequestJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewAllowEgressRequestRequestWithBody(server, id, "application/json", bodyReader)
+}
+
+// NewAllowEgressRequestRequestWithBody constructs an http.Request for the AllowEgressRequest method, with any body, and a specified content type
+func NewAllowEgressRequestRequestWithBody(server string, id string, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "id", id, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/v1/egress/requests/%s/allow", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	return req, nil
+}
+
+// NewDenyEgressRequestRequest constructs an http.Request for the DenyEgressRequest method
+func NewDenyEgressRequestRequest(server string, id string) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "id", id, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/v1/egress/requests/%s/deny", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewListEgressRulesRequest constructs an http.Request for the ListEgressRules method
+func NewListEgressRulesRequest(server string) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/v1/egress/rules")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewTestEgressRequest calls the generic TestEgress builder with application/json body
+func NewTestEgressRequest(server string, body TestEgressJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewTestEgressRequestWithBody(server, "application/json", bodyReader)
+}
+
+// NewTestEgressRequestWithBody constructs an http.Request for the TestEgress method, with any body, and a specified content type
+func NewTestEgressRequestWithBody(server string, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/v1/egress/test")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
 
 	return req, nil
 }
@@ -2888,6 +3813,83 @@ type ClientWithResponsesInterface interface {
 	// Corresponds with GET /api/v1/classes (the `ListClasses` operationId).
 	ListClassesWithResponse(ctx context.Context, reqEditors ...RequestEditorFn) (*ListClassesResponse, error)
 
+	// ListEgressGrantsWithResponse What is allowed beyond the rules, and until when
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with GET /api/v1/egress/grants (the `ListEgressGrants` operationId).
+	ListEgressGrantsWithResponse(ctx context.Context, params *ListEgressGrantsParams, reqEditors ...RequestEditorFn) (*ListEgressGrantsResponse, error)
+
+	// GrantEgressWithBodyWithResponse Allow a host without being asked
+	//
+	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /api/v1/egress/grants (the `GrantEgress` operationId).
+	GrantEgressWithBodyWithResponse(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*GrantEgressResponse, error)
+
+	// GrantEgressWithResponse Allow a host without being asked
+	//
+	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /api/v1/egress/grants (the `GrantEgress` operationId).
+	GrantEgressWithResponse(ctx context.Context, body GrantEgressJSONRequestBody, reqEditors ...RequestEditorFn) (*GrantEgressResponse, error)
+
+	// RevokeEgressGrantWithResponse End a grant, and the connections that it alone allowed
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with DELETE /api/v1/egress/grants/{id} (the `RevokeEgressGrant` operationId).
+	RevokeEgressGrantWithResponse(ctx context.Context, id string, reqEditors ...RequestEditorFn) (*RevokeEgressGrantResponse, error)
+
+	// ListEgressRequestsWithResponse What workspaces were refused to reach
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with GET /api/v1/egress/requests (the `ListEgressRequests` operationId).
+	ListEgressRequestsWithResponse(ctx context.Context, params *ListEgressRequestsParams, reqEditors ...RequestEditorFn) (*ListEgressRequestsResponse, error)
+
+	// AllowEgressRequestWithBodyWithResponse Allow what was asked for
+	//
+	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /api/v1/egress/requests/{id}/allow (the `AllowEgressRequest` operationId).
+	AllowEgressRequestWithBodyWithResponse(ctx context.Context, id string, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*AllowEgressRequestResponse, error)
+
+	// AllowEgressRequestWithResponse Allow what was asked for
+	//
+	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /api/v1/egress/requests/{id}/allow (the `AllowEgressRequest` operationId).
+	AllowEgressRequestWithResponse(ctx context.Context, id string, body AllowEgressRequestJSONRequestBody, reqEditors ...RequestEditorFn) (*AllowEgressRequestResponse, error)
+
+	// DenyEgressRequestWithResponse Answer a request with no
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /api/v1/egress/requests/{id}/deny (the `DenyEgressRequest` operationId).
+	DenyEgressRequestWithResponse(ctx context.Context, id string, reqEditors ...RequestEditorFn) (*DenyEgressRequestResponse, error)
+
+	// ListEgressRulesWithResponse What the classes you may use can reach
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with GET /api/v1/egress/rules (the `ListEgressRules` operationId).
+	ListEgressRulesWithResponse(ctx context.Context, reqEditors ...RequestEditorFn) (*ListEgressRulesResponse, error)
+
+	// TestEgressWithBodyWithResponse What would be answered, without connecting
+	//
+	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /api/v1/egress/test (the `TestEgress` operationId).
+	TestEgressWithBodyWithResponse(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*TestEgressResponse, error)
+
+	// TestEgressWithResponse What would be answered, without connecting
+	//
+	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /api/v1/egress/test (the `TestEgress` operationId).
+	TestEgressWithResponse(ctx context.Context, body TestEgressJSONRequestBody, reqEditors ...RequestEditorFn) (*TestEgressResponse, error)
+
 	// ListGPUsWithResponse The cards and who holds them
 	//
 	// Returns a wrapper object for the known response body format(s).
@@ -3231,6 +4233,383 @@ func (r ListClassesResponse) StatusCode() int {
 
 // ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
 func (r ListClassesResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type ListEgressGrantsResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *EgressGrantsOutputBody
+	// ApplicationproblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationproblemJSONDefault *Problem
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r ListEgressGrantsResponse) GetJSON200() *EgressGrantsOutputBody {
+	return r.JSON200
+}
+
+// GetApplicationproblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r ListEgressGrantsResponse) GetApplicationproblemJSONDefault() *Problem {
+	return r.ApplicationproblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r ListEgressGrantsResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r ListEgressGrantsResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r ListEgressGrantsResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r ListEgressGrantsResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type GrantEgressResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON201 the response for an HTTP 201 `application/json` response
+	JSON201 *EgressGrant
+	// ApplicationproblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationproblemJSONDefault *Problem
+}
+
+// GetJSON201 returns the response for an HTTP 201 `application/json` response
+func (r GrantEgressResponse) GetJSON201() *EgressGrant {
+	return r.JSON201
+}
+
+// GetApplicationproblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r GrantEgressResponse) GetApplicationproblemJSONDefault() *Problem {
+	return r.ApplicationproblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r GrantEgressResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r GrantEgressResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r GrantEgressResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r GrantEgressResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type RevokeEgressGrantResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// ApplicationproblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationproblemJSONDefault *Problem
+}
+
+// GetApplicationproblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r RevokeEgressGrantResponse) GetApplicationproblemJSONDefault() *Problem {
+	return r.ApplicationproblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r RevokeEgressGrantResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r RevokeEgressGrantResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r RevokeEgressGrantResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r RevokeEgressGrantResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type ListEgressRequestsResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *EgressRequestsOutputBody
+	// ApplicationproblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationproblemJSONDefault *Problem
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r ListEgressRequestsResponse) GetJSON200() *EgressRequestsOutputBody {
+	return r.JSON200
+}
+
+// GetApplicationproblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r ListEgressRequestsResponse) GetApplicationproblemJSONDefault() *Problem {
+	return r.ApplicationproblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r ListEgressRequestsResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r ListEgressRequestsResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r ListEgressRequestsResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r ListEgressRequestsResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type AllowEgressRequestResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *EgressGrant
+	// ApplicationproblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationproblemJSONDefault *Problem
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r AllowEgressRequestResponse) GetJSON200() *EgressGrant {
+	return r.JSON200
+}
+
+// GetApplicationproblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r AllowEgressRequestResponse) GetApplicationproblemJSONDefault() *Problem {
+	return r.ApplicationproblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r AllowEgressRequestResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r AllowEgressRequestResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r AllowEgressRequestResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r AllowEgressRequestResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type DenyEgressRequestResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *EgressRequest
+	// ApplicationproblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationproblemJSONDefault *Problem
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r DenyEgressRequestResponse) GetJSON200() *EgressRequest {
+	return r.JSON200
+}
+
+// GetApplicationproblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r DenyEgressRequestResponse) GetApplicationproblemJSONDefault() *Problem {
+	return r.ApplicationproblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r DenyEgressRequestResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r DenyEgressRequestResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r DenyEgressRequestResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r DenyEgressRequestResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type ListEgressRulesResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *EgressRulesOutputBody
+	// ApplicationproblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationproblemJSONDefault *Problem
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r ListEgressRulesResponse) GetJSON200() *EgressRulesOutputBody {
+	return r.JSON200
+}
+
+// GetApplicationproblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r ListEgressRulesResponse) GetApplicationproblemJSONDefault() *Problem {
+	return r.ApplicationproblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r ListEgressRulesResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r ListEgressRulesResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r ListEgressRulesResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r ListEgressRulesResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type TestEgressResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *EgressTestOutputBody
+	// ApplicationproblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationproblemJSONDefault *Problem
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r TestEgressResponse) GetJSON200() *EgressTestOutputBody {
+	return r.JSON200
+}
+
+// GetApplicationproblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r TestEgressResponse) GetApplicationproblemJSONDefault() *Problem {
+	return r.ApplicationproblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r TestEgressResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r TestEgressResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r TestEgressResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r TestEgressResponse) ContentType() string {
 	if r.HTTPResponse != nil {
 		return r.HTTPResponse.Header.Get("Content-Type")
 	}
@@ -4599,6 +5978,149 @@ func (c *ClientWithResponses) ListClassesWithResponse(ctx context.Context, reqEd
 	return ParseListClassesResponse(rsp)
 }
 
+// ListEgressGrantsWithResponse What is allowed beyond the rules, and until when
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with GET /api/v1/egress/grants (the `ListEgressGrants` operationId).
+func (c *ClientWithResponses) ListEgressGrantsWithResponse(ctx context.Context, params *ListEgressGrantsParams, reqEditors ...RequestEditorFn) (*ListEgressGrantsResponse, error) {
+	rsp, err := c.ListEgressGrants(ctx, params, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseListEgressGrantsResponse(rsp)
+}
+
+// GrantEgressWithBodyWithResponse Allow a host without being asked
+//
+// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /api/v1/egress/grants (the `GrantEgress` operationId).
+func (c *ClientWithResponses) GrantEgressWithBodyWithResponse(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*GrantEgressResponse, error) {
+	rsp, err := c.GrantEgressWithBody(ctx, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseGrantEgressResponse(rsp)
+}
+
+// GrantEgressWithResponse Allow a host without being asked
+//
+// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /api/v1/egress/grants (the `GrantEgress` operationId).
+func (c *ClientWithResponses) GrantEgressWithResponse(ctx context.Context, body GrantEgressJSONRequestBody, reqEditors ...RequestEditorFn) (*GrantEgressResponse, error) {
+	rsp, err := c.GrantEgress(ctx, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseGrantEgressResponse(rsp)
+}
+
+// RevokeEgressGrantWithResponse End a grant, and the connections that it alone allowed
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with DELETE /api/v1/egress/grants/{id} (the `RevokeEgressGrant` operationId).
+func (c *ClientWithResponses) RevokeEgressGrantWithResponse(ctx context.Context, id string, reqEditors ...RequestEditorFn) (*RevokeEgressGrantResponse, error) {
+	rsp, err := c.RevokeEgressGrant(ctx, id, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseRevokeEgressGrantResponse(rsp)
+}
+
+// ListEgressRequestsWithResponse What workspaces were refused to reach
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with GET /api/v1/egress/requests (the `ListEgressRequests` operationId).
+func (c *ClientWithResponses) ListEgressRequestsWithResponse(ctx context.Context, params *ListEgressRequestsParams, reqEditors ...RequestEditorFn) (*ListEgressRequestsResponse, error) {
+	rsp, err := c.ListEgressRequests(ctx, params, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseListEgressRequestsResponse(rsp)
+}
+
+// AllowEgressRequestWithBodyWithResponse Allow what was asked for
+//
+// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /api/v1/egress/requests/{id}/allow (the `AllowEgressRequest` operationId).
+func (c *ClientWithResponses) AllowEgressRequestWithBodyWithResponse(ctx context.Context, id string, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*AllowEgressRequestResponse, error) {
+	rsp, err := c.AllowEgressRequestWithBody(ctx, id, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseAllowEgressRequestResponse(rsp)
+}
+
+// AllowEgressRequestWithResponse Allow what was asked for
+//
+// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /api/v1/egress/requests/{id}/allow (the `AllowEgressRequest` operationId).
+func (c *ClientWithResponses) AllowEgressRequestWithResponse(ctx context.Context, id string, body AllowEgressRequestJSONRequestBody, reqEditors ...RequestEditorFn) (*AllowEgressRequestResponse, error) {
+	rsp, err := c.AllowEgressRequest(ctx, id, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseAllowEgressRequestResponse(rsp)
+}
+
+// DenyEgressRequestWithResponse Answer a request with no
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /api/v1/egress/requests/{id}/deny (the `DenyEgressRequest` operationId).
+func (c *ClientWithResponses) DenyEgressRequestWithResponse(ctx context.Context, id string, reqEditors ...RequestEditorFn) (*DenyEgressRequestResponse, error) {
+	rsp, err := c.DenyEgressRequest(ctx, id, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseDenyEgressRequestResponse(rsp)
+}
+
+// ListEgressRulesWithResponse What the classes you may use can reach
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with GET /api/v1/egress/rules (the `ListEgressRules` operationId).
+func (c *ClientWithResponses) ListEgressRulesWithResponse(ctx context.Context, reqEditors ...RequestEditorFn) (*ListEgressRulesResponse, error) {
+	rsp, err := c.ListEgressRules(ctx, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseListEgressRulesResponse(rsp)
+}
+
+// TestEgressWithBodyWithResponse What would be answered, without connecting
+//
+// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /api/v1/egress/test (the `TestEgress` operationId).
+func (c *ClientWithResponses) TestEgressWithBodyWithResponse(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*TestEgressResponse, error) {
+	rsp, err := c.TestEgressWithBody(ctx, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseTestEgressResponse(rsp)
+}
+
+// TestEgressWithResponse What would be answered, without connecting
+//
+// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /api/v1/egress/test (the `TestEgress` operationId).
+func (c *ClientWithResponses) TestEgressWithResponse(ctx context.Context, body TestEgressJSONRequestBody, reqEditors ...RequestEditorFn) (*TestEgressResponse, error) {
+	rsp, err := c.TestEgress(ctx, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseTestEgressResponse(rsp)
+}
+
 // ListGPUsWithResponse The cards and who holds them
 //
 // Returns a wrapper object for the known response body format(s).
@@ -5116,6 +6638,266 @@ func ParseListClassesResponse(rsp *http.Response) (*ListClassesResponse, error) 
 	switch {
 	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
 		var dest ClassesOutputBody
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseListEgressGrantsResponse parses an HTTP response from a ListEgressGrantsWithResponse call
+func ParseListEgressGrantsResponse(rsp *http.Response) (*ListEgressGrantsResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &ListEgressGrantsResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest EgressGrantsOutputBody
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseGrantEgressResponse parses an HTTP response from a GrantEgressWithResponse call
+func ParseGrantEgressResponse(rsp *http.Response) (*GrantEgressResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &GrantEgressResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 201:
+		var dest EgressGrant
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON201 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseRevokeEgressGrantResponse parses an HTTP response from a RevokeEgressGrantWithResponse call
+func ParseRevokeEgressGrantResponse(rsp *http.Response) (*RevokeEgressGrantResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &RevokeEgressGrantResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case rsp.StatusCode == 204:
+		break // No content-type
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseListEgressRequestsResponse parses an HTTP response from a ListEgressRequestsWithResponse call
+func ParseListEgressRequestsResponse(rsp *http.Response) (*ListEgressRequestsResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &ListEgressRequestsResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest EgressRequestsOutputBody
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseAllowEgressRequestResponse parses an HTTP response from a AllowEgressRequestWithResponse call
+func ParseAllowEgressRequestResponse(rsp *http.Response) (*AllowEgressRequestResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &AllowEgressRequestResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest EgressGrant
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseDenyEgressRequestResponse parses an HTTP response from a DenyEgressRequestWithResponse call
+func ParseDenyEgressRequestResponse(rsp *http.Response) (*DenyEgressRequestResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &DenyEgressRequestResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest EgressRequest
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseListEgressRulesResponse parses an HTTP response from a ListEgressRulesWithResponse call
+func ParseListEgressRulesResponse(rsp *http.Response) (*ListEgressRulesResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &ListEgressRulesResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest EgressRulesOutputBody
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseTestEgressResponse parses an HTTP response from a TestEgressWithResponse call
+func ParseTestEgressResponse(rsp *http.Response) (*TestEgressResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &TestEgressResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest EgressTestOutputBody
 		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
 			return nil, err
 		}

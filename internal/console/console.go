@@ -17,6 +17,7 @@ import (
 	"github.com/baileyhq/bailey"
 	"github.com/baileyhq/bailey/internal/audit"
 	"github.com/baileyhq/bailey/internal/edge"
+	"github.com/baileyhq/bailey/internal/egress"
 	"github.com/baileyhq/bailey/internal/identity"
 	"github.com/baileyhq/bailey/internal/policy"
 	"github.com/baileyhq/bailey/internal/secret"
@@ -31,6 +32,7 @@ var files embed.FS
 type Config struct {
 	Identity   *identity.Service
 	Workspaces *workspace.Service
+	Egress     *egress.Proxy
 	Origins    *edge.Origins
 	Audit      audit.Appender
 	API        http.Handler // serves /api/
@@ -49,7 +51,7 @@ type Console struct {
 
 // New parses the pages and lists the routes.
 func New(cfg Config) (*Console, error) {
-	if cfg.Identity == nil || cfg.Workspaces == nil || cfg.Origins == nil || cfg.Audit == nil || cfg.API == nil || cfg.Open == nil {
+	if cfg.Identity == nil || cfg.Workspaces == nil || cfg.Egress == nil || cfg.Origins == nil || cfg.Audit == nil || cfg.API == nil || cfg.Open == nil {
 		return nil, errors.New("console: all of Config but Log is required")
 	}
 	if cfg.Log == nil {
@@ -92,6 +94,10 @@ func (c *Console) routes() []route {
 		{"POST /workspaces/{id}/delete", c.remove},
 		{"GET /volumes", c.volumes},
 		{"POST /volumes/{id}/delete", c.deleteVolume},
+		{"GET /network", c.network},
+		{"POST /network/requests/{id}/allow", c.allowRequest},
+		{"POST /network/requests/{id}/deny", c.denyRequest},
+		{"POST /network/grants/{id}/revoke", c.revokeGrant},
 		{"GET /account", c.account},
 		{"POST /account/password", c.password},
 		{"POST /account/sessions/{id}/end", c.endSession},

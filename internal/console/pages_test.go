@@ -10,6 +10,7 @@ import (
 	"github.com/baileyhq/bailey"
 	. "github.com/baileyhq/bailey/internal/app/apptest" //nolint:revive // the names of people
 	"github.com/baileyhq/bailey/internal/console"
+	"github.com/baileyhq/bailey/internal/egress"
 )
 
 // fill puts what there is into a route's pattern.
@@ -64,6 +65,9 @@ func TestEveryPage(t *testing.T) {
 func TestEveryFormLeadsSomewhere(t *testing.T) {
 	s := open(t)
 	ws := s.Launch(Alice, "lab")
+	if _, err := s.Egress.Allow(t.Context(), s.Actor(Admin), egress.Answer{Request: s.ask(Alice, ws, "data.example.org").ID, Scope: bailey.GrantDay}); err != nil {
+		t.Fatal(err)
+	}
 	if _, err := s.Workspaces.Create(t.Context(), s.Actor(Alice), "second", "small"); err != nil {
 		t.Fatal(err)
 	}

@@ -92,6 +92,7 @@ type workspaceData struct {
 	Stages  []bailey.Stage // newest state of each stage of the current run
 	LastSeq int64
 	Log     string
+	Refused []bailey.EgressRequest // what it tried to reach in vain last
 }
 
 func (c *Console) workspace(w http.ResponseWriter, r *http.Request) error {
@@ -121,6 +122,11 @@ func (c *Console) workspace(w http.ResponseWriter, r *http.Request) error {
 			c.cfg.Log.WarnContext(ctx, "page without a workspace's output", slog.String("workspace", ws.ID), slog.String("error", err.Error()))
 		}
 		d.Log = string(log)
+	}
+	if policy.Decide(actor, policy.EgressView, thing) {
+		if d.Refused, err = c.refused(ctx, actor, ws); err != nil {
+			return err
+		}
 	}
 	if ws.State == bailey.Starting || ws.State == bailey.Stopping {
 		viewOf(ctx).Refresh = 2

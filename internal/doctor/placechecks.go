@@ -40,6 +40,16 @@ func stateDisk(h *host) verdict {
 	return h.room(h.StateDir, "du -xh "+h.StateDir+" | sort -h | tail shows what takes it; people's files are in volumes")
 }
 
+// openNetworks names the classes whose network mode is bridge. That is an
+// administrator's choice, and one to be reminded of.
+func openNetworks(h *host) verdict {
+	if len(h.Bridged) == 0 {
+		return ok("what workspaces reach goes through the server, or nowhere")
+	}
+	return warn("from workspaces of "+strings.Join(h.Bridged, ", ")+" this host's services and the networks it is in can be reached, unasked and unrecorded",
+		"network: proxied with an egress policy reaches what people need; if it must be bridge, keep this host's ports off the bridge with a firewall")
+}
+
 func stateMode(h *host) verdict {
 	info, err := os.Lstat(h.at(h.StateDir))
 	switch {

@@ -49,7 +49,7 @@ func notAllowed(who Who, host string, port int, method string, d rules.Decision,
 		status: http.StatusForbidden, error: "http_request_denied", reason: audit.NotAllowed,
 		host: host, port: port, class: who.Class, state: state,
 	}
-	switch d.Why {
+	switch d.Why { //nolint:exhaustive // the others are one
 	case rules.Closed:
 		r.msg = fmt.Sprintf("%s is not open to class %s at this time of day", at, who.Class)
 	case rules.BadPort:
@@ -159,7 +159,7 @@ func (s *session) say(b []byte) {
 
 // socksReply is the reply of SOCKS5 for a refusal.
 func (r *refusal) socksReply() byte {
-	switch r.reason {
+	switch r.reason { //nolint:exhaustive // those that refusals have
 	case audit.NotAllowed, audit.BadAddress, audit.BadServerName, audit.OverQuota:
 		return opening.SocksNotAllowed
 	case audit.Unreachable:

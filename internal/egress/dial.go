@@ -154,7 +154,7 @@ func (p *Proxy) route(ctx context.Context, f *flow) (route, error) {
 	case upstream.URL != nil && (err != nil || !p.private(addrs)):
 		// Behind a proxy names outside often resolve for the proxy alone. Then
 		// where they lead is for it to check.
-		return route{upstream: &upstream}, nil
+		return route{upstream: &upstream}, nil //nolint:nilerr // the name is the proxy's to resolve
 	case err != nil:
 		return route{}, f.unreachable("dns_error", "has no address", err)
 	}

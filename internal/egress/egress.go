@@ -128,7 +128,9 @@ type Proxy struct {
 	counters counters
 	own      ownAddresses
 
-	wg sync.WaitGroup // connections being served
+	end     context.CancelFunc              // begins the end
+	atEnd   func(func()) (stop func() bool) // calls a function then
+	serving sync.WaitGroup                  // connections
 
 	mu     sync.RWMutex // guards policy, live and closed
 	policy Policy
@@ -151,6 +153,9 @@ func New(ctx context.Context, cfg Config) (*Proxy, error) {
 	}
 	p := &Proxy{cfg: cfg, log: cfg.Log, live: map[*flow]struct{}{}}
 	p.own.read = cfg.Own
+	life, end := context.WithCancel(context.WithoutCancel(ctx))
+	p.end = end
+	p.atEnd = func(f func()) func() bool { return context.AfterFunc(life, f) }
 	p.shares = newShares()
 	p.book = newBook(cfg.Store, cfg.Log)
 	p.records = newRecords(cfg.Audit, cfg.Log, &p.counters)
@@ -256,7 +261,8 @@ func (p *Proxy) Close(ctx context.Context) error {
 		f.cut(errShutdown)
 	}
 	p.mu.Unlock()
-	p.wg.Wait()
+	p.end()
+	p.serving.Wait()
 	p.records.flush(ctx)
 	p.book.flush(ctx)
 	return nil

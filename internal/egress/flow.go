@@ -206,6 +206,14 @@ func (f *flow) still() time.Duration {
 	return time.Since(f.begin) - time.Duration(f.moved.Load())
 }
 
+// patience is how long it may be still.
+func (f *flow) patience() time.Duration {
+	if f.half.Load() {
+		return halfLimit
+	}
+	return idleLimit
+}
+
 // forget takes the flow out of those that rules are asked about again.
 func (f *flow) forget() {
 	f.p.mu.Lock()

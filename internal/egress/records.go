@@ -259,7 +259,6 @@ type counters struct {
 	connected  atomic.Int64
 	up, down   atomic.Int64
 	cut        atomic.Int64
-	tooMany    atomic.Int64
 	refused    [len(reasons)]atomic.Int64
 }
 

@@ -43,13 +43,14 @@ func (p *Proxy) Serve(ctx context.Context, conn net.Conn, who Who) {
 		p.mu.Unlock()
 		return
 	}
-	p.wg.Add(1)
+	p.serving.Add(1)
 	p.mu.Unlock()
-	defer p.wg.Done()
+	defer p.serving.Done()
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	stop := context.AfterFunc(ctx, func() { _ = conn.Close() })
 	defer stop()
+	defer p.atEnd(func() { _ = conn.Close() })()
 	s := &session{p: p, who: who, conn: conn}
 	lane, ok, tell := p.shares.join(who)
 	if !ok {

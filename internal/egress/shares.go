@@ -85,6 +85,7 @@ func (s *shares) join(who Who) (l *lane, ok, tell bool) {
 	defer s.mu.Unlock()
 	l = s.lanes[who.WorkspaceID]
 	if l == nil {
+		s.sweep()
 		u := s.users[who.UserID]
 		if u == nil {
 			u = &purse{id: who.UserID}
@@ -140,8 +141,6 @@ func (s *shares) forget(l *lane) {
 
 // sweep drops shares that were kept because something was owed.
 func (s *shares) sweep() {
-	s.mu.Lock()
-	defer s.mu.Unlock()
 	for _, l := range s.lanes {
 		s.forget(l)
 	}

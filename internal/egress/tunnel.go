@@ -221,7 +221,7 @@ func (f *flow) pump(dst, src net.Conn, count func(int)) error {
 		case errors.Is(err, io.EOF):
 			f.half.Store(true)
 			return closeWrite(dst)
-		case errors.Is(err, os.ErrDeadlineExceeded) && f.still() < idleLimit && !(f.half.Load() && f.still() >= halfLimit):
+		case errors.Is(err, os.ErrDeadlineExceeded) && f.still() < f.patience():
 			waits = time.Time{}
 		default:
 			_ = src.Close()

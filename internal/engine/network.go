@@ -38,6 +38,8 @@ func proxyEnv(n Network) map[string]string {
 		"PIP_RETRIES":                   "1",
 		"PIP_DISABLE_PIP_VERSION_CHECK": "1",
 		"APT_CONFIG":                    "/run/apt.conf", // written by the agent: apt for people who are not root
-		"BAILEY_NETWORK":                string(n),
+		// bash runs it before each prompt: what git and curl keep to themselves.
+		"PROMPT_COMMAND": "[ -s " + EgressNotice + " ] && cat " + EgressNotice + " && rm -f " + EgressNotice,
+		"BAILEY_NETWORK": string(n),
 	}
 }

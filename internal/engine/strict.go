@@ -30,6 +30,7 @@ const (
 	EgressDir     = "/opt/bailey/egress"             // below the read-only root: nobody inside can put another in its place
 	EgressSocket  = "/opt/bailey/egress/egress.sock" // the server listens here
 	EgressAddr    = "127.0.0.1:3128"                 // the agent listens here
+	EgressNotice  = "/run/egress-refused"            // the newest refusal, for terminals
 	Hostname      = "workspace"
 	LabelImage    = "dev.bailey.image" // on images that may be workspaces; its value is the catalogue name
 	voidDevices   = "void"

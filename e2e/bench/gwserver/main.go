@@ -7,6 +7,9 @@
 //	gwserver up …      like "bailey up", with --backend SOCKET and --debug ADDR
 //	gwserver signin …  signs people in as fast as it can and prints how fast
 //	gwserver proxy …   Go's ReverseProxy with TLS and nothing else, to compare
+//	gwserver egress …  bailey's way out of one workspace, on a Unix socket
+//	gwserver connect   a CONNECT proxy in a few lines of Go, to compare
+//	gwserver source …  what is downloaded through the two
 package main
 
 import (
@@ -42,8 +45,14 @@ func main() {
 		err = signIn(ctx, os.Args[2:])
 	case len(os.Args) > 1 && os.Args[1] == "proxy":
 		err = proxy(ctx, os.Args[2:])
+	case len(os.Args) > 1 && os.Args[1] == "egress":
+		err = serveEgress(ctx, os.Args[2:])
+	case len(os.Args) > 1 && os.Args[1] == "connect":
+		err = serveConnect(ctx)
+	case len(os.Args) > 1 && os.Args[1] == "source":
+		err = serveSource(ctx, os.Args[2:])
 	default:
-		err = errors.New("say up, signin or proxy")
+		err = errors.New("say up, signin, proxy, egress, connect or source")
 	}
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "gwserver:", err)

@@ -25,6 +25,8 @@ import (
 	"github.com/baileyhq/bailey"
 	"github.com/baileyhq/bailey/internal/audit"
 	"github.com/baileyhq/bailey/internal/edge"
+	"github.com/baileyhq/bailey/internal/egress"
+	"github.com/baileyhq/bailey/internal/egress/rules"
 	"github.com/baileyhq/bailey/internal/engine"
 	"github.com/baileyhq/bailey/internal/engine/enginetest"
 	"github.com/baileyhq/bailey/internal/guard"
@@ -58,6 +60,7 @@ type World struct {
 	Identity   *identity.Service
 	Workspaces *workspace.Service
 	Vault      *vault.Vault
+	Egress     *egress.Proxy // class small is proxied and reaches files.example.org alone
 	Origins    *edge.Origins
 	Log        *Log
 	URL        string // the console's origin
@@ -126,6 +129,14 @@ func NewEmpty(tb testing.TB) *World {
 	})
 	check("workspace")
 	w.runWorkspaces()
+	w.Egress, err = egress.New(tb.Context(), egress.Config{Store: w.Store, Audit: w.Journal, Log: log})
+	check("egress")
+	tb.Cleanup(func() { _ = w.Egress.Close(context.WithoutCancel(tb.Context())) }) // of a test that is over
+	err = w.Egress.Apply(egress.Policy{
+		Classes: map[string]string{"small": "files"},
+		Sets:    map[string]rules.Set{"files": {Name: "files", Rules: []rules.Rule{{ID: "1", Host: "files.example.org"}}}},
+	})
+	check("egress rules")
 	w.listener, err = (&net.ListenConfig{}).Listen(tb.Context(), "tcp", "127.0.0.1:0")
 	check("listen")
 	port := w.listener.Addr().(*net.TCPAddr).Port //nolint:forcetypeassert // it listens on TCP

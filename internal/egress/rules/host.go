@@ -4,6 +4,7 @@ import (
 	"errors"
 	"net/netip"
 	"strings"
+	"unicode/utf8"
 
 	"golang.org/x/net/idna"
 )
@@ -32,7 +33,7 @@ var profile = idna.New(idna.MapForLookup(), idna.BidiRule(), idna.Transitional(f
 // without brackets and zones, wrapping [ErrLiteral]; and what is no name of two
 // labels or more, wrapping [ErrName].
 func CanonicalHost(s string) (string, error) {
-	if s == "" || len(s) > 4*maxHost {
+	if s == "" || len(s) > 4*maxHost || !utf8.ValidString(s) {
 		return "", ErrName
 	}
 	if strings.ContainsAny(s, ":[]%") {

@@ -31,6 +31,7 @@ type agentConfig struct {
 type agentEgress struct {
 	Listen string `json:"listen"`
 	Socket string `json:"socket"`
+	Notice string `json:"notice"`
 }
 
 type agentJupyter struct {
@@ -94,7 +95,7 @@ func writeAgentConf(conf *os.File, s engine.Spec) (err error) {
 	defer func() { err = errors.Join(err, dir.Close()) }()
 	var out *agentEgress
 	if s.Network == engine.NetworkProxied {
-		out = &agentEgress{Listen: engine.EgressAddr, Socket: engine.EgressSocket}
+		out = &agentEgress{Listen: engine.EgressAddr, Socket: engine.EgressSocket, Notice: engine.EgressNotice}
 	}
 	text, err := json.MarshalIndent(agentConfig{
 		Socket: engine.AgentSocket,

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/baileyhq/bailey"
+	"github.com/baileyhq/bailey/internal/egress"
 	"github.com/baileyhq/bailey/internal/identity"
 	"github.com/baileyhq/bailey/internal/secret"
 	"github.com/baileyhq/bailey/internal/store"
@@ -26,7 +27,7 @@ type Store interface {
 	Secrets
 	Catalogue
 	Locker
-	Egress
+	egress.Store
 	Ping(ctx context.Context) error
 	Close() error
 }
@@ -45,16 +46,6 @@ type Locker interface {
 	RenewLock(ctx context.Context, l store.Lock, ttl time.Duration) (store.Lock, error)
 	ReleaseLock(ctx context.Context, l store.Lock) error
 	Fenced(l store.Lock) *store.Store
-}
-
-// An Egress keeps what workspaces were refused, and what they were granted.
-type Egress interface {
-	AskEgress(ctx context.Context, r bailey.EgressRequest) (bailey.EgressRequest, error)
-	EgressRequests(ctx context.Context, userID string) ([]bailey.EgressRequest, error)
-	DecideEgress(ctx context.Context, id string, state bailey.AskState, by string, at time.Time) (bailey.EgressRequest, error)
-	GrantEgress(ctx context.Context, g bailey.EgressGrant) error
-	EgressGrants(ctx context.Context) ([]bailey.EgressGrant, error)
-	RevokeEgress(ctx context.Context, id string) error
 }
 
 // An Open opens one database, which may be open already, as a second server
