@@ -21,6 +21,7 @@ import (
 
 	"github.com/baileyhq/bailey"
 	"github.com/baileyhq/bailey/internal/audit"
+	"github.com/baileyhq/bailey/internal/catalogue"
 	"github.com/baileyhq/bailey/internal/edge"
 	"github.com/baileyhq/bailey/internal/identity"
 	"github.com/baileyhq/bailey/internal/workspace"
@@ -33,6 +34,7 @@ const maxBody = 64 << 10
 type Config struct {
 	Identity   *identity.Service
 	Workspaces *workspace.Service
+	Images     *catalogue.Service
 	Origins    *edge.Origins
 	Audit      AuditLog
 	Log        *slog.Logger
@@ -90,6 +92,7 @@ func (a *API) routes() {
 	a.sessionRoutes()
 	a.workspaceRoutes()
 	a.volumeRoutes()
+	a.imageRoutes()
 	a.adminRoutes()
 	// huma describes its own error form for operations without one; all of
 	// ours answer with Problem.

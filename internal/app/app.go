@@ -178,7 +178,7 @@ func New(ctx context.Context, cfg Config) (_ *App, err error) {
 		Identity: a.identity, Workspaces: a.workspaces, Origins: a.origins, Audit: a.journal, Log: a.log,
 		Open: a.gateway.OpenHandler(),
 		API: api.New(api.Config{
-			Identity: a.identity, Workspaces: a.workspaces, Origins: a.origins, Audit: a.journal, Log: a.log,
+			Identity: a.identity, Workspaces: a.workspaces, Images: a.images, Origins: a.origins, Audit: a.journal, Log: a.log,
 		}),
 	})
 	if err != nil {

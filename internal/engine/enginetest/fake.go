@@ -259,6 +259,15 @@ func (f *Fake) Load(ctx context.Context, archive io.Reader) error {
 	return nil
 }
 
+// Save implements [engine.Engine]: the inverse of [Fake.Load].
+func (f *Fake) Save(ctx context.Context, digest string) (io.ReadCloser, error) {
+	img, err := f.Image(ctx, digest)
+	if err != nil {
+		return nil, err
+	}
+	return io.NopCloser(strings.NewReader(img.ID)), nil
+}
+
 // EnsureVolume implements [engine.Engine].
 func (f *Fake) EnsureVolume(ctx context.Context, volumeID string, uid int) error {
 	if err := cmp.Or(f.enter(ctx, "EnsureVolume"), engine.CheckID("volume", volumeID), engine.CheckUID(uid)); err != nil {
