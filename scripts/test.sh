@@ -55,6 +55,7 @@ docker() {
   export BAILEY_TEST_DOCKER=1
   go test -count=1 -timeout 20m ./internal/engine/docker/... || return 1
   go test -count=1 -timeout 10m -run TestOnDocker ./internal/workspace || return 1
+  go test -count=1 -timeout 10m -run TestOnDocker ./internal/catalogue || return 1
   go test -count=1 -timeout 10m ./e2e || return 1
   scripts/smoke.sh
 }

@@ -126,6 +126,7 @@ func attemptsOnAlice(d *door, lab bailey.Workspace) []attempt {
 		}
 		return ws
 	}
+	image := func() string { return d.AddImage("here-"+name(), bailey.ImageApproved).ID }
 	stoppedID := func() string { return stopped().ID }
 	volume := func() string {
 		ws := stopped()
@@ -174,6 +175,18 @@ func attemptsOnAlice(d *door, lab bailey.Workspace) []attempt {
 		{op: get + "/volumes", want: everybody},
 		{op: get + "/volumes?all=true", want: staff},
 		{op: del + "/volumes/{id}", target: volume, want: wants{401, 404, 403, 204, 204}, hidden: never + "?confirm=x"},
+
+		{op: get + "/workspaces/{ref}/receipt", target: id(lab), want: wants{401, 404, 200, 200, 200}, hidden: never},
+
+		{op: get + "/images", want: everybody},
+		{op: get + "/images/{ref}", target: image, want: everybody},
+		{op: post + "/images", body: `{"name":"added","reference":"registry.example/team/added:v1"}`, want: wants{401, 403, 403, 201, 403}},
+		{op: post + "/images/{ref}/approve", target: image, want: wants{401, 403, 403, 200, 403}},
+		{op: post + "/images/{ref}/countersign", target: image, want: wants{401, 403, 403, 200, 403}},
+		{op: post + "/images/{ref}/fetch", target: image, want: wants{401, 403, 403, 202, 403}},
+		{op: post + "/images/{ref}/export", target: image, want: wants{401, 403, 403, 200, 403}},
+		{op: post + "/images/{ref}/retire", body: `{"message":"old"}`, target: image, want: wants{401, 403, 403, 200, 403}},
+		{op: post + "/imports", body: `{"file":"nothing.tar"}`, want: wants{401, 403, 403, 404, 403}},
 
 		{op: get + "/users", want: staff},
 		{op: post + "/users", body: `{"name":"carol","password":"seven orange bridges"}`, want: wants{401, 403, 403, 201, 403}},

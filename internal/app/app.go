@@ -175,7 +175,7 @@ func New(ctx context.Context, cfg Config) (_ *App, err error) {
 		return nil, err
 	}
 	pages, err := console.New(console.Config{
-		Identity: a.identity, Workspaces: a.workspaces, Origins: a.origins, Audit: a.journal, Log: a.log,
+		Identity: a.identity, Workspaces: a.workspaces, Images: a.images, Origins: a.origins, Audit: a.journal, Log: a.log,
 		Open: a.gateway.OpenHandler(),
 		API: api.New(api.Config{
 			Identity: a.identity, Workspaces: a.workspaces, Images: a.images, Origins: a.origins, Audit: a.journal, Log: a.log,
