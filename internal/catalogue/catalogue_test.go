@@ -275,7 +275,7 @@ func TestWhatIsBuiltHereIsSignedAndApprovedByItself(t *testing.T) {
 	w.fake.SetImages(enginetest.Image{Image: engine.Image{ID: config}})
 	w.images.Scan(t.Context())
 	_, err := w.verify("notebook", "")
-	w.refused("an unsigned build starts", err, bailey.Denied, "nobody has approved")
+	w.refused("an unsigned build starts", err, bailey.Denied, "image notebook (localhost/bailey/notebook@", "nobody signed the image")
 	list, err := w.images.List(t.Context(), w.alice)
 	w.must(err)
 	if len(list) != 1 || list[0].State != bailey.ImageCandidate || list[0].Words == "" {

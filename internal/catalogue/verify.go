@@ -11,6 +11,7 @@ import (
 	"github.com/baileyhq/bailey/internal/audit"
 	"github.com/baileyhq/bailey/internal/engine"
 	"github.com/baileyhq/bailey/internal/trust"
+	trustpolicy "github.com/baileyhq/bailey/internal/trust/policy"
 )
 
 // Verify decides whether an image may start now: it must be approved, the
@@ -31,6 +32,13 @@ func (s *Service) Verify(ctx context.Context, by audit.Actor, name, digest strin
 		if err == nil && next.State == bailey.ImageApproved {
 			redirected = fmt.Sprintf("image %s is retired%s; %s starts in its place; ", img.Name, because(img.Message), next.Name)
 			img = next
+		}
+	}
+	if img.State == bailey.ImageCandidate {
+		// Why it was not even verified is more than that nobody approved it.
+		if v, err := s.decide(ctx, img, false); err == nil && v.Class != trust.Allowed {
+			s.refused(ctx, by, img, audit.Untrusted, verdictOf(v), v)
+			return bailey.Receipt{}, inCatalogue(img, refusal(v))
 		}
 	}
 	if err := launchable(img); err != nil {
@@ -65,6 +73,13 @@ func (s *Service) Verify(ctx context.Context, by audit.Actor, name, digest strin
 		return bailey.Receipt{}, err
 	}
 	return r, nil
+}
+
+// refusal is a verdict's error, also where its rule would only warn: nobody has
+// approved the image either.
+func refusal(v trust.Verdict) error {
+	v.Mode = trustpolicy.Enforce
+	return v.Err()
 }
 
 // decide asks trust about an entry.
