@@ -275,3 +275,35 @@ func rewriteTar(t *testing.T, archive []byte, change func(name string, data []by
 	}
 	return out.Bytes()
 }
+
+// What was built with Docker gets a manifest that can be signed, and Docker
+// knows it by the configuration that this names. It comes back from the layout.
+func TestOnDockerWhatWasBuiltWithDockerIsSignedAndStarts(t *testing.T) {
+	w := onDocker(t)
+	_, config := w.pushReal("team/built", "v1", false)
+	w.docker("pull", "--quiet", w.registry.Host+"/team/built:v1")
+	w.docker("save", "--output", w.file("built.tar"), w.registry.Host+"/team/built:v1")
+	f, err := os.Open(w.file("built.tar"))
+	w.must(err)
+	defer f.Close() //nolint:errcheck // only read
+	w.must(os.MkdirAll(w.file("layouts"), 0o755))
+	dir := w.file("layouts/built.oci")
+	digest, err := catalogue.WriteLayout(f, dir)
+	w.must(err)
+	key, err := catalogue.ReadKey(w.file("own.key"))
+	w.must(err)
+	_, _, err = catalogue.SignLayout(key, dir)
+	w.must(err)
+	w.images.Scan(t.Context())
+	r, err := w.verify("built", config)
+	w.must(err)
+	if r.Digest != digest || r.Started != config {
+		t.Errorf("receipt = %+v, want %s and %s", r, digest, config)
+	}
+	w.forget(config)
+	w.must(w.images.Fetch(t.Context(), r, nil))
+	if got, err := w.engine.Image(t.Context(), r.Started); err != nil || got.ID != config {
+		t.Errorf("Docker holds %+v, %v after loading the layout", got, err)
+	}
+	w.forget("bailey/built:" + strings.TrimPrefix(digest, "sha256:")[:12])
+}

@@ -25,7 +25,7 @@ func imageCommand(s *streams) *cobra.Command {
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	cmd.AddCommand(imageLsCommand(s), imageShowCommand(s), imageAddCommand(s), imageApproveCommand(s), imageFetchCommand(s),
-		imageCountersignCommand(s), imageRetireCommand(s), imageExportCommand(s), imageImportCommand(s), imageSignCommand(s))
+		imageCountersignCommand(s), imageRetireCommand(s), imageExportCommand(s), imageImportCommand(s), imageSignCommand(s), imageLayoutCommand(s))
 	return cmd
 }
 
