@@ -5,7 +5,7 @@
 # be measured ends it with an error.
 #
 #   scripts/bench.sh                       everything
-#   scripts/bench.sh -only launch,get      some parts: launch get ws audit password memory filter egress
+#   scripts/bench.sh -only launch,get      some parts: launch get ws audit password memory filter trust egress
 #   scripts/bench.sh -quick                a smoke of the bench; writes nothing
 #   scripts/bench.sh -profile DIR …        keep profiles of bailey under load
 #   scripts/bench.sh -render               write the document again, with new notes
@@ -22,6 +22,7 @@ scripts/dockerd.sh start
 make --no-print-directory -s build
 scripts/images.sh all
 scripts/sign-images.sh
+scripts/cosign.sh >/dev/null
 say "the peer from npm, and the bench's own helpers"
 mkdir -p build/bench
 cp e2e/bench/peers/package.json e2e/bench/peers/package-lock.json e2e/bench/peers/gc.cjs build/bench/

@@ -1,14 +1,14 @@
 #!/usr/bin/env bash
 # Every tier, one after the other, each installing and starting what it needs
 # and stopping only what it started. A tier that cannot run fails loudly.
-# TIERS="lint unit race postgres docker browser" chooses some.
+# TIERS="lint unit race postgres trust docker browser" chooses some.
 set -euo pipefail
 # shellcheck source=scripts/lib.sh
 source "$(dirname "$0")/lib.sh"
 cd "$root"
 need_root test
 need_go
-tiers=${TIERS:-lint unit race postgres docker browser}
+tiers=${TIERS:-lint unit race postgres trust docker browser}
 passed=0 failed=0 failures=
 
 stop_postgres=
@@ -44,6 +44,13 @@ postgres() {
   BAILEY_TEST_POSTGRES=$url go test -count=1 ./internal/store/...
 }
 
+# What the real cosign signs we verify, and the other way round.
+trust() {
+  local tools
+  tools=$(scripts/cosign.sh) || return 1
+  BAILEY_TEST_COSIGN=$tools go test -count=1 -timeout 10m -run Cosign ./internal/trust
+}
+
 docker() {
   scripts/dockerd.sh start || return 1
   make --no-print-directory -s build || return 1
@@ -55,6 +62,7 @@ docker() {
   export BAILEY_TEST_DOCKER=1
   go test -count=1 -timeout 20m ./internal/engine/docker/... || return 1
   go test -count=1 -timeout 10m -run TestOnDocker ./internal/workspace || return 1
+  go test -count=1 -timeout 10m -run TestOnDocker ./internal/catalogue || return 1
   go test -count=1 -timeout 10m ./e2e || return 1
   scripts/smoke.sh
 }
@@ -67,6 +75,7 @@ tier lint lint
 tier unit unit
 tier race race
 tier postgres postgres
+tier trust trust
 tier docker docker
 tier browser browser
 [ -z "$failures" ] || echo "failed tiers:$failures"

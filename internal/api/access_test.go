@@ -128,6 +128,7 @@ func attemptsOnAlice(d *door, lab bailey.Workspace) []attempt {
 		}
 		return ws
 	}
+	image := func() string { return d.AddImage("here-"+name(), bailey.ImageApproved).ID }
 	stoppedID := func() string { return stopped().ID }
 	volume := func() string {
 		ws := stopped()
@@ -210,6 +211,17 @@ func attemptsOnAlice(d *door, lab bailey.Workspace) []attempt {
 		{op: del + "/egress/grants/{id}", target: granted, want: wants{401, 403, 403, 204, 403}},
 		{op: get + "/egress/rules", want: everybody},
 		{op: post + "/egress/test", body: `{"class":"small","host":"files.example.org"}`, want: everybody},
+		{op: get + "/workspaces/{ref}/receipt", target: id(lab), want: wants{401, 404, 200, 200, 200}, hidden: never},
+
+		{op: get + "/images", want: everybody},
+		{op: get + "/images/{ref}", target: image, want: everybody},
+		{op: post + "/images", body: `{"name":"added","reference":"registry.example/team/added:v1"}`, want: wants{401, 403, 403, 201, 403}},
+		{op: post + "/images/{ref}/approve", target: image, want: wants{401, 403, 403, 200, 403}},
+		{op: post + "/images/{ref}/countersign", target: image, want: wants{401, 403, 403, 200, 403}},
+		{op: post + "/images/{ref}/fetch", target: image, want: wants{401, 403, 403, 202, 403}},
+		{op: post + "/images/{ref}/export", target: image, want: wants{401, 403, 403, 200, 403}},
+		{op: post + "/images/{ref}/retire", body: `{"message":"old"}`, target: image, want: wants{401, 403, 403, 200, 403}},
+		{op: post + "/imports", body: `{"file":"nothing.tar"}`, want: wants{401, 403, 403, 404, 403}},
 
 		{op: get + "/users", want: staff},
 		{op: post + "/users", body: `{"name":"carol","password":"seven orange bridges"}`, want: wants{401, 403, 403, 201, 403}},

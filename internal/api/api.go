@@ -21,6 +21,7 @@ import (
 
 	"github.com/baileyhq/bailey"
 	"github.com/baileyhq/bailey/internal/audit"
+	"github.com/baileyhq/bailey/internal/catalogue"
 	"github.com/baileyhq/bailey/internal/edge"
 	"github.com/baileyhq/bailey/internal/egress"
 	"github.com/baileyhq/bailey/internal/identity"
@@ -37,6 +38,7 @@ type Config struct {
 	Workspaces *workspace.Service
 	Vault      *vault.Vault
 	Egress     *egress.Proxy
+	Images     *catalogue.Service
 	Origins    *edge.Origins
 	Audit      AuditLog
 	Log        *slog.Logger
@@ -95,6 +97,7 @@ func (a *API) routes() {
 	a.workspaceRoutes()
 	a.volumeRoutes()
 	a.egressRoutes()
+	a.imageRoutes()
 	a.adminRoutes()
 	a.secretRoutes()
 	// huma describes its own error form for operations without one; all of

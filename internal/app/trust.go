@@ -8,6 +8,7 @@ import (
 	"github.com/baileyhq/bailey/internal/catalogue"
 	"github.com/baileyhq/bailey/internal/config"
 	"github.com/baileyhq/bailey/internal/trust/policy"
+	"github.com/baileyhq/bailey/internal/trust/registry"
 )
 
 // openCatalogue opens the image policy, with the key and the file that a first
@@ -32,9 +33,13 @@ func (a *App) openCatalogue(f *config.Config) error {
 	if f.Trust.Layouts != "" {
 		layouts = []string{f.Trust.Layouts}
 	}
+	registries, err := registry.New(registry.Config{})
+	if err != nil {
+		return err
+	}
 	a.images, err = catalogue.New(catalogue.Config{
-		Store: a.store, Engine: a.engine, Policies: live.Current, Audit: a.journal,
-		Layouts: layouts, Key: f.Trust.Key, Platform: "linux/" + runtime.GOARCH, Log: a.log,
+		Store: a.store, Engine: a.engine, Policies: live.Current, Source: registries, Audit: a.journal,
+		Layouts: layouts, Transfer: a.st.path("transfer"), Key: f.Trust.Key, Platform: "linux/" + runtime.GOARCH, Log: a.log,
 		Changed: func() {
 			if a.settings != nil {
 				a.settings.again()

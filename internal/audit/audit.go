@@ -134,7 +134,7 @@ type Attrs struct {
 	Status int      `json:"status,omitempty"` // HTTP status
 	Host   string   `json:"host,omitempty"`   // canonical name of a host outside
 	Port   int      `json:"port,omitempty"`
-	Rule   string   `json:"rule,omitempty"`   // what allowed it
+	Rule   string   `json:"rule,omitempty"`   // of the egress that allowed it, or of the filter that found it
 	Up     int64    `json:"up,omitempty"`     // bytes out of the workspace
 	Down   int64    `json:"down,omitempty"`   // bytes into it
 	Millis int64    `json:"millis,omitempty"` // how long it took
@@ -144,12 +144,14 @@ type Attrs struct {
 	Policy  string `json:"policy,omitempty"`  // hash of the policy file
 	Root    string `json:"root,omitempty"`    // hash of the trusted root
 	Verdict string `json:"verdict,omitempty"` // class and reason, from closed sets: "denied unsigned"
-	Mode    string `json:"mode,omitempty"`    // what was done about it
-	Route   string `json:"route,omitempty"`   // the way it was on
-	Input   bool   `json:"input,omitempty"`   // into the workspace
-	Length  string `json:"length,omitempty"`  // a class of lengths: "8-15", "16-31", …
-	Bytes   int64  `json:"bytes,omitempty"`   // that were not looked at by every rule
-	Sum     string `json:"sum,omitempty"`     // keyed: equal for equal values
+
+	// Of what the filter found.
+	Mode   string `json:"mode,omitempty"`   // what was done about it
+	Route  string `json:"route,omitempty"`  // the way it was on
+	Input  bool   `json:"input,omitempty"`  // into the workspace
+	Length string `json:"length,omitempty"` // a class of lengths: "8-15", "16-31", …
+	Bytes  int64  `json:"bytes,omitempty"`  // that were not looked at by every rule
+	Sum    string `json:"sum,omitempty"`    // keyed: equal for equal values
 }
 
 // An Event is one line of the journal. Append fills V, ID, TS, Seq, Boot and

@@ -92,7 +92,7 @@ func cleanAttrs(a Attrs) Attrs {
 	a.Rule, a.Mode, a.Route = plain(a.Rule, maxDigest), name(a.Mode), name(a.Route)
 	a.Length, a.Sum = name(a.Length), plain(a.Sum, maxDigest)
 	a.Image, a.Digest = plain(a.Image, maxDigest), plain(a.Digest, maxDigest)
-	a.Host, a.Rule = plain(a.Host, maxHost), plain(a.Rule, maxDigest)
+	a.Host = plain(a.Host, maxHost)
 	a.Policy, a.Root = plain(a.Policy, maxDigest), plain(a.Root, maxDigest)
 	a.Signer, a.Verdict = plain(a.Signer, maxSigner), name(a.Verdict)
 	a.GPUs = slices.Clone(a.GPUs)

@@ -13,6 +13,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"os"
 	"slices"
 	"strings"
 	"sync"
@@ -40,6 +41,7 @@ type Engine interface {
 	Image(ctx context.Context, digest string) (engine.Image, error)
 	Pull(ctx context.Context, ref string, progress func(percent int)) error
 	Load(ctx context.Context, archive io.Reader) error
+	Save(ctx context.Context, digest string) (io.ReadCloser, error)
 }
 
 // Config is what a Service needs. Store, Engine, Policies and Audit are
@@ -51,6 +53,7 @@ type Config struct {
 	Source   trust.Source               // registries; nil: none is ever asked
 	Audit    audit.Appender
 	Layouts  []string         // directories with OCI layouts NAME.oci and their signatures NAME.sigstore.json
+	Transfer string           // directory through which images come and go as files; "": none do
 	Key      string           // file of the key that countersigns; "": none
 	Platform string           // "" means linux/amd64
 	Changed  func()           // told when another digest stands behind a name; may be nil
@@ -75,6 +78,11 @@ type Service struct {
 func New(cfg Config) (*Service, error) {
 	if cfg.Store == nil || cfg.Engine == nil || cfg.Policies == nil || cfg.Audit == nil {
 		return nil, errors.New("catalogue: Config needs Store, Engine, Policies and Audit")
+	}
+	if cfg.Transfer != "" {
+		if err := os.MkdirAll(cfg.Transfer, 0o700); err != nil {
+			return nil, fmt.Errorf("catalogue: make the transfer folder: %w", err)
+		}
 	}
 	cfg.Platform = cmp.Or(cfg.Platform, "linux/amd64")
 	if cfg.Log == nil {
@@ -312,5 +320,9 @@ func (s source) Collect(ctx context.Context, ref trust.Reference, want trust.Wan
 	if s.s.cfg.Source == nil {
 		return trust.Evidence{}, &trust.UnavailableError{What: "no registry is asked about " + ref.Repository}
 	}
-	return s.s.cfg.Source.Collect(ctx, ref, want)
+	ev, err := s.s.cfg.Source.Collect(ctx, ref, want)
+	if err != nil {
+		return ev, err
+	}
+	return s.s.countersigned(ctx, ev), nil
 }

@@ -249,12 +249,9 @@ func bundleItem(subject string, bundle []byte) trust.Item {
 // parseManifest reads an image's manifest, and of its configuration what it is
 // for.
 func parseManifest(text []byte, blob func(digest string) ([]byte, error)) (manifest, error) {
-	var m manifest
-	if err := json.Unmarshal(text, &m); err != nil {
-		return m, fmt.Errorf("read manifest: %w", err)
-	}
-	if !bailey.IsDigest(m.Config.Digest) || len(m.Manifests) > 0 {
-		return m, errors.New("read manifest: it is not that of one image")
+	m, err := decodeManifest(text)
+	if err != nil {
+		return m, err
 	}
 	config, err := blob(m.Config.Digest)
 	if err != nil {
@@ -275,6 +272,17 @@ func parseManifest(text []byte, blob func(digest string) ([]byte, error)) (manif
 	m.platform, m.created, m.version = c.OS+"/"+c.Architecture, c.Created, c.Config.Labels["org.opencontainers.image.version"]
 	if c.Variant != "" {
 		m.platform += "/" + c.Variant
+	}
+	return m, nil
+}
+
+func decodeManifest(text []byte) (manifest, error) {
+	var m manifest
+	if err := json.Unmarshal(text, &m); err != nil {
+		return m, fmt.Errorf("read manifest: %w", err)
+	}
+	if !bailey.IsDigest(m.Config.Digest) || len(m.Manifests) > 0 {
+		return m, errors.New("read manifest: it is not that of one image")
 	}
 	return m, nil
 }

@@ -11,6 +11,7 @@ import (
 	"github.com/baileyhq/bailey/internal/audit"
 	"github.com/baileyhq/bailey/internal/engine"
 	"github.com/baileyhq/bailey/internal/trust"
+	trustpolicy "github.com/baileyhq/bailey/internal/trust/policy"
 )
 
 // Verify decides whether an image may start now: it must be approved, the
@@ -33,6 +34,13 @@ func (s *Service) Verify(ctx context.Context, by audit.Actor, name, digest strin
 			img = next
 		}
 	}
+	if img.State == bailey.ImageCandidate {
+		// Why it was not even verified is more than that nobody approved it.
+		if v, err := s.decide(ctx, img, false); err == nil && v.Class != trust.Allowed {
+			s.refused(ctx, by, img, audit.Untrusted, verdictOf(v), v)
+			return bailey.Receipt{}, inCatalogue(img, refusal(v))
+		}
+	}
 	if err := launchable(img); err != nil {
 		reason := audit.NotApproved
 		if img.State == bailey.ImageRetired {
@@ -47,7 +55,7 @@ func (s *Service) Verify(ctx context.Context, by audit.Actor, name, digest strin
 	}
 	if !v.Starts() {
 		s.refused(ctx, by, img, audit.Untrusted, verdictOf(v), v)
-		return bailey.Receipt{}, named(img, v.Err())
+		return bailey.Receipt{}, inCatalogue(img, v.Err())
 	}
 	started, err := s.held(ctx, img, v)
 	if err != nil {
@@ -65,6 +73,13 @@ func (s *Service) Verify(ctx context.Context, by audit.Actor, name, digest strin
 		return bailey.Receipt{}, err
 	}
 	return r, nil
+}
+
+// refusal is a verdict's error, also where its rule would only warn: nobody has
+// approved the image either.
+func refusal(v trust.Verdict) error {
+	v.Mode = trustpolicy.Enforce
+	return v.Err()
 }
 
 // decide asks trust about an entry.
@@ -101,8 +116,8 @@ func because(message string) string {
 	return ": " + message
 }
 
-// named puts the catalogue's name in front of what a verdict says.
-func named(img bailey.Image, err error) error {
+// inCatalogue puts the catalogue's name in front of what a verdict says.
+func inCatalogue(img bailey.Image, err error) error {
 	if e, ok := errors.AsType[*bailey.Error](err); ok {
 		e.Msg = strings.Replace(e.Msg, "image "+img.Repository, "image "+img.Name+" ("+img.Repository, 1)
 		e.Msg = strings.Replace(e.Msg, "@"+img.Digest+" may", "@"+short(img.Digest)+") may", 1)
@@ -152,57 +167,6 @@ func unavailable(img bailey.Image, err error) error {
 		}
 	}
 	return fmt.Errorf("look for image %s: %w", img.Name, err)
-}
-
-// Fetch brings the image of a receipt to the engine: by digest from its
-// repository, or from the layout it was built to. It implements
-// workspace.Verifier.
-func (s *Service) Fetch(ctx context.Context, r bailey.Receipt, progress func(percent int)) error {
-	switch r.Source {
-	case bailey.FromLayout:
-		return s.loadLayout(ctx, r.Repository, r.Digest, progress)
-	case bailey.FromRegistry:
-		return s.pull(ctx, r.Repository+"@"+r.Digest, progress)
-	}
-	return &bailey.Error{
-		Kind: bailey.Unavailable, Msg: "image " + r.Image + " came with a file and is not on this machine any more",
-		Hint: "import it again: bailey image import FILE",
-	}
-}
-
-// A pull is one that goes on, for everybody who waits for it.
-type pull struct {
-	done chan struct{} // closed when err is set
-	err  error
-
-	percent int // guarded by Service.mu
-}
-
-// pull fetches by digest; who asks for the same one meanwhile shares it. It goes
-// on when the asker goes away: the next one will want it.
-func (s *Service) pull(ctx context.Context, ref string, progress func(percent int)) error {
-	s.mu.Lock()
-	p, going := s.pulls[ref]
-	if !going {
-		p = &pull{done: make(chan struct{})}
-		s.pulls[ref] = p
-		go func() { // ends with the engine's answer, or by its own limit
-			ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), pullTime)
-			defer cancel()
-			err := s.cfg.Engine.Pull(ctx, ref, func(percent int) {
-				s.mu.Lock()
-				p.percent = percent
-				s.mu.Unlock()
-			})
-			s.mu.Lock()
-			p.err = err
-			delete(s.pulls, ref)
-			s.mu.Unlock()
-			close(p.done)
-		}()
-	}
-	s.mu.Unlock()
-	return s.follow(ctx, p, progress)
 }
 
 // refused puts a refusal into the journal.

@@ -108,7 +108,7 @@ func newRoot(s *streams) *cobra.Command {
 		classCommand(s, "class"), imageCommand(s), volumeCommand(s), auditCommand(s), adminCommand(s),
 		verifyCommand(s), trustCommand(s), imageVerifierCommand(s),
 		redactCommand(s), scanCommand(s), stripCommand(s), hooksCommand(s), rulesCommand(s),
-		classCommand(s, "class"), volumeCommand(s), egressCommand(s), auditCommand(s), adminCommand(s),
+		egressCommand(s),
 	)
 	return root
 }

@@ -22,7 +22,7 @@ import (
 
 func runCommand(s *streams) *cobra.Command {
 	var name string
-	var detach bool
+	var detach, receipt bool
 	cmd := &cobra.Command{
 		Use:     "run [CLASS]",
 		Short:   "Launch a workspace and wait until Jupyter answers",
@@ -54,14 +54,30 @@ func runCommand(s *streams) *cobra.Command {
 					return err
 				}
 			}
+			if receipt {
+				return s.receipt(cmd.Context(), r, ws.Id)
+			}
 			fmt.Fprintln(s.out, ws.Url)
 			return nil
 		},
 	}
+	cmd.Flags().BoolVar(&receipt, "receipt", false, "print, as JSON, what it was started from and who vouches for it, instead of its address")
 	cmd.Flags().StringVarP(&name, "name", "n", "", "the workspace's name; the class's name when empty")
 	cmd.Flags().BoolVarP(&detach, "detach", "d", false, "do not wait until it is ready")
 	cmd.ValidArgsFunction = completeClasses
 	return cmd
+}
+
+// receipt prints what a workspace's run was started from.
+func (s *streams) receipt(ctx context.Context, r *remote, id string) error {
+	a, err := r.api.WorkspaceReceiptWithResponse(ctx, id)
+	if err != nil {
+		return unreachable(err)
+	}
+	if a.JSON200 == nil {
+		return refusal(a.StatusCode(), a.Body)
+	}
+	return listing{value: a.JSON200}.print(s.out, "json")
 }
 
 // await follows the launch until the workspace runs or failed, printing each

@@ -59,6 +59,30 @@ func (e CreateUserInputBodyRole) Valid() bool {
 	}
 }
 
+// Defines values for DecisionClass.
+const (
+	DecisionClassAllowed     DecisionClass = "allowed"
+	DecisionClassDenied      DecisionClass = "denied"
+	DecisionClassStale       DecisionClass = "stale"
+	DecisionClassUnavailable DecisionClass = "unavailable"
+)
+
+// Valid indicates whether the value is a known member of the DecisionClass enum.
+func (e DecisionClass) Valid() bool {
+	switch e {
+	case DecisionClassAllowed:
+		return true
+	case DecisionClassDenied:
+		return true
+	case DecisionClassStale:
+		return true
+	case DecisionClassUnavailable:
+		return true
+	default:
+		return false
+	}
+}
+
 // Defines values for EgressAllowInputBodyScope.
 const (
 	EgressAllowInputBodyScopeClass EgressAllowInputBodyScope = "class"
@@ -164,6 +188,51 @@ func (e EgressTestOutputBodyWhy) Valid() bool {
 	case OtherUser:
 		return true
 	case Port:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for ImageSource.
+const (
+	Archive  ImageSource = "archive"
+	Layout   ImageSource = "layout"
+	Registry ImageSource = "registry"
+)
+
+// Valid indicates whether the value is a known member of the ImageSource enum.
+func (e ImageSource) Valid() bool {
+	switch e {
+	case Archive:
+		return true
+	case Layout:
+		return true
+	case Registry:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for ImageState.
+const (
+	Approved  ImageState = "approved"
+	Candidate ImageState = "candidate"
+	Retired   ImageState = "retired"
+	Verified  ImageState = "verified"
+)
+
+// Valid indicates whether the value is a known member of the ImageState enum.
+func (e ImageState) Valid() bool {
+	switch e {
+	case Approved:
+		return true
+	case Candidate:
+		return true
+	case Retired:
+		return true
+	case Verified:
 		return true
 	default:
 		return false
@@ -312,6 +381,15 @@ type Actor struct {
 	Unknown *string `json:"unknown,omitempty"`
 }
 
+// AddImageInputBody defines model for AddImageInputBody.
+type AddImageInputBody struct {
+	// Name What classes will call it
+	Name string `json:"name"`
+
+	// Reference REGISTRY/REPOSITORY:TAG or @sha256:…
+	Reference string `json:"reference"`
+}
+
 // Attrs defines model for Attrs.
 type Attrs struct {
 	Bytes   *int64    `json:"bytes,omitempty"`
@@ -401,6 +479,27 @@ type CreateUserInputBody struct {
 
 // CreateUserInputBodyRole defines model for CreateUserInputBody.Role.
 type CreateUserInputBodyRole string
+
+// Decision defines model for Decision.
+type Decision struct {
+	Checks     []DecisionCheck `json:"checks"`
+	Class      DecisionClass   `json:"class"`
+	Hint       *string         `json:"hint,omitempty"`
+	Message    string          `json:"message"`
+	PolicyHash string          `json:"policy_hash"`
+	Reason     string          `json:"reason"`
+	RootHash   *string         `json:"root_hash,omitempty"`
+}
+
+// DecisionClass defines model for Decision.Class.
+type DecisionClass string
+
+// DecisionCheck defines model for DecisionCheck.
+type DecisionCheck struct {
+	Detail string `json:"detail"`
+	Name   string `json:"name"`
+	Ok     bool   `json:"ok"`
+}
 
 // EgressAllowInputBody defines model for EgressAllowInputBody.
 type EgressAllowInputBody struct {
@@ -567,6 +666,12 @@ type Event struct {
 	V       int64     `json:"v"`
 }
 
+// ExportOutputBody defines model for ExportOutputBody.
+type ExportOutputBody struct {
+	// File Path on the server
+	File string `json:"file"`
+}
+
 // FieldProblem defines model for FieldProblem.
 type FieldProblem struct {
 	// Location Where, such as body.name or query.limit
@@ -592,6 +697,85 @@ type GPU struct {
 // GpusOutputBody defines model for GpusOutputBody.
 type GpusOutputBody struct {
 	Gpus []GPU `json:"gpus"`
+}
+
+// Image defines model for Image.
+type Image struct {
+	AddedAt time.Time `json:"added_at"`
+	AddedBy string    `json:"added_by"`
+
+	// CreatedAt When it was built, by its own words
+	CreatedAt *time.Time `json:"created_at,omitempty"`
+	DecidedAt *time.Time `json:"decided_at,omitempty"`
+
+	// Decision As it is now; of one image only
+	Decision *Decision `json:"decision,omitempty"`
+
+	// Digest What was signed, and is pulled
+	Digest string `json:"digest"`
+
+	// FetchedPercent While it is being fetched
+	FetchedPercent *int64 `json:"fetched_percent,omitempty"`
+
+	// Here The engine holds it
+	Here    bool    `json:"here"`
+	Id      string  `json:"id"`
+	Message *string `json:"message,omitempty"`
+
+	// Name What classes call it
+	Name string `json:"name"`
+
+	// Redirect What starts in its place
+	Redirect   *string `json:"redirect,omitempty"`
+	RekorIndex *int64  `json:"rekor_index,omitempty"`
+	Repository string  `json:"repository"`
+
+	// Rule The rule of the image policy that decides
+	Rule *string `json:"rule,omitempty"`
+
+	// SignedAt When a log or timestamp authority says so
+	SignedAt *time.Time `json:"signed_at,omitempty"`
+
+	// Signer In words; empty: nobody that the policy trusts
+	Signer    *string     `json:"signer,omitempty"`
+	SizeBytes *int64      `json:"size_bytes,omitempty"`
+	Source    ImageSource `json:"source"`
+	State     ImageState  `json:"state"`
+
+	// Tag The tag it was added by; it is never resolved again
+	Tag *string `json:"tag,omitempty"`
+
+	// Words The decision when it was looked at last
+	Words *string `json:"words,omitempty"`
+}
+
+// ImageSource defines model for Image.Source.
+type ImageSource string
+
+// ImageState defines model for Image.State.
+type ImageState string
+
+// ImagesOutputBody defines model for ImagesOutputBody.
+type ImagesOutputBody struct {
+	Images []Image `json:"images"`
+}
+
+// ImportInputBody defines model for ImportInputBody.
+type ImportInputBody struct {
+	// Bundle File with the signature, if it is not in the file
+	Bundle *string `json:"bundle,omitempty"`
+
+	// File Name of a file or folder in the server's transfer folder
+	File string `json:"file"`
+
+	// Manifest For a docker save file: file with the signed manifest
+	Manifest *string `json:"manifest,omitempty"`
+
+	// Name What classes will call it; default: what the file says
+	Name *string `json:"name,omitempty"`
+
+	// Repository Where it comes from, for the policy's rules; default: what the file says
+	Repository *string `json:"repository,omitempty"`
 }
 
 // InfoOutputBody defines model for InfoOutputBody.
@@ -661,6 +845,47 @@ type Problem struct {
 
 	// Type about:blank
 	Type string `json:"type"`
+}
+
+// Receipt defines model for Receipt.
+type Receipt struct {
+	Class     string     `json:"class"`
+	DecidedAt *time.Time `json:"decided_at,omitempty"`
+
+	// Decision In words
+	Decision string `json:"decision"`
+
+	// Digest What was signed
+	Digest  string     `json:"digest"`
+	EndedAt *time.Time `json:"ended_at,omitempty"`
+	Engine  *string    `json:"engine,omitempty"`
+
+	// Gpus UUIDs
+	Gpus       []string   `json:"gpus"`
+	Image      string     `json:"image"`
+	Owner      string     `json:"owner"`
+	PolicyHash *string    `json:"policy_hash,omitempty"`
+	ReadyAt    *time.Time `json:"ready_at,omitempty"`
+	RekorIndex *int64     `json:"rekor_index,omitempty"`
+	Repository *string    `json:"repository,omitempty"`
+	RootHash   *string    `json:"root_hash,omitempty"`
+	Rule       *string    `json:"rule,omitempty"`
+	Run        string     `json:"run"`
+	Signer     *string    `json:"signer,omitempty"`
+
+	// Started The digest that the engine was told to start
+	Started   string     `json:"started"`
+	StartedAt *time.Time `json:"started_at,omitempty"`
+	Workspace string     `json:"workspace"`
+}
+
+// RetireImageInputBody defines model for RetireImageInputBody.
+type RetireImageInputBody struct {
+	// Message For whoever wants to launch it
+	Message *string `json:"message,omitempty"`
+
+	// Redirect Name of the image that starts in its place
+	Redirect *string `json:"redirect,omitempty"`
 }
 
 // Secret defines model for Secret.
@@ -935,6 +1160,15 @@ type AllowEgressRequestJSONRequestBody = EgressAllowInputBody
 // TestEgressJSONRequestBody defines body for TestEgress for application/json ContentType.
 type TestEgressJSONRequestBody = EgressTestInputBody
 
+// AddImageJSONRequestBody defines body for AddImage for application/json ContentType.
+type AddImageJSONRequestBody = AddImageInputBody
+
+// RetireImageJSONRequestBody defines body for RetireImage for application/json ContentType.
+type RetireImageJSONRequestBody = RetireImageInputBody
+
+// ImportImageJSONRequestBody defines body for ImportImage for application/json ContentType.
+type ImportImageJSONRequestBody = ImportInputBody
+
 // ChangePasswordJSONRequestBody defines body for ChangePassword for application/json ContentType.
 type ChangePasswordJSONRequestBody = ChangePasswordInputBody
 
@@ -1111,6 +1345,78 @@ type ClientInterface interface {
 	//
 	// Corresponds with GET /api/v1/gpus (the `ListGPUs` operationId).
 	ListGPUs(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// ListImages The catalogue of images
+	//
+	// Corresponds with GET /api/v1/images (the `ListImages` operationId).
+	ListImages(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// AddImageWithBody Resolve an image once and add its digest
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with POST /api/v1/images (the `AddImage` operationId).
+	AddImageWithBody(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// AddImage Resolve an image once and add its digest
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with POST /api/v1/images (the `AddImage` operationId).
+	AddImage(ctx context.Context, body AddImageJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// ShowImage One image, and the decision about it now
+	//
+	// Corresponds with GET /api/v1/images/{ref} (the `ShowImage` operationId).
+	ShowImage(ctx context.Context, ref string, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// ApproveImage Let workspaces start from it
+	//
+	// Corresponds with POST /api/v1/images/{ref}/approve (the `ApproveImage` operationId).
+	ApproveImage(ctx context.Context, ref string, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// CountersignImage Vouch for it with the server's own key
+	//
+	// Corresponds with POST /api/v1/images/{ref}/countersign (the `CountersignImage` operationId).
+	CountersignImage(ctx context.Context, ref string, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// ExportImage Write it with its evidence into the transfer folder
+	//
+	// Corresponds with POST /api/v1/images/{ref}/export (the `ExportImage` operationId).
+	ExportImage(ctx context.Context, ref string, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// FetchImage Bring it to this machine ahead of a launch
+	//
+	// Corresponds with POST /api/v1/images/{ref}/fetch (the `FetchImage` operationId).
+	FetchImage(ctx context.Context, ref string, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// RetireImageWithBody Take it out of use
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with POST /api/v1/images/{ref}/retire (the `RetireImage` operationId).
+	RetireImageWithBody(ctx context.Context, ref string, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// RetireImage Take it out of use
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with POST /api/v1/images/{ref}/retire (the `RetireImage` operationId).
+	RetireImage(ctx context.Context, ref string, body RetireImageJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// ImportImageWithBody Verify and load a file of the transfer folder
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with POST /api/v1/imports (the `ImportImage` operationId).
+	ImportImageWithBody(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// ImportImage Verify and load a file of the transfer folder
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with POST /api/v1/imports (the `ImportImage` operationId).
+	ImportImage(ctx context.Context, body ImportImageJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// Info What this server is
 	//
@@ -1299,6 +1605,11 @@ type ClientInterface interface {
 	//
 	// Corresponds with GET /api/v1/workspaces/{ref}/logs (the `WorkspaceLogs` operationId).
 	WorkspaceLogs(ctx context.Context, ref string, params *WorkspaceLogsParams, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// WorkspaceReceipt What its run was started from, and who vouches for it
+	//
+	// Corresponds with GET /api/v1/workspaces/{ref}/receipt (the `WorkspaceReceipt` operationId).
+	WorkspaceReceipt(ctx context.Context, ref string, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// WorkspaceStages The stages of its launches
 	//
@@ -1528,6 +1839,198 @@ func (c *Client) TestEgress(ctx context.Context, body TestEgressJSONRequestBody,
 // Corresponds with GET /api/v1/gpus (the `ListGPUs` operationId).
 func (c *Client) ListGPUs(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error) {
 	req, err := NewListGPUsRequest(c.Server)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// ListImages The catalogue of images
+//
+// Corresponds with GET /api/v1/images (the `ListImages` operationId).
+func (c *Client) ListImages(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewListImagesRequest(c.Server)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// AddImageWithBody Resolve an image once and add its digest
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with POST /api/v1/images (the `AddImage` operationId).
+func (c *Client) AddImageWithBody(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewAddImageRequestWithBody(c.Server, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// AddImage Resolve an image once and add its digest
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with POST /api/v1/images (the `AddImage` operationId).
+func (c *Client) AddImage(ctx context.Context, body AddImageJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewAddImageRequest(c.Server, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// ShowImage One image, and the decision about it now
+//
+// Corresponds with GET /api/v1/images/{ref} (the `ShowImage` operationId).
+func (c *Client) ShowImage(ctx context.Context, ref string, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewShowImageRequest(c.Server, ref)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// ApproveImage Let workspaces start from it
+//
+// Corresponds with POST /api/v1/images/{ref}/approve (the `ApproveImage` operationId).
+func (c *Client) ApproveImage(ctx context.Context, ref string, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewApproveImageRequest(c.Server, ref)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// CountersignImage Vouch for it with the server's own key
+//
+// Corresponds with POST /api/v1/images/{ref}/countersign (the `CountersignImage` operationId).
+func (c *Client) CountersignImage(ctx context.Context, ref string, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewCountersignImageRequest(c.Server, ref)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// ExportImage Write it with its evidence into the transfer folder
+//
+// Corresponds with POST /api/v1/images/{ref}/export (the `ExportImage` operationId).
+func (c *Client) ExportImage(ctx context.Context, ref string, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewExportImageRequest(c.Server, ref)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// FetchImage Bring it to this machine ahead of a launch
+//
+// Corresponds with POST /api/v1/images/{ref}/fetch (the `FetchImage` operationId).
+func (c *Client) FetchImage(ctx context.Context, ref string, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewFetchImageRequest(c.Server, ref)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// RetireImageWithBody Take it out of use
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with POST /api/v1/images/{ref}/retire (the `RetireImage` operationId).
+func (c *Client) RetireImageWithBody(ctx context.Context, ref string, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewRetireImageRequestWithBody(c.Server, ref, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// RetireImage Take it out of use
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with POST /api/v1/images/{ref}/retire (the `RetireImage` operationId).
+func (c *Client) RetireImage(ctx context.Context, ref string, body RetireImageJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewRetireImageRequest(c.Server, ref, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// ImportImageWithBody Verify and load a file of the transfer folder
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with POST /api/v1/imports (the `ImportImage` operationId).
+func (c *Client) ImportImageWithBody(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewImportImageRequestWithBody(c.Server, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// ImportImage Verify and load a file of the transfer folder
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with POST /api/v1/imports (the `ImportImage` operationId).
+func (c *Client) ImportImage(ctx context.Context, body ImportImageJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewImportImageRequest(c.Server, body)
 	if err != nil {
 		return nil, err
 	}
@@ -2036,6 +2539,21 @@ func (c *Client) FollowWorkspace(ctx context.Context, ref string, params *Follow
 // Corresponds with GET /api/v1/workspaces/{ref}/logs (the `WorkspaceLogs` operationId).
 func (c *Client) WorkspaceLogs(ctx context.Context, ref string, params *WorkspaceLogsParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
 	req, err := NewWorkspaceLogsRequest(c.Server, ref, params)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// WorkspaceReceipt What its run was started from, and who vouches for it
+//
+// Corresponds with GET /api/v1/workspaces/{ref}/receipt (the `WorkspaceReceipt` operationId).
+func (c *Client) WorkspaceReceipt(ctx context.Context, ref string, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewWorkspaceReceiptRequest(c.Server, ref)
 	if err != nil {
 		return nil, err
 	}
@@ -2633,6 +3151,330 @@ func NewListGPUsRequest(server string) (*http.Request, error) {
 	if err != nil {
 		return nil, err
 	}
+
+	return req, nil
+}
+
+// NewListImagesRequest constructs an http.Request for the ListImages method
+func NewListImagesRequest(server string) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/v1/images")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewAddImageRequest calls the generic AddImage builder with application/json body
+func NewAddImageRequest(server string, body AddImageJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewAddImageRequestWithBody(server, "application/json", bodyReader)
+}
+
+// NewAddImageRequestWithBody constructs an http.Request for the AddImage method, with any body, and a specified content type
+func NewAddImageRequestWithBody(server string, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/v1/images")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	return req, nil
+}
+
+// NewShowImageRequest constructs an http.Request for the ShowImage method
+func NewShowImageRequest(server string, ref string) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "ref", ref, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/v1/images/%s", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewApproveImageRequest constructs an http.Request for the ApproveImage method
+func NewApproveImageRequest(server string, ref string) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "ref", ref, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/v1/images/%s/approve", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewCountersignImageRequest constructs an http.Request for the CountersignImage method
+func NewCountersignImageRequest(server string, ref string) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "ref", ref, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/v1/images/%s/countersign", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewExportImageRequest constructs an http.Request for the ExportImage method
+func NewExportImageRequest(server string, ref string) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "ref", ref, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/v1/images/%s/export", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewFetchImageRequest constructs an http.Request for the FetchImage method
+func NewFetchImageRequest(server string, ref string) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "ref", ref, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/v1/images/%s/fetch", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewRetireImageRequest calls the generic RetireImage builder with application/json body
+func NewRetireImageRequest(server string, ref string, body RetireImageJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewRetireImageRequestWithBody(server, ref, "application/json", bodyReader)
+}
+
+// NewRetireImageRequestWithBody constructs an http.Request for the RetireImage method, with any body, and a specified content type
+func NewRetireImageRequestWithBody(server string, ref string, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "ref", ref, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/v1/images/%s/retire", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	return req, nil
+}
+
+// NewImportImageRequest calls the generic ImportImage builder with application/json body
+func NewImportImageRequest(server string, body ImportImageJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewImportImageRequestWithBody(server, "application/json", bodyReader)
+}
+
+// NewImportImageRequestWithBody constructs an http.Request for the ImportImage method, with any body, and a specified content type
+func NewImportImageRequestWithBody(server string, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/v1/imports")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
 
 	return req, nil
 }
@@ -3626,6 +4468,40 @@ func NewWorkspaceLogsRequest(server string, ref string, params *WorkspaceLogsPar
 	return req, nil
 }
 
+// NewWorkspaceReceiptRequest constructs an http.Request for the WorkspaceReceipt method
+func NewWorkspaceReceiptRequest(server string, ref string) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "ref", ref, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/v1/workspaces/%s/receipt", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
 // NewWorkspaceStagesRequest constructs an http.Request for the WorkspaceStages method
 func NewWorkspaceStagesRequest(server string, ref string, params *WorkspaceStagesParams) (*http.Request, error) {
 	var err error
@@ -3897,6 +4773,90 @@ type ClientWithResponsesInterface interface {
 	// Corresponds with GET /api/v1/gpus (the `ListGPUs` operationId).
 	ListGPUsWithResponse(ctx context.Context, reqEditors ...RequestEditorFn) (*ListGPUsResponse, error)
 
+	// ListImagesWithResponse The catalogue of images
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with GET /api/v1/images (the `ListImages` operationId).
+	ListImagesWithResponse(ctx context.Context, reqEditors ...RequestEditorFn) (*ListImagesResponse, error)
+
+	// AddImageWithBodyWithResponse Resolve an image once and add its digest
+	//
+	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /api/v1/images (the `AddImage` operationId).
+	AddImageWithBodyWithResponse(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*AddImageResponse, error)
+
+	// AddImageWithResponse Resolve an image once and add its digest
+	//
+	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /api/v1/images (the `AddImage` operationId).
+	AddImageWithResponse(ctx context.Context, body AddImageJSONRequestBody, reqEditors ...RequestEditorFn) (*AddImageResponse, error)
+
+	// ShowImageWithResponse One image, and the decision about it now
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with GET /api/v1/images/{ref} (the `ShowImage` operationId).
+	ShowImageWithResponse(ctx context.Context, ref string, reqEditors ...RequestEditorFn) (*ShowImageResponse, error)
+
+	// ApproveImageWithResponse Let workspaces start from it
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /api/v1/images/{ref}/approve (the `ApproveImage` operationId).
+	ApproveImageWithResponse(ctx context.Context, ref string, reqEditors ...RequestEditorFn) (*ApproveImageResponse, error)
+
+	// CountersignImageWithResponse Vouch for it with the server's own key
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /api/v1/images/{ref}/countersign (the `CountersignImage` operationId).
+	CountersignImageWithResponse(ctx context.Context, ref string, reqEditors ...RequestEditorFn) (*CountersignImageResponse, error)
+
+	// ExportImageWithResponse Write it with its evidence into the transfer folder
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /api/v1/images/{ref}/export (the `ExportImage` operationId).
+	ExportImageWithResponse(ctx context.Context, ref string, reqEditors ...RequestEditorFn) (*ExportImageResponse, error)
+
+	// FetchImageWithResponse Bring it to this machine ahead of a launch
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /api/v1/images/{ref}/fetch (the `FetchImage` operationId).
+	FetchImageWithResponse(ctx context.Context, ref string, reqEditors ...RequestEditorFn) (*FetchImageResponse, error)
+
+	// RetireImageWithBodyWithResponse Take it out of use
+	//
+	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /api/v1/images/{ref}/retire (the `RetireImage` operationId).
+	RetireImageWithBodyWithResponse(ctx context.Context, ref string, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*RetireImageResponse, error)
+
+	// RetireImageWithResponse Take it out of use
+	//
+	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /api/v1/images/{ref}/retire (the `RetireImage` operationId).
+	RetireImageWithResponse(ctx context.Context, ref string, body RetireImageJSONRequestBody, reqEditors ...RequestEditorFn) (*RetireImageResponse, error)
+
+	// ImportImageWithBodyWithResponse Verify and load a file of the transfer folder
+	//
+	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /api/v1/imports (the `ImportImage` operationId).
+	ImportImageWithBodyWithResponse(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*ImportImageResponse, error)
+
+	// ImportImageWithResponse Verify and load a file of the transfer folder
+	//
+	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /api/v1/imports (the `ImportImage` operationId).
+	ImportImageWithResponse(ctx context.Context, body ImportImageJSONRequestBody, reqEditors ...RequestEditorFn) (*ImportImageResponse, error)
+
 	// InfoWithResponse What this server is
 	//
 	// Returns a wrapper object for the known response body format(s).
@@ -4120,6 +5080,13 @@ type ClientWithResponsesInterface interface {
 	//
 	// Corresponds with GET /api/v1/workspaces/{ref}/logs (the `WorkspaceLogs` operationId).
 	WorkspaceLogsWithResponse(ctx context.Context, ref string, params *WorkspaceLogsParams, reqEditors ...RequestEditorFn) (*WorkspaceLogsResponse, error)
+
+	// WorkspaceReceiptWithResponse What its run was started from, and who vouches for it
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with GET /api/v1/workspaces/{ref}/receipt (the `WorkspaceReceipt` operationId).
+	WorkspaceReceiptWithResponse(ctx context.Context, ref string, reqEditors ...RequestEditorFn) (*WorkspaceReceiptResponse, error)
 
 	// WorkspaceStagesWithResponse The stages of its launches
 	//
@@ -4658,6 +5625,438 @@ func (r ListGPUsResponse) StatusCode() int {
 
 // ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
 func (r ListGPUsResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type ListImagesResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *ImagesOutputBody
+	// ApplicationproblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationproblemJSONDefault *Problem
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r ListImagesResponse) GetJSON200() *ImagesOutputBody {
+	return r.JSON200
+}
+
+// GetApplicationproblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r ListImagesResponse) GetApplicationproblemJSONDefault() *Problem {
+	return r.ApplicationproblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r ListImagesResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r ListImagesResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r ListImagesResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r ListImagesResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type AddImageResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON201 the response for an HTTP 201 `application/json` response
+	JSON201 *Image
+	// ApplicationproblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationproblemJSONDefault *Problem
+}
+
+// GetJSON201 returns the response for an HTTP 201 `application/json` response
+func (r AddImageResponse) GetJSON201() *Image {
+	return r.JSON201
+}
+
+// GetApplicationproblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r AddImageResponse) GetApplicationproblemJSONDefault() *Problem {
+	return r.ApplicationproblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r AddImageResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r AddImageResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r AddImageResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r AddImageResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type ShowImageResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *Image
+	// ApplicationproblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationproblemJSONDefault *Problem
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r ShowImageResponse) GetJSON200() *Image {
+	return r.JSON200
+}
+
+// GetApplicationproblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r ShowImageResponse) GetApplicationproblemJSONDefault() *Problem {
+	return r.ApplicationproblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r ShowImageResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r ShowImageResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r ShowImageResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r ShowImageResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type ApproveImageResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *Image
+	// ApplicationproblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationproblemJSONDefault *Problem
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r ApproveImageResponse) GetJSON200() *Image {
+	return r.JSON200
+}
+
+// GetApplicationproblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r ApproveImageResponse) GetApplicationproblemJSONDefault() *Problem {
+	return r.ApplicationproblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r ApproveImageResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r ApproveImageResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r ApproveImageResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r ApproveImageResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type CountersignImageResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *Image
+	// ApplicationproblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationproblemJSONDefault *Problem
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r CountersignImageResponse) GetJSON200() *Image {
+	return r.JSON200
+}
+
+// GetApplicationproblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r CountersignImageResponse) GetApplicationproblemJSONDefault() *Problem {
+	return r.ApplicationproblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r CountersignImageResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r CountersignImageResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r CountersignImageResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r CountersignImageResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type ExportImageResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *ExportOutputBody
+	// ApplicationproblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationproblemJSONDefault *Problem
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r ExportImageResponse) GetJSON200() *ExportOutputBody {
+	return r.JSON200
+}
+
+// GetApplicationproblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r ExportImageResponse) GetApplicationproblemJSONDefault() *Problem {
+	return r.ApplicationproblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r ExportImageResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r ExportImageResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r ExportImageResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r ExportImageResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type FetchImageResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON202 the response for an HTTP 202 `application/json` response
+	JSON202 *Image
+	// ApplicationproblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationproblemJSONDefault *Problem
+}
+
+// GetJSON202 returns the response for an HTTP 202 `application/json` response
+func (r FetchImageResponse) GetJSON202() *Image {
+	return r.JSON202
+}
+
+// GetApplicationproblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r FetchImageResponse) GetApplicationproblemJSONDefault() *Problem {
+	return r.ApplicationproblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r FetchImageResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r FetchImageResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r FetchImageResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r FetchImageResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type RetireImageResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *Image
+	// ApplicationproblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationproblemJSONDefault *Problem
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r RetireImageResponse) GetJSON200() *Image {
+	return r.JSON200
+}
+
+// GetApplicationproblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r RetireImageResponse) GetApplicationproblemJSONDefault() *Problem {
+	return r.ApplicationproblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r RetireImageResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r RetireImageResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r RetireImageResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r RetireImageResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type ImportImageResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON201 the response for an HTTP 201 `application/json` response
+	JSON201 *Image
+	// ApplicationproblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationproblemJSONDefault *Problem
+}
+
+// GetJSON201 returns the response for an HTTP 201 `application/json` response
+func (r ImportImageResponse) GetJSON201() *Image {
+	return r.JSON201
+}
+
+// GetApplicationproblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r ImportImageResponse) GetApplicationproblemJSONDefault() *Problem {
+	return r.ApplicationproblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r ImportImageResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r ImportImageResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r ImportImageResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r ImportImageResponse) ContentType() string {
 	if r.HTTPResponse != nil {
 		return r.HTTPResponse.Header.Get("Content-Type")
 	}
@@ -5808,6 +7207,54 @@ func (r WorkspaceLogsResponse) ContentType() string {
 	return ""
 }
 
+type WorkspaceReceiptResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *Receipt
+	// ApplicationproblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationproblemJSONDefault *Problem
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r WorkspaceReceiptResponse) GetJSON200() *Receipt {
+	return r.JSON200
+}
+
+// GetApplicationproblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r WorkspaceReceiptResponse) GetApplicationproblemJSONDefault() *Problem {
+	return r.ApplicationproblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r WorkspaceReceiptResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r WorkspaceReceiptResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r WorkspaceReceiptResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r WorkspaceReceiptResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
 type WorkspaceStagesResponse struct {
 	Body         []byte
 	HTTPResponse *http.Response
@@ -6132,6 +7579,162 @@ func (c *ClientWithResponses) ListGPUsWithResponse(ctx context.Context, reqEdito
 		return nil, err
 	}
 	return ParseListGPUsResponse(rsp)
+}
+
+// ListImagesWithResponse The catalogue of images
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with GET /api/v1/images (the `ListImages` operationId).
+func (c *ClientWithResponses) ListImagesWithResponse(ctx context.Context, reqEditors ...RequestEditorFn) (*ListImagesResponse, error) {
+	rsp, err := c.ListImages(ctx, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseListImagesResponse(rsp)
+}
+
+// AddImageWithBodyWithResponse Resolve an image once and add its digest
+//
+// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /api/v1/images (the `AddImage` operationId).
+func (c *ClientWithResponses) AddImageWithBodyWithResponse(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*AddImageResponse, error) {
+	rsp, err := c.AddImageWithBody(ctx, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseAddImageResponse(rsp)
+}
+
+// AddImageWithResponse Resolve an image once and add its digest
+//
+// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /api/v1/images (the `AddImage` operationId).
+func (c *ClientWithResponses) AddImageWithResponse(ctx context.Context, body AddImageJSONRequestBody, reqEditors ...RequestEditorFn) (*AddImageResponse, error) {
+	rsp, err := c.AddImage(ctx, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseAddImageResponse(rsp)
+}
+
+// ShowImageWithResponse One image, and the decision about it now
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with GET /api/v1/images/{ref} (the `ShowImage` operationId).
+func (c *ClientWithResponses) ShowImageWithResponse(ctx context.Context, ref string, reqEditors ...RequestEditorFn) (*ShowImageResponse, error) {
+	rsp, err := c.ShowImage(ctx, ref, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseShowImageResponse(rsp)
+}
+
+// ApproveImageWithResponse Let workspaces start from it
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /api/v1/images/{ref}/approve (the `ApproveImage` operationId).
+func (c *ClientWithResponses) ApproveImageWithResponse(ctx context.Context, ref string, reqEditors ...RequestEditorFn) (*ApproveImageResponse, error) {
+	rsp, err := c.ApproveImage(ctx, ref, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseApproveImageResponse(rsp)
+}
+
+// CountersignImageWithResponse Vouch for it with the server's own key
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /api/v1/images/{ref}/countersign (the `CountersignImage` operationId).
+func (c *ClientWithResponses) CountersignImageWithResponse(ctx context.Context, ref string, reqEditors ...RequestEditorFn) (*CountersignImageResponse, error) {
+	rsp, err := c.CountersignImage(ctx, ref, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseCountersignImageResponse(rsp)
+}
+
+// ExportImageWithResponse Write it with its evidence into the transfer folder
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /api/v1/images/{ref}/export (the `ExportImage` operationId).
+func (c *ClientWithResponses) ExportImageWithResponse(ctx context.Context, ref string, reqEditors ...RequestEditorFn) (*ExportImageResponse, error) {
+	rsp, err := c.ExportImage(ctx, ref, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseExportImageResponse(rsp)
+}
+
+// FetchImageWithResponse Bring it to this machine ahead of a launch
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /api/v1/images/{ref}/fetch (the `FetchImage` operationId).
+func (c *ClientWithResponses) FetchImageWithResponse(ctx context.Context, ref string, reqEditors ...RequestEditorFn) (*FetchImageResponse, error) {
+	rsp, err := c.FetchImage(ctx, ref, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseFetchImageResponse(rsp)
+}
+
+// RetireImageWithBodyWithResponse Take it out of use
+//
+// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /api/v1/images/{ref}/retire (the `RetireImage` operationId).
+func (c *ClientWithResponses) RetireImageWithBodyWithResponse(ctx context.Context, ref string, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*RetireImageResponse, error) {
+	rsp, err := c.RetireImageWithBody(ctx, ref, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseRetireImageResponse(rsp)
+}
+
+// RetireImageWithResponse Take it out of use
+//
+// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /api/v1/images/{ref}/retire (the `RetireImage` operationId).
+func (c *ClientWithResponses) RetireImageWithResponse(ctx context.Context, ref string, body RetireImageJSONRequestBody, reqEditors ...RequestEditorFn) (*RetireImageResponse, error) {
+	rsp, err := c.RetireImage(ctx, ref, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseRetireImageResponse(rsp)
+}
+
+// ImportImageWithBodyWithResponse Verify and load a file of the transfer folder
+//
+// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /api/v1/imports (the `ImportImage` operationId).
+func (c *ClientWithResponses) ImportImageWithBodyWithResponse(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*ImportImageResponse, error) {
+	rsp, err := c.ImportImageWithBody(ctx, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseImportImageResponse(rsp)
+}
+
+// ImportImageWithResponse Verify and load a file of the transfer folder
+//
+// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /api/v1/imports (the `ImportImage` operationId).
+func (c *ClientWithResponses) ImportImageWithResponse(ctx context.Context, body ImportImageJSONRequestBody, reqEditors ...RequestEditorFn) (*ImportImageResponse, error) {
+	rsp, err := c.ImportImage(ctx, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseImportImageResponse(rsp)
 }
 
 // InfoWithResponse What this server is
@@ -6550,6 +8153,19 @@ func (c *ClientWithResponses) WorkspaceLogsWithResponse(ctx context.Context, ref
 	return ParseWorkspaceLogsResponse(rsp)
 }
 
+// WorkspaceReceiptWithResponse What its run was started from, and who vouches for it
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with GET /api/v1/workspaces/{ref}/receipt (the `WorkspaceReceipt` operationId).
+func (c *ClientWithResponses) WorkspaceReceiptWithResponse(ctx context.Context, ref string, reqEditors ...RequestEditorFn) (*WorkspaceReceiptResponse, error) {
+	rsp, err := c.WorkspaceReceipt(ctx, ref, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseWorkspaceReceiptResponse(rsp)
+}
+
 // WorkspaceStagesWithResponse The stages of its launches
 //
 // Returns a wrapper object for the known response body format(s).
@@ -6935,6 +8551,303 @@ func ParseListGPUsResponse(rsp *http.Response) (*ListGPUsResponse, error) {
 			return nil, err
 		}
 		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseListImagesResponse parses an HTTP response from a ListImagesWithResponse call
+func ParseListImagesResponse(rsp *http.Response) (*ListImagesResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &ListImagesResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest ImagesOutputBody
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseAddImageResponse parses an HTTP response from a AddImageWithResponse call
+func ParseAddImageResponse(rsp *http.Response) (*AddImageResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &AddImageResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 201:
+		var dest Image
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON201 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseShowImageResponse parses an HTTP response from a ShowImageWithResponse call
+func ParseShowImageResponse(rsp *http.Response) (*ShowImageResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &ShowImageResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest Image
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseApproveImageResponse parses an HTTP response from a ApproveImageWithResponse call
+func ParseApproveImageResponse(rsp *http.Response) (*ApproveImageResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &ApproveImageResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest Image
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseCountersignImageResponse parses an HTTP response from a CountersignImageWithResponse call
+func ParseCountersignImageResponse(rsp *http.Response) (*CountersignImageResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &CountersignImageResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest Image
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseExportImageResponse parses an HTTP response from a ExportImageWithResponse call
+func ParseExportImageResponse(rsp *http.Response) (*ExportImageResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &ExportImageResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest ExportOutputBody
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseFetchImageResponse parses an HTTP response from a FetchImageWithResponse call
+func ParseFetchImageResponse(rsp *http.Response) (*FetchImageResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &FetchImageResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 202:
+		var dest Image
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON202 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseRetireImageResponse parses an HTTP response from a RetireImageWithResponse call
+func ParseRetireImageResponse(rsp *http.Response) (*RetireImageResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &RetireImageResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest Image
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseImportImageResponse parses an HTTP response from a ImportImageWithResponse call
+func ParseImportImageResponse(rsp *http.Response) (*ImportImageResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &ImportImageResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 201:
+		var dest Image
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON201 = &dest
 
 	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
 		var dest Problem
@@ -7739,6 +9652,39 @@ func ParseWorkspaceLogsResponse(rsp *http.Response) (*WorkspaceLogsResponse, err
 			headers.ContentType = &value
 		}
 		response.Headers200 = &headers
+	}
+
+	return response, nil
+}
+
+// ParseWorkspaceReceiptResponse parses an HTTP response from a WorkspaceReceiptWithResponse call
+func ParseWorkspaceReceiptResponse(rsp *http.Response) (*WorkspaceReceiptResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &WorkspaceReceiptResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest Receipt
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSONDefault = &dest
+
 	}
 
 	return response, nil

@@ -16,6 +16,7 @@ import (
 
 	"github.com/baileyhq/bailey"
 	"github.com/baileyhq/bailey/internal/audit"
+	"github.com/baileyhq/bailey/internal/catalogue"
 	"github.com/baileyhq/bailey/internal/edge"
 	"github.com/baileyhq/bailey/internal/egress"
 	"github.com/baileyhq/bailey/internal/identity"
@@ -33,6 +34,7 @@ type Config struct {
 	Identity   *identity.Service
 	Workspaces *workspace.Service
 	Egress     *egress.Proxy
+	Images     *catalogue.Service
 	Origins    *edge.Origins
 	Audit      audit.Appender
 	API        http.Handler // serves /api/
@@ -51,7 +53,7 @@ type Console struct {
 
 // New parses the pages and lists the routes.
 func New(cfg Config) (*Console, error) {
-	if cfg.Identity == nil || cfg.Workspaces == nil || cfg.Egress == nil || cfg.Origins == nil || cfg.Audit == nil || cfg.API == nil || cfg.Open == nil {
+	if cfg.Identity == nil || cfg.Workspaces == nil || cfg.Egress == nil || cfg.Images == nil || cfg.Origins == nil || cfg.Audit == nil || cfg.API == nil || cfg.Open == nil {
 		return nil, errors.New("console: all of Config but Log is required")
 	}
 	if cfg.Log == nil {
@@ -92,6 +94,12 @@ func (c *Console) routes() []route {
 		{"POST /workspaces/{id}/start", c.start},
 		{"POST /workspaces/{id}/stop", c.stop},
 		{"POST /workspaces/{id}/delete", c.remove},
+		{"GET /images", c.images},
+		{"POST /images", c.addImage},
+		{"POST /images/{id}/approve", c.changeImage((*catalogue.Service).Approve)},
+		{"POST /images/{id}/countersign", c.changeImage((*catalogue.Service).Countersign)},
+		{"POST /images/{id}/fetch", c.changeImage((*catalogue.Service).Prefetch)},
+		{"POST /images/{id}/retire", c.retireImage},
 		{"GET /volumes", c.volumes},
 		{"POST /volumes/{id}/delete", c.deleteVolume},
 		{"GET /network", c.network},

@@ -71,6 +71,7 @@ func TestEveryFormLeadsSomewhere(t *testing.T) {
 	if _, err := s.Workspaces.Create(t.Context(), s.Actor(Alice), "second", "small"); err != nil {
 		t.Fatal(err)
 	}
+	s.AddImage("candidate", bailey.ImageCandidate)
 	routes := http.NewServeMux()
 	for _, pattern := range s.console.Routes() {
 		if pattern != "/" {

@@ -35,6 +35,8 @@ func funcs() template.FuncMap {
 			return fmt.Sprintf("%d GPUs of your own", n)
 		},
 		"dur":      duration,
+		"short":    func(digest string) string { return digest[:min(len(digest), 19)] },
+		"age":      age,
 		"took":     took,
 		"iso":      func(t time.Time) string { return t.UTC().Format(time.RFC3339) },
 		"when":     func(t time.Time) string { return t.UTC().Format("2 Jan 2006 15:04 UTC") },
@@ -69,6 +71,20 @@ func duration(d time.Duration) string {
 	return d.String()
 }
 
+// age says how long ago something was, in days.
+func age(at time.Time) string {
+	switch days := int(time.Since(at).Hours() / 24); {
+	case at.IsZero():
+		return "not known"
+	case days < 1:
+		return "today"
+	case days == 1:
+		return "1 day"
+	default:
+		return fmt.Sprintf("%d days", days)
+	}
+}
+
 func took(d time.Duration) string {
 	if d < time.Second {
 		return fmt.Sprintf("%d ms", d.Milliseconds())
@@ -80,7 +96,7 @@ func took(d time.Duration) string {
 func stageWords(name string) string {
 	switch name {
 	case "policy":
-		return "Policy and quota"
+		return "Image policy"
 	case "image":
 		return "Image"
 	case "lease":

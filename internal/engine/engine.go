@@ -170,6 +170,9 @@ type Engine interface {
 	// Load reads a Docker archive ("docker save"). The names in it are the
 	// archive's own claim; what it holds is asked by digest, with Image.
 	Load(ctx context.Context, archive io.Reader) error
+	// Save returns the image under a digest as a Docker archive. The caller
+	// closes it. [ErrNoImage] if it is not there.
+	Save(ctx context.Context, digest string) (io.ReadCloser, error)
 	// EnsureVolume makes the volume, 0700 and owned by uid; idempotent. A
 	// volume that belongs to another uid is an error, never re-owned.
 	EnsureVolume(ctx context.Context, volumeID string, uid int) error

@@ -41,7 +41,7 @@ func ParseReference(s string) (Reference, error) {
 		}
 	}
 	host, path, ok := strings.Cut(rest, "/")
-	if !ok || !strings.ContainsAny(host, ".:") && host != "localhost" && host == strings.ToLower(host) {
+	if !ok || !strings.ContainsAny(host, ".:") && host != "localhost" {
 		host, path = "docker.io", rest
 	}
 	if host == "index.docker.io" || host == "registry-1.docker.io" {

@@ -2,6 +2,9 @@ package trust_test
 
 import (
 	"crypto"
+	"crypto/rand"
+	"crypto/sha256"
+	"encoding/base64"
 	"strings"
 	"testing"
 	"time"
@@ -154,4 +157,15 @@ func TestKeySignedImageStarts(t *testing.T) {
 			wantDenied(t, decide(t, v, trust.Reference{Repository: reg.Host + "/team/app", Tag: "v1"}), trust.Denied, trust.ReasonUnsigned, "nobody signed")
 		})
 	}
+}
+
+// signPayload signs any bytes as a ".sig" layer.
+func (p party) signPayload(t testing.TB, payload []byte) trusttest.Layer {
+	t.Helper()
+	sum := sha256.Sum256(payload)
+	sig, err := p.key.Sign(rand.Reader, sum[:], crypto.SHA256)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return trusttest.Layer{Data: payload, Annotations: map[string]string{"dev.cosignproject.cosign/signature": base64.StdEncoding.EncodeToString(sig)}}
 }

@@ -7,8 +7,10 @@ package apptest
 import (
 	"bytes"
 	"context"
+	"crypto/sha256"
 	"crypto/tls"
 	"crypto/x509"
+	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -24,6 +26,7 @@ import (
 
 	"github.com/baileyhq/bailey"
 	"github.com/baileyhq/bailey/internal/audit"
+	"github.com/baileyhq/bailey/internal/catalogue"
 	"github.com/baileyhq/bailey/internal/edge"
 	"github.com/baileyhq/bailey/internal/egress"
 	"github.com/baileyhq/bailey/internal/egress/rules"
@@ -33,6 +36,8 @@ import (
 	"github.com/baileyhq/bailey/internal/identity"
 	"github.com/baileyhq/bailey/internal/secret"
 	"github.com/baileyhq/bailey/internal/store"
+	"github.com/baileyhq/bailey/internal/trust"
+	trustpolicy "github.com/baileyhq/bailey/internal/trust/policy"
 	"github.com/baileyhq/bailey/internal/vault"
 	"github.com/baileyhq/bailey/internal/workspace"
 )
@@ -60,7 +65,8 @@ type World struct {
 	Identity   *identity.Service
 	Workspaces *workspace.Service
 	Vault      *vault.Vault
-	Egress     *egress.Proxy // class small is proxied and reaches files.example.org alone
+	Egress     *egress.Proxy      // class small is proxied and reaches files.example.org alone
+	Images     *catalogue.Service // its policy knows its own key and nobody else
 	Origins    *edge.Origins
 	Log        *Log
 	URL        string // the console's origin
@@ -124,6 +130,17 @@ func NewEmpty(tb testing.TB) *World {
 	check("identity")
 	w.Vault, err = vault.New(vault.Config{Store: w.Store, Audit: w.Journal, Log: log, Class: func(string) bool { return true }})
 	check("vault")
+	_, err = catalogue.EnsureKey(filepath.Join(dir, "own.key"))
+	check("key")
+	imageRules, err := trustpolicy.Parse(filepath.Join(dir, "policy.yaml"), []byte(catalogue.DefaultPolicy("own.pub")), os.ReadFile)
+	if err != nil {
+		tb.Fatalf("image policy: %v", err)
+	}
+	w.Images, err = catalogue.New(catalogue.Config{
+		Store: w.Store, Engine: w.Engine, Policies: func() *trustpolicy.Policy { return imageRules }, Source: elsewhere{}, Audit: w.Journal,
+		Transfer: filepath.Join(dir, "transfer"), Key: filepath.Join(dir, "own.key"), Log: log,
+	})
+	check("catalogue")
 	w.Workspaces, err = workspace.New(workspace.Config{
 		Store: w.Store, Engine: w.Engine, Verifier: w, Settings: settings{}, GPUs: cards{}, Audit: w.Journal, Log: log,
 	})
@@ -451,4 +468,56 @@ func (w *World) Verify(_ context.Context, _ audit.Actor, name, digest string) (b
 // Fetch implements workspace.Verifier: there is nowhere to fetch from.
 func (w *World) Fetch(context.Context, bailey.Receipt, func(percent int)) error {
 	return engine.ErrNoImage
+}
+
+// AddImage takes an image of a registry into the catalogue, as far as the
+// state: nobody has signed it, so an administrator vouches for it. The engine
+// holds it if its name begins with "here".
+func (w *World) AddImage(name string, state bailey.ImageState) bailey.Image {
+	w.tb.Helper()
+	admin := w.Actor(Admin)
+	ctx := w.tb.Context()
+	e, err := w.Images.Add(ctx, admin, name, "registry.example/team/"+name+":v1")
+	if err == nil && state != bailey.ImageCandidate {
+		e, err = w.Images.Countersign(ctx, admin, name)
+	}
+	if err == nil && (state == bailey.ImageApproved || state == bailey.ImageRetired) {
+		e, err = w.Images.Approve(ctx, admin, name)
+	}
+	if err == nil && state == bailey.ImageRetired {
+		e, err = w.Images.Retire(ctx, admin, name, "it is old", "")
+	}
+	if err != nil {
+		w.tb.Fatalf("add image %s: %v", name, err)
+	}
+	return e.Image
+}
+
+// elsewhere is a registry with an unsigned image in every repository.
+type elsewhere struct{}
+
+func (elsewhere) manifest(repository string) (text []byte, digest string) {
+	of := func(b []byte) string { sum := sha256.Sum256(b); return "sha256:" + hex.EncodeToString(sum[:]) }
+	config := of([]byte(repository))
+	if strings.Contains(repository, "/here") {
+		config = enginetest.FakeImage
+	}
+	text = fmt.Appendf(nil, `{"schemaVersion":2,"mediaType":"application/vnd.oci.image.manifest.v1+json",`+
+		`"annotations":{"of":%q},"config":{"mediaType":"application/vnd.oci.image.config.v1+json","digest":%q,"size":7},`+
+		`"layers":[{"mediaType":"application/vnd.oci.image.layer.v1.tar+gzip","digest":%q,"size":4096}]}`, repository, config, config)
+	return text, of(text)
+}
+
+// Resolve implements trust.Source.
+func (e elsewhere) Resolve(_ context.Context, ref trust.Reference) (string, error) {
+	_, digest := e.manifest(ref.Repository)
+	return digest, nil
+}
+
+// Collect implements trust.Source.
+func (e elsewhere) Collect(_ context.Context, ref trust.Reference, _ trust.Want) (trust.Evidence, error) {
+	text, digest := e.manifest(ref.Repository)
+	return trust.Evidence{Repository: ref.Repository, Digest: digest, Items: []trust.Item{
+		{Kind: trust.ImageManifest, Subject: digest, Digest: digest, Data: text},
+	}}, nil
 }

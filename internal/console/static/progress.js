@@ -1,7 +1,7 @@
 // Shows launch stages as they happen. Everything else works without this file.
 const list = document.getElementById("stages");
 const words = {
-  policy: "Policy and quota", image: "Image", lease: "GPU lease", create: "Create container",
+  policy: "Image policy", image: "Image", lease: "GPU lease", create: "Create container",
   start: "Start container", verify: "Verify hardening", agent: "Agent answers",
   jupyter: "Jupyter answers", ready: "Ready", selfcheck: "Self check", memory: "Memory", failed: "Failed", stopped: "Stopped",
 };

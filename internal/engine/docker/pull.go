@@ -114,3 +114,16 @@ func (e *Engine) Load(ctx context.Context, archive io.Reader) error {
 		}
 	}
 }
+
+// Save implements [engine.Engine].
+func (e *Engine) Save(ctx context.Context, digest string) (io.ReadCloser, error) {
+	img, err := e.resolve(ctx, digest)
+	if err != nil {
+		return nil, err
+	}
+	r, err := e.api.ImageSave(ctx, []string{img.ID})
+	if err != nil {
+		return nil, wrap("save image", err)
+	}
+	return r, nil
+}

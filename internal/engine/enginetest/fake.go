@@ -1,6 +1,8 @@
 package enginetest
 
 import (
+	"archive/tar"
+	"bytes"
 	"cmp"
 	"context"
 	"crypto/rand"
@@ -261,6 +263,21 @@ func (f *Fake) Load(ctx context.Context, archive io.Reader) error {
 	defer f.mu.Unlock()
 	f.images = append(f.images, Image{Image: engine.Image{ID: string(b), Size: 1}})
 	return nil
+}
+
+// Save implements [engine.Engine]: a tar with the image's ID.
+func (f *Fake) Save(ctx context.Context, digest string) (io.ReadCloser, error) {
+	img, err := f.Image(ctx, digest)
+	if err != nil {
+		return nil, err
+	}
+	var b bytes.Buffer
+	w := tar.NewWriter(&b)
+	err = w.WriteHeader(&tar.Header{Name: "image", Size: int64(len(img.ID)), Mode: 0o644})
+	if err == nil {
+		_, err = io.WriteString(w, img.ID)
+	}
+	return io.NopCloser(&b), errors.Join(err, w.Close())
 }
 
 // EnsureVolume implements [engine.Engine].

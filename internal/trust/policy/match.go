@@ -86,14 +86,14 @@ func (m Matcher) Lint() (what, fix string) {
 			return "the prefix names no owner: everybody at " + rest + " begins so", "name the owner or the repository: https://github.com/OWNER/REPO/"
 		}
 	case "regex":
-		if i := looseDot(m.text); i >= 0 {
-			return fmt.Sprintf("the dot after %q stands for any character", m.text[:i]), `write \. where a dot is meant`
-		}
 		if wide := regexp.MustCompile(`\Ahttps?://(?:[^/]*/)?(?:\.[*+]|\[\^[^\]]*\][*+])`); wide.MatchString(strings.ReplaceAll(strings.TrimPrefix(m.text, "^"), `\`, "")) {
 			return "the expression leaves the owner open: anybody may create a repository that fits", "name the owner literally"
 		}
 		if strings.Trim(m.text, "^$") == ".*" || strings.Trim(m.text, "^$") == ".+" {
 			return "the expression matches everybody", "name who may sign"
+		}
+		if i := looseDot(m.text); i >= 0 {
+			return fmt.Sprintf("the dot after %q stands for any character", m.text[:i]), `write \. where a dot is meant`
 		}
 	}
 	return "", ""

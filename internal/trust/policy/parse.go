@@ -1,6 +1,7 @@
 package policy
 
 import (
+	"cmp"
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
@@ -65,9 +66,13 @@ func (e *Errors) Error() string {
 // names (relative names are relative to the policy's directory); nil allows
 // none. The error is an *[Errors].
 func Parse(name string, data []byte, read func(path string) ([]byte, error)) (*Policy, error) {
-	d := &decoder{file: name, read: read, hash: map[string]string{}}
+	d := &decoder{file: name, read: read, hash: map[string]string{}, spoiled: map[string]bool{}}
 	p := d.policy(data)
 	if len(d.problems) > 0 {
+		// A map has no order; a reader has one.
+		slices.SortStableFunc(d.problems, func(a, b Problem) int {
+			return cmp.Or(cmp.Compare(a.Line, b.Line), cmp.Compare(a.Path, b.Path), cmp.Compare(a.What, b.What))
+		})
 		return nil, &Errors{File: name, Problems: d.problems}
 	}
 	// The order of the files is that of their names: the hash must not depend
@@ -99,6 +104,7 @@ type decoder struct {
 	problems []Problem
 	roots    map[string]*root.Root
 	by       map[string]*Authority
+	spoiled  map[string]bool // authorities that are there, with problems of their own
 }
 
 func (d *decoder) fault(n ast.Node, path, fix, what string, args ...any) {
@@ -395,12 +401,13 @@ func (d *decoder) authorities(n ast.Node) map[string]*Authority {
 	by := map[string]*Authority{}
 	for name, e := range d.fields(n, "authorities") {
 		path := join("authorities", name)
-		if !d.name(e, path, name) {
-			continue
+		before := len(d.problems)
+		if d.name(e, path, name) {
+			if a := d.authority(e, path, name); a != nil {
+				by[name] = a
+			}
 		}
-		if a := d.authority(e, path, name); a != nil {
-			by[name] = a
-		}
+		d.spoiled[name] = len(d.problems) > before
 	}
 	return by
 }
@@ -519,6 +526,9 @@ func (d *decoder) named(n ast.Node, path string) []*Authority {
 	var all []*Authority
 	for i, name := range d.texts(n, path, maxOf) {
 		a := d.by[name]
+		if a == nil && d.spoiled[name] {
+			a = &Authority{Name: name} // the problem was reported where it is
+		}
 		if a == nil {
 			d.fault(n, fmt.Sprintf("%s[%d]", path, i), "describe it under authorities", "there is no authority %q", name)
 			continue
@@ -582,6 +592,10 @@ func (d *decoder) match(r *Rule, n, rule ast.Node, path string) {
 		d.fault(rule, path, "such as - quay.io/jupyter/*", "the rule says for no repository")
 	}
 	for i, m := range all {
+		if !strings.ContainsAny(m, "/*") {
+			d.fault(n, fmt.Sprintf("%s[%d]", path, i), "images of Docker Hub are docker.io/OWNER/NAME, its official ones docker.io/library/NAME", "%q does not begin with a registry", m)
+			continue
+		}
 		if m != "**" && (!patternPattern.MatchString(m) || strings.Contains(strings.TrimSuffix(m, "/**"), "**")) {
 			d.fault(n, fmt.Sprintf("%s[%d]", path, i), "write registry/path with * for one element or /** at the end, without a tag", "%q is no pattern of repositories", m)
 			continue
@@ -603,7 +617,7 @@ func (d *decoder) require(r *Rule, n, rule ast.Node, path string) {
 	r.Threshold = 1
 	if t := f["threshold"]; t != nil {
 		i, err := strconv.Atoi(d.text(t, join(path, "threshold")))
-		if err != nil || i < 1 || i > len(r.Of) {
+		if err != nil || i < 1 || i > max(1, len(r.Of)) {
 			d.fault(t, join(path, "threshold"), "", "the threshold must be between 1 and the %d authorities it is of", len(r.Of))
 			return
 		}

@@ -6,7 +6,11 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"time"
 )
+
+// dialTimeout bounds the name service and every address of a name together.
+const dialTimeout = 5 * time.Second
 
 // carrier is the shared address space of RFC 6598: inside a provider's house.
 var carrier = netip.MustParsePrefix("100.64.0.0/10")
@@ -43,6 +47,9 @@ func placeOf(ip netip.Addr) place {
 // administrator's word (no other is asked); where it may send us depends on
 // where it is itself, so that one outside cannot reach inside.
 func (r *Registry) dial(ctx context.Context, registry, network, address string) (net.Conn, error) {
+	// The HTTP client dials on when nobody waits any more.
+	ctx, cancel := context.WithTimeout(ctx, dialTimeout)
+	defer cancel()
 	host, port, err := net.SplitHostPort(address)
 	if err != nil {
 		return nil, fmt.Errorf("dial %s: %w", address, err)

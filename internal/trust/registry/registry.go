@@ -84,7 +84,7 @@ func New(cfg Config) (*Registry, error) {
 	}
 	cfg.Timeout = cmp.Or(cfg.Timeout, 8*time.Second)
 	if cfg.Dial == nil {
-		d := &net.Dialer{Timeout: 5 * time.Second}
+		d := &net.Dialer{}
 		cfg.Dial = d.DialContext
 	}
 	if cfg.Lookup == nil {

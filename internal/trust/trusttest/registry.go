@@ -275,3 +275,54 @@ func indent(s string, n int) string {
 	}
 	return b.String()
 }
+
+func (r *Registry) get(path string) []byte {
+	r.t.Helper()
+	req, err := http.NewRequestWithContext(r.t.Context(), http.MethodGet, r.server.URL+path, http.NoBody)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	req.Header.Set("Accept", OCIManifest+", "+OCIIndex)
+	resp, err := r.server.Client().Do(req)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	defer func() { _ = resp.Body.Close() }()
+	data, err := io.ReadAll(resp.Body)
+	if err != nil || resp.StatusCode != http.StatusOK {
+		r.t.Fatalf("GET %s: %s %v", path, resp.Status, err)
+	}
+	return data
+}
+
+// Get returns a manifest by its tag or digest.
+func (r *Registry) Get(repository, name string) []byte {
+	r.t.Helper()
+	return r.get("/v2/" + repository + "/manifests/" + name)
+}
+
+// GetBlob returns a blob by its digest.
+func (r *Registry) GetBlob(repository, digest string) []byte {
+	r.t.Helper()
+	return r.get("/v2/" + repository + "/blobs/" + digest)
+}
+
+// LayersOf returns the digests of a manifest's config and layers.
+func (r *Registry) LayersOf(manifest []byte) []string {
+	r.t.Helper()
+	type descriptor struct {
+		Digest string `json:"digest"`
+	}
+	var m struct {
+		Config descriptor   `json:"config"`
+		Layers []descriptor `json:"layers"`
+	}
+	if err := json.Unmarshal(manifest, &m); err != nil {
+		r.t.Fatal(err)
+	}
+	all := []string{m.Config.Digest}
+	for _, l := range m.Layers {
+		all = append(all, l.Digest)
+	}
+	return all
+}

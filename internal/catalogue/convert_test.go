@@ -1,0 +1,64 @@
+package catalogue_test
+
+import (
+	"archive/tar"
+	"bytes"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/baileyhq/bailey/internal/catalogue"
+)
+
+// saved writes an archive of name and content pairs.
+func saved(tb testing.TB, files ...string) []byte {
+	tb.Helper()
+	var b bytes.Buffer
+	w := tar.NewWriter(&b)
+	for i := 0; i < len(files); i += 2 {
+		if err := w.WriteHeader(&tar.Header{Name: files[i], Size: int64(len(files[i+1])), Mode: 0o644}); err != nil {
+			tb.Fatal(err)
+		}
+		if _, err := w.Write([]byte(files[i+1])); err != nil {
+			tb.Fatal(err)
+		}
+	}
+	if err := w.Close(); err != nil {
+		tb.Fatal(err)
+	}
+	return b.Bytes()
+}
+
+const (
+	savedConfig   = `{"architecture":"amd64","os":"linux"}`
+	savedManifest = `[{"Config":"c.json","RepoTags":["x:1"],"Layers":["l/layer.tar"]}]`
+)
+
+// FuzzWriteLayout: whatever a file claims to be, nothing is written outside the
+// layout, and what comes out of it is one image or nothing.
+func FuzzWriteLayout(f *testing.F) {
+	f.Add(saved(f, "c.json", savedConfig, "l/layer.tar", "layer", "manifest.json", savedManifest))
+	f.Add(saved(f, "../../c.json", savedConfig, "/l/layer.tar", "layer", "manifest.json", savedManifest))
+	f.Add(saved(f, "manifest.json", `[{"Config":"../../../etc/passwd","Layers":[]}]`))
+	f.Add(saved(f, "manifest.json", `[]`))
+	f.Add([]byte("no archive"))
+	f.Fuzz(func(t *testing.T, archive []byte) {
+		parent := t.TempDir()
+		dir := filepath.Join(parent, "x.oci")
+		digest, err := catalogue.WriteLayout(bytes.NewReader(archive), dir)
+		left, _ := os.ReadDir(parent)
+		if err != nil {
+			if len(left) != 0 {
+				t.Errorf("after %v there is %v", err, left)
+			}
+			return
+		}
+		if len(left) != 1 || left[0].Name() != "x.oci" {
+			t.Errorf("beside the layout there is %v", left)
+		}
+		if _, err := os.Stat(filepath.Join(dir, "blobs", "sha256", strings.TrimPrefix(digest, "sha256:"))); err != nil {
+			t.Errorf("the layout has no manifest: %v", err)
+		}
+	})
+}
