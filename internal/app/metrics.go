@@ -28,7 +28,7 @@ func (a *App) listenMetrics(ctx context.Context, addr string) error {
 	reg.MustRegister(
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
 		newFleet(a), a.filtering.meters.findings, a.filtering.meters.refused, a.filtering.meters.sampled,
-		newFleet(a), newEgressMetrics(a.egress),
+		newEgressMetrics(a.egress),
 	)
 	mux := http.NewServeMux()
 	mux.Handle("GET /metrics", promhttp.HandlerFor(reg, promhttp.HandlerOpts{}))
