@@ -8,9 +8,11 @@ import (
 
 const (
 	// lead is how much text before the first byte that is shown differently a
-	// lane begins with, and linger how much after the last such byte it goes on.
+	// lane begins with, and linger how much after the last such byte it goes on;
+	// joined is that of lanes that join lines.
 	lead   = 448
 	linger = 1024
+	joined = 256
 	// softly is how long after a character was taken back the next one may be.
 	softly = 64
 	// sideText is how much a lane reads before what it does not need is moved away.
@@ -128,7 +130,7 @@ func (d *side) advanceText(src *lane, eof bool) {
 			}
 			d.looked = src.base + int64(at) + 1
 			d.begin(src, max(d.looked-1-lead, d.stopped, src.base))
-			d.until = d.looked - 1 + linger
+			d.until = d.looked - 1 + d.linger()
 		}
 		for d.looked < min(d.until, end) {
 			at, sure := d.kind.Differs(src.text[:min(d.until+16, end)-src.base], int(d.looked-src.base), d.s.cfg.Columns)
@@ -137,7 +139,7 @@ func (d *side) advanceText(src *lane, eof bool) {
 				break
 			}
 			d.looked = src.base + int64(at) + 1
-			d.until = max(d.until, d.looked-1+linger)
+			d.until = max(d.until, d.looked-1+d.linger())
 		}
 		limit := min(end, d.until)
 		over := eof && limit == end
@@ -148,6 +150,13 @@ func (d *side) advanceText(src *lane, eof bool) {
 		}
 		d.stop()
 	}
+}
+
+func (d *side) linger() int64 {
+	if d.kind == view.Joined {
+		return joined
+	}
+	return linger
 }
 
 // begin begins to read at a position.

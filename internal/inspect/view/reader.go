@@ -336,7 +336,7 @@ func (r *Reader) controlString(out *Seen, i int, end bool) int {
 
 // sequence handles an escape sequence.
 func (r *Reader) sequence(out *Seen, i int, end bool) int {
-	text := r.in.text[i:]
+	text := r.in.text[i:min(i+longestSequence, len(r.in.text))]
 	n, whole := 0, false
 	if text[0] == esc {
 		if len(text) > 1 && bytes.IndexByte([]byte("]P_^X"), text[1]) >= 0 {

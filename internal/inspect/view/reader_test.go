@@ -95,6 +95,15 @@ func FuzzReaders(f *testing.F) {
 		for _, lane := range lanes {
 			want := read(lane, int(columns), raw, len(raw)+1)
 			got := read(lane, int(columns), raw, int(size)%16+1)
+			at, sure := lane.Differs(raw, 0, int(columns))
+			if at < -1 || sure > len(raw) || at > sure {
+				t.Fatalf("lane %d: Differs(%.300q) = %d, %d", lane, raw, at, sure)
+			}
+			same := bytes.ReplaceAll(raw, []byte("\r\n"), []byte("\n"))
+			if plain := lane == view.Visible && !bytes.ContainsAny(raw, "\v\f"); at < 0 && sure == len(raw) && (plain || lane == view.Markup || lane == view.Escapes) &&
+				!bytes.Equal(want.Text, raw) && !bytes.Equal(want.Text, same) {
+				t.Fatalf("lane %d: Differs says that %.300q is shown as it is; it is shown as %.300q", lane, raw, want.Text)
+			}
 			if !bytes.Equal(got.Text, want.Text) {
 				t.Fatalf("lane %d: %.300q in pieces of %d shows %.300q, and whole %.300q", lane, raw, int(size)%16+1, got.Text, want.Text)
 			}
