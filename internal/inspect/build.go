@@ -26,11 +26,11 @@ type anchors struct {
 }
 
 // free are rules that must be tried wherever a match can begin. Those of the
-// first two groups are asked for all at once; those of the third are tried near
-// their keywords only, which their patterns do not hold.
+// third group are tried near their keywords only, which their patterns do not
+// hold.
 type free struct {
 	bounded, loose *group // only where no word goes on, and anywhere
-	gated          []*rule
+	gated          *group
 	allBounded     bool // of the gated ones
 }
 
@@ -53,7 +53,7 @@ func (e *engine) build() {
 		}
 		e.anchors[n].all = append(e.anchors[n].all, a)
 	}
-	var loose, bounded []*rule
+	var loose, bounded, gated []*rule
 	for i, r := range e.rules {
 		r.index = i
 		if isPEM(r) {
@@ -92,7 +92,7 @@ func (e *engine) build() {
 		switch {
 		case len(lits) > 0:
 		case len(r.marks) > 0:
-			e.free.gated = append(e.free.gated, r)
+			gated = append(gated, r)
 		case r.bounded:
 			bounded = append(bounded, r)
 		default:
@@ -101,14 +101,17 @@ func (e *engine) build() {
 	}
 	var patterns []*match.Pattern
 	e.free.allBounded = true
-	for _, r := range e.free.gated {
-		patterns = append(patterns, r.pattern)
+	e.gates = make([]bool, len(e.markRules))
+	for _, r := range gated {
 		e.free.allBounded = e.free.allBounded && r.bounded
+		for _, k := range r.marks {
+			e.gates[k] = true
+		}
 	}
 	for _, g := range []struct {
 		group **group
 		rules []*rule
-	}{{&e.free.bounded, bounded}, {&e.free.loose, loose}} {
+	}{{&e.free.bounded, bounded}, {&e.free.loose, loose}, {&e.free.gated, gated}} {
 		if len(g.rules) > 0 {
 			*g.group = newGroup(g.rules)
 			patterns = append(patterns, (*g.group).any)
@@ -198,9 +201,7 @@ func (s *Set) beginnings() (*match.Prefixes, int) {
 		}
 		for _, lit := range r.pattern.Literals() {
 			if lit.Max != 0 {
-				if r.pattern.Start().Entered() {
-					reach = max(reach, max(lit.Max, maxReach*min(-lit.Max, 1))+len(lit.Text)-1)
-				}
+				reach = max(reach, lit.Max+len(lit.Text)-1) // the secret may stand before it
 				continue
 			}
 			if inSecret(r.pattern, lit) && !seen[lit.Text] {
@@ -221,6 +222,6 @@ func inSecret(p *match.Pattern, lit match.Literal) bool {
 	if lit.Max != 0 {
 		return false
 	}
-	_, _, _, in = p.Run(state, []byte(lit.Text), in)
+	_, _, _, in = p.Run(state, []byte(lit.Text), in, false)
 	return in >= 0 && in < len(lit.Text)
 }

@@ -42,6 +42,7 @@ type engine struct {
 	anchors   []anchors // by literal
 	free      free      // rules without a literal
 	markRules []string  // keywords that no pattern holds
+	gates     []bool    // by keyword: a rule without a literal needs it
 
 	key    []byte
 	sums   sync.Pool // of hash.Hash under key

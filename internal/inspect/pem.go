@@ -63,7 +63,7 @@ func isBase64(c byte) bool {
 // step takes the byte at lane position at. It reports whether the key goes on.
 func (p *pem) step(c byte, at int64) bool {
 	if !p.footer.Dead() {
-		state, _, accepted, _ := pemFooter.Run(p.footer, []byte{c}, 0)
+		state, _, accepted, _ := pemFooter.Run(p.footer, []byte{c}, 0, false)
 		p.footer = state
 		if accepted > 0 {
 			p.sure, p.ended = at+1, true
@@ -103,7 +103,7 @@ func (p *pem) step(c byte, at int64) bool {
 			return false
 		}
 		p.dash = at
-		p.footer, _, _, _ = pemFooter.Run(pemFooter.Start(), []byte{c}, 0)
+		p.footer, _, _, _ = pemFooter.Run(pemFooter.Start(), []byte{c}, 0, false)
 		return true
 	case c == ' ' || c == '\t' || c == '\n' || c == '\r' || c == '"' || c == '\'' || c == '`' || c == ',' || c == '\\' || c == '>' || c == '|' || c == '$':
 		return p.endWord(at)

@@ -86,7 +86,8 @@ type Stream struct {
 	lanes   []*lane // the stream itself
 	sides   []*side // the other ways to read it
 	matches []exact.Match
-	notes   map[int]note // by rule
+	finds   int           // how often something was found
+	notes   map[int]notes // by rule
 }
 
 // NewStream returns a Stream that has seen nothing yet.
@@ -140,24 +141,29 @@ func (s *Stream) enough(r *rule, at int64) bool {
 	if s.cfg.Kind == Document {
 		return false
 	}
+	n := s.notes[r.index]
+	return n.block == at/piece && n.count >= notesPerPiece
+}
+
+// note counts a finding of a rule that only tells.
+func (s *Stream) note(r *rule, at int64) {
 	if s.notes == nil {
-		s.notes = map[int]note{}
+		s.notes = map[int]notes{}
 	}
 	n := s.notes[r.index]
-	if block := at / piece; n.block != block {
-		n = note{block: block}
+	if n.block != at/piece {
+		n = notes{block: at / piece}
 	}
 	n.count++
 	s.notes[r.index] = n
-	return n.count > notesPerPiece
 }
 
 // notesPerPiece is how many findings of a rule that masks nothing are told for
 // each 64 KiB of a stream.
 const notesPerPiece = 16
 
-// note counts the findings of a rule in one piece of the stream.
-type note struct {
+// notes counts the findings of a rule in one piece of the stream.
+type notes struct {
 	block int64
 	count int
 }
@@ -265,6 +271,7 @@ func (s *Stream) chosen(block int64) bool {
 
 // add takes a place that a lane found. It returns nil when it is known already.
 func (s *Stream) add(f *found) *found {
+	s.finds++
 	if f.end <= s.released {
 		for _, t := range s.told {
 			if f.start < t[1] && t[0] < f.end {

@@ -7,16 +7,16 @@ import (
 
 // An Index finds many literals at once, whatever the case of their letters.
 //
-// Each byte has one of 64 classes. The classes of three neighbours are an entry
+// Each byte has one of 32 classes. The classes of three neighbours are an entry
 // of a table of bits, which says whether a literal begins so; those of four are
 // an entry of another. A place that passes both is looked at closely. There are
 // few of them, and no step of the search waits for the one before.
 type Index struct {
-	three [1 << 12]uint64 // by the classes of three bytes: something may begin here
-	lits  [1 << 12]uint64 // likewise: a literal may
+	three [1 << 9]uint64  // by the classes of three bytes: something may begin here
+	lits  [1 << 9]uint64  // likewise: a literal may
 	four  [1 << 10]uint64 // by a hash of the classes of four bytes: a literal may
-	begin [1 << 12]uint64 // by the classes of three bytes: a pattern without literals may
-	brief [64]bool        // by the class of a byte: a literal of one or two bytes may
+	begin [1 << 9]uint64  // by the classes of three bytes: a pattern without literals may
+	brief [32]bool        // by the class of a byte: a literal of one or two bytes may
 	texts []string        // by literal number
 	slots [1 << 10]slot   // by a hash of the first bytes
 	order []int32         // literals by slot
@@ -27,15 +27,18 @@ type Index struct {
 // slot is where the literals of a hash stand in order.
 type slot struct{ at, n uint16 }
 
-// classOf gives letters, digits and the usual punctuation a class each.
+// classOf gives each letter a class, and digits and the usual punctuation a few:
+// so few that the tables stay in the first cache.
 var classOf = func() (class [256]uint8) {
 	n := uint8(1)
 	for c := 'a'; c <= 'z'; c++ {
 		class[c], class[c-32] = n, n
 		n++
 	}
-	for _, c := range []byte("0123456789-_.=/@:~+\"' \\<>{},;|%&#$!") {
-		class[c] = n
+	for _, some := range []string{"0123456789", "-_", ".", "=/@:~+!", " \t"} {
+		for _, c := range []byte(some) {
+			class[c] = n
+		}
 		n++
 	}
 	return class // everything else is class 0
@@ -69,10 +72,10 @@ func NewIndex(texts []string, patterns []*Pattern) *Index {
 		for _, a := range classes[0] {
 			for _, b := range classes[1] {
 				for _, c := range classes[2] {
-					k := a<<12 | b<<6 | c
+					k := a<<10 | b<<5 | c
 					x.lits[k>>6] |= 1 << (k & 63)
 					for _, d := range classes[3] {
-						h := hashFour(k<<6 | d)
+						h := hashFour(k<<5 | d)
 						x.four[h>>6] |= 1 << (h & 63)
 					}
 				}
@@ -99,7 +102,7 @@ func NewIndex(texts []string, patterns []*Pattern) *Index {
 
 // triples enters the classes of three bytes that a match may begin with.
 func (x *Index) triples(p *Pattern) {
-	var bytesOf [64][]byte
+	var bytesOf [32][]byte
 	for c := range 256 {
 		bytesOf[classOf[c]] = append(bytesOf[classOf[c]], byte(c))
 	}
@@ -124,15 +127,15 @@ func (x *Index) triples(p *Pattern) {
 				}
 			}
 			if len(cells) > 0 {
-				all = append(all, step{uint32(class), cells}) //nolint:gosec // below 64
+				all = append(all, step{uint32(class), cells}) //nolint:gosec // below 32
 			}
 		}
 		memo[from] = all
 		return all
 	}
 	anything := func(k uint32, n int) { // a match may be over before three bytes
-		for i := range uint32(1) << (6 * n) {
-			x.begin[(k<<(6*n)|i)>>6] |= 1 << ((k<<(6*n) | i) & 63)
+		for i := range uint32(1) << (5 * n) {
+			x.begin[(k<<(5*n)|i)>>6] |= 1 << ((k<<(5*n) | i) & 63)
 		}
 	}
 	start := d.gen.Load().start
@@ -144,10 +147,10 @@ func (x *Index) triples(p *Pattern) {
 			for _, b := range ends(one) {
 				for _, two := range b.cells {
 					if two&accepts != 0 {
-						anything(a.class<<6|b.class, 1)
+						anything(a.class<<5|b.class, 1)
 					}
 					for _, c := range ends(two) {
-						k := a.class<<12 | b.class<<6 | c.class
+						k := a.class<<10 | b.class<<5 | c.class
 						x.begin[k>>6] |= 1 << (k & 63)
 					}
 				}
@@ -157,7 +160,7 @@ func (x *Index) triples(p *Pattern) {
 }
 
 var everyClass = func() (all []uint32) {
-	for c := range uint32(64) {
+	for c := range uint32(32) {
 		all = append(all, c)
 	}
 	return all
@@ -181,20 +184,20 @@ func (x *Index) Find(text []byte, from int, hit func(literal, at int), free func
 	if n-i >= 4 {
 		var c uint32
 		for k := range 3 {
-			c = c<<6 | uint32(classOf[text[i+k]])
+			c = c<<5 | uint32(classOf[text[i+k]])
 		}
 		for k, b := range text[i+3:] {
-			c = c<<6 | uint32(classOf[b])
+			c = c<<5 | uint32(classOf[b])
 			// c holds four classes, of which three begin here.
-			if x.three[c>>12&4095]>>(c>>6&63)&1 == 0 {
+			if x.three[c>>11&511]>>(c>>5&63)&1 == 0 {
 				continue
 			}
-			if x.lits[c>>12&4095]>>(c>>6&63)&1 != 0 {
-				if h := hashFour(c & (1<<24 - 1)); x.four[h>>6]>>(h&63)&1 != 0 {
+			if x.lits[c>>11&511]>>(c>>5&63)&1 != 0 {
+				if h := hashFour(c & (1<<20 - 1)); x.four[h>>6]>>(h&63)&1 != 0 {
 					x.look(text, i+k, from, hit)
 				}
 			}
-			if x.begin[c>>12&4095]>>(c>>6&63)&1 != 0 && i+k >= from {
+			if x.begin[c>>11&511]>>(c>>5&63)&1 != 0 && i+k >= from {
 				free(i + k)
 			}
 		}

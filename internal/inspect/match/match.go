@@ -78,7 +78,11 @@ func (p *Pattern) Start() State {
 // match may end, or 0; in is the index of the byte from which on the text may
 // belong to the secret, or -1 when it does not at the end. When it did before
 // text, callers say so with in = 0, else -1.
-func (p *Pattern) Run(s State, text []byte, in int) (state State, at, accepted, inside int) {
+//
+// When a match may be whole and the text leaves the secret, Run stops there,
+// with a living state: what follows could only begin another match. whole says
+// that a match may have been whole before text.
+func (p *Pattern) Run(s State, text []byte, in int, whole bool) (state State, at, accepted, inside int) {
 	d, g, cell := p.automaton(), s.gen, s.cell
 	cells := *g.cells.Load()
 	for i, c := range text {
@@ -96,6 +100,9 @@ func (p *Pattern) Run(s State, text []byte, in int) (state State, at, accepted, 
 			return State{}, i, accepted, in
 		}
 		if next&entered == 0 {
+			if in >= 0 && (whole || accepted > 0) {
+				return State{g, next}, i + 1, accepted, -1
+			}
 			in = -1
 		} else if in < 0 {
 			in = i + 1

@@ -94,7 +94,7 @@ func FuzzRun(f *testing.F) {
 		if at == nil || at[1] == 0 {
 			return
 		}
-		_, end, accepted, _ := p.Run(p.Start(), []byte(text), -1)
+		_, end, accepted, _ := p.Run(p.Start(), []byte(text), -1, false)
 		if accepted < at[1] && end < at[1] {
 			t.Errorf("%q on %q: the match ends at %d, the automaton gave up at %d, accepted %d", expr, text, at[1], end, accepted)
 		}
