@@ -88,6 +88,9 @@ func inArithmetic(text []byte, start, end int) bool {
 	after := text[end:min(len(text), end+4)]
 	if len(after) > 0 && after[0] == '.' {
 		after = after[1:]
+		if len(after) > 0 && (after[0] == ',' || after[0] == ')' || after[0] == ']') {
+			return true // [138., 2.]
+		}
 	}
 	after = bytes.TrimLeft(after, " ")
 	if len(after) > 0 && (after[0] == '*' || after[0] == '^') {
@@ -108,6 +111,9 @@ func inArithmetic(text []byte, start, end int) bool {
 		}
 	}
 	before = bytes.TrimRight(before, " ")
+	if bytes.HasSuffix(before, []byte("==")) {
+		return true
+	}
 	return len(before) > 0 && (before[len(before)-1] == '*' || before[len(before)-1] == '^' || before[len(before)-1] == '%')
 }
 

@@ -567,7 +567,7 @@ func isName(part []byte) bool {
 	switch {
 	case letters == 0:
 		return true
-	case switches > 1 || digits > 4 && digits > letters/4:
+	case switches > 1 || digits > 6 || digits > letters:
 		return false
 	}
 	return vowels*6 >= letters && caps*4 <= letters
