@@ -184,9 +184,9 @@ func New(ctx context.Context, cfg Config) (_ *App, err error) {
 	}
 	pages, err := console.New(console.Config{
 		Identity: a.identity, Workspaces: a.workspaces, Origins: a.origins, Audit: a.journal, Log: a.log,
-		Open: a.gateway.OpenHandler(),
+		Open: a.gateway.OpenHandler(), Rules: a.filtering.book,
 		API: api.New(api.Config{
-			Identity: a.identity, Workspaces: a.workspaces, Vault: a.vault, Origins: a.origins, Audit: a.journal, Log: a.log,
+			Identity: a.identity, Workspaces: a.workspaces, Vault: a.vault, Rules: a.filtering.book, Origins: a.origins, Audit: a.journal, Log: a.log,
 		}),
 	})
 	if err != nil {
