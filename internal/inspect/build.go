@@ -117,7 +117,7 @@ func (e *engine) build() {
 			patterns = append(patterns, (*g.group).any)
 		}
 	}
-	e.index = match.NewIndex(texts, patterns)
+	e.index = match.NewIndex(texts, patterns, e.free.loose != nil || !e.free.allBounded)
 	for i := range e.anchors {
 		e.anchors[i].combine()
 	}

@@ -17,12 +17,19 @@ type Index struct {
 	four  [1 << 10]uint64 // by a hash of the classes of four bytes: a literal may
 	begin [1 << 9]uint64  // by the classes of three bytes: a pattern without literals may
 	brief [32]bool        // by the class of a byte: a literal of one or two bytes may
-	texts []string        // by literal number
-	slots [1 << 10]slot   // by a hash of the first bytes
-	order []int32         // literals by slot
+	pairs [1 << 4]uint64  // by the classes of two bytes: a literal of two may
+	loose bool            // a pattern may begin within a word
+	// digits says which bytes may follow some digits that a match begins with.
+	digits [maxDigits][256]bool
+	texts  []string      // by literal number
+	slots  [1 << 10]slot // by a hash of the first bytes
+	order  []int32       // literals by slot
 	// Longest is the length of the longest literal.
 	Longest int
 }
+
+// maxDigits is how many leading digits are counted before a pattern is run.
+const maxDigits = 8
 
 // slot is where the literals of a hash stand in order.
 type slot struct{ at, n uint16 }
@@ -54,9 +61,10 @@ func fold(c byte) byte {
 func hashFour(c uint32) uint32 { return c * 0x9e3779b1 >> 16 }
 
 // NewIndex returns the Index of texts, which must be lower case and not empty,
-// and of patterns that have no literals.
-func NewIndex(texts []string, patterns []*Pattern) *Index {
-	x := &Index{texts: texts}
+// and of patterns that have no literals. Unless loose, those match only where
+// no word goes on.
+func NewIndex(texts []string, patterns []*Pattern, loose bool) *Index {
+	x := &Index{texts: texts, loose: loose}
 	buckets := make([][]int32, len(x.slots))
 	for i, t := range texts {
 		x.Longest = max(x.Longest, len(t))
@@ -81,8 +89,12 @@ func NewIndex(texts []string, patterns []*Pattern) *Index {
 				}
 			}
 		}
-		if len(t) < 3 {
+		if len(t) == 1 {
 			x.brief[classOf[t[0]]] = true
+		}
+		if len(t) == 2 {
+			k := uint32(classOf[t[0]])<<5 | uint32(classOf[t[1]])
+			x.pairs[k>>6] |= 1 << (k & 63)
 		}
 		h := slotOf([]byte(t[:min(len(t), 3)]))
 		buckets[h] = append(buckets[h], int32(i)) //nolint:gosec // a few thousand at most
@@ -139,6 +151,7 @@ func (x *Index) triples(p *Pattern) {
 		}
 	}
 	start := d.gen.Load().start
+	x.numbers(d, start)
 	for _, a := range ends(start) {
 		for _, one := range a.cells {
 			if one&accepts != 0 {
@@ -175,6 +188,44 @@ func slotOf(head []byte) uint32 {
 	return h * 0x9e3779b1 >> 22
 }
 
+// numbers enters what may follow digits that a match begins with: most numbers
+// in ordinary text are followed by something else.
+func (x *Index) numbers(d *dfa, start uint32) {
+	level := []uint32{start}
+	for n := range maxDigits {
+		var next []uint32
+		for _, from := range level {
+			for c := range 256 {
+				cell := d.step(d.gen.Load(), from, d.class[c])
+				if cell == dead {
+					continue
+				}
+				x.digits[n][c] = true
+				if c >= '0' && c <= '9' && !slices.Contains(next, cell) {
+					next = append(next, cell)
+				}
+				if cell&accepts != 0 { // whatever follows
+					for k := n + 1; k < maxDigits; k++ {
+						for b := range 256 {
+							x.digits[k][b] = true
+						}
+					}
+				}
+			}
+		}
+		level = next
+	}
+}
+
+// number reports whether the digits at text[at:] may begin a match.
+func (x *Index) number(text []byte, at int) bool {
+	n := 0
+	for at+n < len(text) && n < maxDigits-1 && text[at+n]-'0' < 10 {
+		n++
+	}
+	return at+n == len(text) || x.digits[n][text[at+n]]
+}
+
 // Find calls hit for every literal in text that ends after from, and free for
 // every place from on where a match of one of the patterns may begin, in the
 // order of those places.
@@ -197,7 +248,7 @@ func (x *Index) Find(text []byte, from int, hit func(literal, at int), free func
 					x.look(text, i+k, from, hit)
 				}
 			}
-			if x.begin[c>>11&511]>>(c>>5&63)&1 != 0 && i+k >= from {
+			if x.begin[c>>11&511]>>(c>>5&63)&1 != 0 && i+k >= from && (x.loose || x.bounded(text, i+k)) && (text[i+k]-'0' >= 10 || x.number(text, i+k)) {
 				free(i + k)
 			}
 		}
@@ -211,19 +262,46 @@ func (x *Index) Find(text []byte, from int, hit func(literal, at int), free func
 	}
 }
 
+// bounded reports whether no word goes on at text[at]. The letter of an escaped
+// line end is none.
+func (x *Index) bounded(text []byte, at int) bool {
+	if at == 0 || !isWord(text[at-1]) {
+		return true
+	}
+	c := text[at-1]
+	return (c == 'n' || c == 'r' || c == 't') && at > 1 && text[at-2] == '\\'
+}
+
 // look compares what stands at text[at:] with the literals.
 func (x *Index) look(text []byte, at, from int, hit func(literal, at int)) {
-	n := 3
-	if x.brief[classOf[text[at]]] {
-		n = 1
+	c := uint32(classOf[text[at]])
+	if x.brief[c] {
+		x.compare(text, at, 1, from, hit)
 	}
-	for ; n <= min(3, len(text)-at); n++ {
-		s := x.slots[slotOf(text[at:at+n])]
-		for _, i := range x.order[s.at : s.at+s.n] {
-			t := x.texts[i]
-			if min(len(t), 3) == n && at+len(t) > from && at+len(t) <= len(text) && foldEqual(text[at:at+len(t)], t) {
-				hit(int(i), at)
-			}
+	if at+2 > len(text) {
+		return
+	}
+	c = c<<5 | uint32(classOf[text[at+1]])
+	if x.pairs[c>>6]>>(c&63)&1 != 0 {
+		x.compare(text, at, 2, from, hit)
+	}
+	if at+3 > len(text) {
+		return
+	}
+	c = c<<5 | uint32(classOf[text[at+2]])
+	if x.lits[c>>6]>>(c&63)&1 != 0 {
+		x.compare(text, at, 3, from, hit)
+	}
+}
+
+// compare calls hit for the literals of which the first n bytes, three at
+// most, stand at text[at:].
+func (x *Index) compare(text []byte, at, n, from int, hit func(literal, at int)) {
+	s := x.slots[slotOf(text[at:at+n])]
+	for _, i := range x.order[s.at : s.at+s.n] {
+		t := x.texts[i]
+		if min(len(t), 3) == n && at+len(t) > from && at+len(t) <= len(text) && foldEqual(text[at:at+len(t)], t) {
+			hit(int(i), at)
 		}
 	}
 }

@@ -11,7 +11,7 @@ import (
 
 func TestIndexFindsEveryLiteralWherever(t *testing.T) {
 	texts := []string{"@", "sk", "key", "token", "ghp_", "-----begin", "to", "tokens-are-here", "身份"}
-	x := NewIndex(texts, nil)
+	x := NewIndex(texts, nil, true)
 	rng := rand.New(rand.NewPCG(1, 2))
 	for range 300 {
 		var b bytes.Buffer
