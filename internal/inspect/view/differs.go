@@ -12,7 +12,8 @@ const shortRun = shortestRun - 1
 // Differs returns the index of the first byte of text, from i on, at which the
 // lane shows something else than text; -1 if there is none. Up to sure this is
 // certain; what stands behind it depends on what follows. It is a good deal
-// faster than a Reader. For the lanes of runs see [NextRun].
+// faster than a Reader. An escaped end of a line counts only where its letter
+// would be taken for the beginning of a word. For the lanes of runs see [NextRun].
 func (l Lane) Differs(text []byte, i, columns int) (at, sure int) {
 	switch l {
 	case Visible:
@@ -28,7 +29,16 @@ func (l Lane) Differs(text []byte, i, columns int) (at, sure int) {
 				return -1, n
 			}
 			var buf [utf8.UTFMax]byte
-			if _, size := escape(text[n:], buf[:0]); size > 0 {
+			_, size := escape(text[n:], buf[:0])
+			if size == 2 && bytes.IndexByte([]byte("nrt"), text[n+1]) >= 0 {
+				if n+2 == len(text) {
+					return -1, n
+				}
+				if !alphanumeric(text[n+2]) {
+					continue
+				}
+			}
+			if size > 0 {
 				return n, n
 			}
 		}
@@ -216,12 +226,23 @@ func differsMarkup(text []byte, i int) (at, sure int) {
 			return -1, n
 		}
 		c := text[n+1]
-		if letter(c) || text[n] == '<' && (c == '/' || c == '!' || c == '?') || text[n] == '&' && c == '#' {
+		if text[n] == '<' {
+			if letter(c) || c == '/' || c == '!' || c == '?' {
+				return n, n
+			}
+			continue
+		}
+		if _, size := entity(text[n:]); size > 0 {
 			return n, n
+		}
+		if unfinishedEntity(text[n:]) {
+			return -1, n
 		}
 	}
 	return -1, len(text)
 }
+
+func alphanumeric(c byte) bool { return letter(c) || c >= '0' && c <= '9' || c == '_' }
 
 // NextRun returns where the next run of letters begins that a Reader of Base64
 // or Hex must be given, from i on, which is not within a run. ok is false when
