@@ -67,12 +67,15 @@ func (a *API) filterStatus(_ context.Context, actor bailey.Actor, _ *none) (*rul
 	return ruleStatus(a.cfg.Rules.Status(actor))
 }
 
+// A RuleFile is a file of rules.
+type RuleFile struct {
+	Name string `json:"name" maxLength:"64" example:"team.toml"`
+	Text string `json:"text" maxLength:"4194304" doc:"Rules in gitleaks' TOML format"`
+}
+
 type shadowInput struct {
 	Body struct {
-		Files []struct {
-			Name string `json:"name" maxLength:"64" example:"team.toml"`
-			Text string `json:"text" maxLength:"4194304" doc:"Rules in gitleaks' TOML format"`
-		} `json:"files" nullable:"false" minItems:"1" maxItems:"256"`
+		Files []RuleFile `json:"files" nullable:"false" minItems:"1" maxItems:"256"`
 	}
 }
 

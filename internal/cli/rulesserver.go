@@ -153,7 +153,7 @@ func rulesShadow(s *streams) *cobra.Command {
 				if err != nil {
 					return usage("name a rule file", "%v", err)
 				}
-				body.Files = append(body.Files, client.ShadowInputBodyFilesItem{Name: filepath.Base(path), Text: string(text)})
+				body.Files = append(body.Files, client.RuleFile{Name: filepath.Base(path), Text: string(text)})
 			}
 			a, err := r.api.ShadowRulesWithResponse(cmd.Context(), body)
 			if err != nil {

@@ -313,15 +313,6 @@ type InfoOutputBody struct {
 	Version string `json:"version"`
 }
 
-// Item defines model for Item.
-type Item struct {
-	// Name Examples: team.toml
-	Name string `json:"name"`
-
-	// Text Rules in gitleaks' TOML format
-	Text string `json:"text"`
-}
-
 // LaunchInputBody defines model for LaunchInputBody.
 type LaunchInputBody struct {
 	// Class Default: the first class you may use
@@ -393,6 +384,15 @@ type RuleDifference struct {
 	Trial int64 `json:"trial"`
 }
 
+// RuleFile defines model for RuleFile.
+type RuleFile struct {
+	// Name Examples: team.toml
+	Name string `json:"name"`
+
+	// Text Rules in gitleaks' TOML format
+	Text string `json:"text"`
+}
+
 // RuleStatus defines model for RuleStatus.
 type RuleStatus struct {
 	// Hash Of the rules in force
@@ -461,7 +461,7 @@ type SetSecretInputBody struct {
 
 // ShadowInputBody defines model for ShadowInputBody.
 type ShadowInputBody struct {
-	Files []Item `json:"files"`
+	Files []RuleFile `json:"files"`
 }
 
 // SignInInputBody defines model for SignInInputBody.
