@@ -6,7 +6,6 @@ import (
 	"slices"
 	"sync"
 	"sync/atomic"
-	"unicode"
 	"unicode/utf8"
 )
 
@@ -16,7 +15,8 @@ const maxStates = 4096
 
 // Bytes from 0x80 on are not decoded. The automaton allows more than the
 // expression does: any character class with something beyond ASCII takes any
-// such byte, and a continuation byte may also change nothing. Assertions such
+// such byte, and a continuation byte may also change nothing. (The Kelvin sign
+// and the long s, which fold to k and s, are left out.) Assertions such
 // as \b and $ always hold.
 type dfa struct {
 	prog    *syntax.Prog
@@ -121,21 +121,19 @@ func beyondASCII(in *syntax.Inst) bool {
 	default:
 	}
 	if len(in.Rune) == 1 {
-		r := in.Rune[0]
-		if r >= utf8.RuneSelf {
+		return in.Rune[0] >= utf8.RuneSelf
+	}
+	for i := 0; i+1 < len(in.Rune); i += 2 {
+		if lo, hi := in.Rune[i], in.Rune[i+1]; hi >= utf8.RuneSelf && (lo != hi || !foldsToASCII(hi)) {
 			return true
 		}
-		if syntax.Flags(in.Arg)&syntax.FoldCase != 0 {
-			for f := unicode.SimpleFold(r); f != r; f = unicode.SimpleFold(f) {
-				if f >= utf8.RuneSelf {
-					return true
-				}
-			}
-		}
-		return false
 	}
-	return len(in.Rune) > 0 && in.Rune[len(in.Rune)-1] >= utf8.RuneSelf
+	return false
 }
+
+// foldsToASCII reports whether r is the Kelvin sign or the long s, which the
+// letters k and s match too when case does not count. No token has them.
+func foldsToASCII(r rune) bool { return r == '\u212a' || r == '\u017f' }
 
 // inside returns the instructions that can be reached from within the secret:
 // after the opening of its group. Without groups that is all of them.

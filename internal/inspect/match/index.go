@@ -2,19 +2,21 @@ package match
 
 import (
 	"bytes"
+	"encoding/binary"
 	"slices"
 )
 
 // An Index finds many literals at once, whatever the case of their letters.
 //
 // Each byte has one of 32 classes. The classes of three neighbours are an entry
-// of a table of bits, which says whether a literal begins so; those of four are
-// an entry of another. A place that passes both is looked at closely. There are
+// of a table of bits, which says whether a literal begins so; a hash of four
+// bytes is an entry of another. A place that passes both is looked at closely. There are
 // few of them, and no step of the search waits for the one before.
 type Index struct {
 	three [1 << 9]uint64  // by the classes of three bytes: something may begin here
 	lits  [1 << 9]uint64  // likewise: a literal may
-	four  [1 << 10]uint64 // by a hash of the classes of four bytes: a literal may
+	four  [1 << 10]uint64 // by a hash of four bytes: a literal of four or more may
+	tri   [1 << 8]uint64  // by a hash of three bytes: a literal of three may
 	begin [1 << 9]uint64  // by the classes of three bytes: a pattern without literals may
 	brief [32]bool        // by the class of a byte: a literal of one or two bytes may
 	pairs [1 << 4]uint64  // by the classes of two bytes: a literal of two may
@@ -58,7 +60,11 @@ func fold(c byte) byte {
 	return c
 }
 
-func hashFour(c uint32) uint32 { return c * 0x9e3779b1 >> 16 }
+// hashFour and hashThree hash what begins in head, whatever its case.
+func hashFour(head uint32) uint32  { return (head | 0x20202020) * 0x9e3779b1 >> 16 }
+func hashThree(head uint32) uint32 { return (head | 0x20202020) << 8 * 0x9e3779b1 >> 18 }
+
+func headOf(text []byte) uint32 { return binary.LittleEndian.Uint32(text) }
 
 // NewIndex returns the Index of texts, which must be lower case and not empty,
 // and of patterns that have no literals. Unless loose, those match only where
@@ -68,8 +74,8 @@ func NewIndex(texts []string, patterns []*Pattern, loose bool) *Index {
 	buckets := make([][]int32, len(x.slots))
 	for i, t := range texts {
 		x.Longest = max(x.Longest, len(t))
-		// Texts shorter than four bytes stand for all that begin with them.
-		classes := [4][]uint32{}
+		// Texts shorter than three bytes stand for all that begin with them.
+		classes := [3][]uint32{}
 		for k := range classes {
 			if k < len(t) {
 				classes[k] = []uint32{uint32(classOf[t[k]])}
@@ -82,12 +88,16 @@ func NewIndex(texts []string, patterns []*Pattern, loose bool) *Index {
 				for _, c := range classes[2] {
 					k := a<<10 | b<<5 | c
 					x.lits[k>>6] |= 1 << (k & 63)
-					for _, d := range classes[3] {
-						h := hashFour(k<<5 | d)
-						x.four[h>>6] |= 1 << (h & 63)
-					}
 				}
 			}
+		}
+		switch {
+		case len(t) >= 4:
+			h := hashFour(headOf([]byte(t)))
+			x.four[h>>6] |= 1 << (h & 63)
+		case len(t) == 3:
+			h := hashThree(headOf([]byte(t + "\x00")))
+			x.tri[h>>6] |= 1 << (h & 63)
 		}
 		if len(t) == 1 {
 			x.brief[classOf[t[0]]] = true
@@ -244,9 +254,7 @@ func (x *Index) Find(text []byte, from int, hit func(literal, at int), free func
 				continue
 			}
 			if x.lits[c>>11&511]>>(c>>5&63)&1 != 0 {
-				if h := hashFour(c & (1<<20 - 1)); x.four[h>>6]>>(h&63)&1 != 0 {
-					x.look(text, i+k, from, hit)
-				}
+				x.look(text, i+k, from, hit)
 			}
 			if x.begin[c>>11&511]>>(c>>5&63)&1 != 0 && i+k >= from && (x.loose || x.bounded(text, i+k)) && (text[i+k]-'0' >= 10 || x.number(text, i+k)) {
 				free(i + k)
@@ -288,10 +296,14 @@ func (x *Index) look(text []byte, at, from int, hit func(literal, at int)) {
 	if at+3 > len(text) {
 		return
 	}
-	c = c<<5 | uint32(classOf[text[at+2]])
-	if x.lits[c>>6]>>(c&63)&1 != 0 {
-		x.compare(text, at, 3, from, hit)
+	if at+4 <= len(text) {
+		head := headOf(text[at:])
+		h, h3 := hashFour(head), hashThree(head)
+		if (x.four[h>>6]>>(h&63)|x.tri[h3>>6]>>(h3&63))&1 == 0 {
+			return
+		}
 	}
+	x.compare(text, at, 3, from, hit)
 }
 
 // compare calls hit for the literals of which the first n bytes, three at

@@ -295,7 +295,7 @@ func exact(re *syntax.Regexp) []string {
 		for i := 0; i < len(re.Rune); i += 2 {
 			for r := re.Rune[i]; r <= re.Rune[i+1]; r++ {
 				if r >= utf8.RuneSelf {
-					if r == '\u212a' || r == '\u017f' { // what k and s fold to
+					if foldsToASCII(r) { // what k and s fold to
 						continue
 					}
 					return nil

@@ -214,7 +214,7 @@ func length(re *syntax.Regexp) (shortest, longest int) {
 	case syntax.OpCharClass:
 		for _, r := range re.Rune {
 			// K and ſ are there only because k and s fold to them.
-			if r >= 0x80 && r != '\u212a' && r != '\u017f' {
+			if r >= 0x80 && !foldsToASCII(r) {
 				return 1, 4
 			}
 		}
