@@ -57,7 +57,7 @@ func (e *engine) build() {
 	for i, r := range e.rules {
 		r.index = i
 		if isPEM(r) {
-			r.pem, r.pattern = true, pemHeader
+			r.pem, r.pattern, r.shows = true, pemHeader, 2*interactive
 			for _, text := range pemLiterals {
 				add(text, anchor{rule: r})
 			}
@@ -73,6 +73,14 @@ func (e *engine) build() {
 			add(lit.Text, anchor{rule: r, min: min(lit.Min, hi), max: hi, word: lit.Word})
 		}
 		r.inside = r.Priority >= 0 && len(lits) > 0 && !slices.ContainsFunc(lits, func(lit match.Literal) bool { return !inSecret(r.pattern, lit) })
+		r.shows = max(2*interactive, r.pattern.MinLength/2)
+		if r.inside {
+			for i, lit := range lits {
+				if n := len(lit.Text) + interactive - 1; i == 0 || n < r.shows {
+					r.shows = n
+				}
+			}
+		}
 		r.bounded = r.boundary != nil || startsAtBoundary(r.syntax)
 		if !implied(r.Keywords, lits) {
 			for _, k := range r.Keywords {

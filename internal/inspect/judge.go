@@ -27,6 +27,7 @@ type rule struct {
 	pem      bool  // it is about private keys: see pem.go
 	bounded  bool  // it matches only where no word goes on
 	inside   bool  // a literal stands within the secret: it tells what it is
+	shows    int   // how many bytes of a secret a terminal shows before it waits
 }
 
 // allowlist says which matches are none. Its expressions are compiled when

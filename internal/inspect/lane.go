@@ -464,7 +464,7 @@ func (l *lane) hold() int64 {
 		if c.entered < 0 || c.loose || c.mask != nil || l.s.set.modes[c.rule.index] < Mask {
 			continue
 		}
-		if l.s.cfg.Kind == Terminal && c.pos-c.entered < interactive {
+		if l.s.cfg.Kind == Terminal && c.pos-c.entered < int64(c.rule.shows) {
 			continue
 		}
 		keep(int(c.entered - l.base))
@@ -472,7 +472,7 @@ func (l *lane) hold() int64 {
 	if l.loose {
 		return at
 	}
-	if l.tail > 0 && (l.s.cfg.Kind != Terminal || l.tail >= interactive) {
+	if l.tail > 0 && l.s.cfg.Kind != Terminal {
 		keep(end - l.tail)
 	}
 	if n := l.s.reach; n > 0 && l.s.cfg.Kind != Terminal {

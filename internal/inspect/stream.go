@@ -15,9 +15,10 @@ import (
 const (
 	// piece is how much of a long text is looked at in one go.
 	piece = 64 << 10
-	// interactive is how many bytes of a secret a terminal may show before it
-	// waits: enough for typing not to stutter. What a provider's tokens begin
-	// with is no secret.
+	// interactive is how many bytes of a known secret must be there for a
+	// terminal to wait: typing must not stutter. Of a token it shows what the
+	// provider's tokens begin with, which is no secret, and one byte less than
+	// this; of a value known by its surroundings, one less than twice this.
 	interactive = 4
 	// exactPriority puts known secrets before every rule.
 	exactPriority = 1000
@@ -81,6 +82,7 @@ type Stream struct {
 	tells    int
 	sampled  int64
 	discard  bool // nobody wants the output
+	closed   bool
 	err      error
 
 	lanes   []*lane // the stream itself
@@ -111,8 +113,9 @@ func NewStream(cfg StreamConfig) *Stream {
 // released. p is not kept. The error is a [BlockedError]; after one nothing is
 // released any more.
 func (s *Stream) Write(dst, p []byte) ([]byte, error) {
-	for len(p) > 0 && s.err == nil {
+	for len(p) > 0 && s.err == nil && !s.closed {
 		n := min(len(p), piece)
+		s.sample(int64(n))
 		s.buf = append(s.buf, p[:n]...)
 		p = p[n:]
 		s.look(false)
@@ -175,7 +178,7 @@ func (s *Stream) Held() int { return int(s.end() - s.released) }
 // for terminals, 100 ms else) after a Write that left something held. What is
 // less than half of a secret is released, the rest is masked.
 func (s *Stream) Tick(dst []byte) ([]byte, error) {
-	if s.err != nil || s.Held() == 0 {
+	if s.err != nil || s.closed || s.Held() == 0 {
 		return dst, s.err
 	}
 	for _, l := range s.lanes {
@@ -191,14 +194,16 @@ func (s *Stream) Tick(dst []byte) ([]byte, error) {
 	return dst, s.err
 }
 
-// Close ends the stream: everything held is decided.
+// Close ends the stream: everything held is decided. What is written or closed
+// after that is ignored.
 func (s *Stream) Close(dst []byte) ([]byte, error) {
-	if s.err != nil {
+	if s.err != nil || s.closed {
 		return dst, s.err
 	}
 	s.look(true)
 	dst = s.release(dst, s.end())
-	s.buf, s.lanes, s.sides = nil, nil, nil
+	s.buf, s.lanes, s.sides, s.closed = nil, nil, nil, true
+	s.base = s.released
 	return dst, s.err
 }
 
@@ -258,6 +263,20 @@ func (s *Stream) skip(r *rule, l *lane, at int) bool {
 	}
 	from, _ := l.raw(at, at)
 	return from >= s.cfg.Sampling.Full && !s.chosen(from/piece)
+}
+
+// sample counts what some rules will not see of the next n bytes.
+func (s *Stream) sample(n int64) {
+	if s.cfg.Sampling.Every < 2 {
+		return
+	}
+	for at := max(s.end(), s.cfg.Sampling.Full); at < s.end()+n; {
+		next := min((at/piece+1)*piece, s.end()+n)
+		if !s.chosen(at / piece) {
+			s.sampled += next - at
+		}
+		at = next
+	}
 }
 
 // chosen reports whether a block is among those that are looked at by all
