@@ -72,6 +72,7 @@ type found struct {
 	sum        Sum
 	lane       string
 	open       bool // it still grows
+	allowed    bool // an administrator lets it pass, and what lies within it
 }
 
 func newLane(s *Stream, name string) *lane {
@@ -345,7 +346,7 @@ func (l *lane) decide(c *cand, eof, now bool) bool {
 		return false
 	}
 	f := l.report(c.rule, lo+m.start, lo+m.end)
-	if now && f != nil && !c.state.Dead() {
+	if now && f != nil && !f.allowed && !c.state.Dead() {
 		f.open = true
 		c.mask = f
 		_, f.end = l.raw(0, int(c.pos-l.base))
@@ -412,10 +413,8 @@ func (l *lane) report(r *rule, start, end int) *found {
 		l.s.note(r, at)
 	}
 	sum := l.s.set.sum(l.text[start:end])
-	if l.s.set.allowance(&l.s.cfg.ScanConfig, r.ID, sum) {
-		return nil
-	}
 	f := &found{rule: r.ID, priority: r.Priority, mode: l.s.set.modes[r.index], sum: sum, lane: l.name}
+	f.allowed = l.s.set.allowance(&l.s.cfg.ScanConfig, r.ID, sum)
 	f.start, f.end = l.raw(start, end)
 	return l.s.add(f)
 }

@@ -164,7 +164,7 @@ func (l *lane) runPEM(c *cand, eof bool) bool {
 		more = p.step(l.text[c.pos-l.base], c.pos) && !p.ended && c.pos-c.start < longestMask
 		c.pos++
 		if c.mask == nil && p.total >= pemBody && p.unique >= pemUnique {
-			if c.mask = l.report(c.rule, int(c.start-l.base), int(p.sure-l.base)); c.mask == nil {
+			if c.mask = l.report(c.rule, int(c.start-l.base), int(p.sure-l.base)); c.mask == nil || c.mask.allowed {
 				return false
 			}
 			c.mask.open = true

@@ -377,6 +377,9 @@ func (s *Stream) release(dst []byte, upTo int64) []byte {
 			if c.end > upTo {
 				break
 			}
+			if s.forgive(c.n) {
+				continue
+			}
 			dst = s.copy(dst, c.end)
 			s.report(c.best, c.start, c.end, c.mode)
 			s.spans = slices.Delete(s.spans, 0, c.n)
@@ -388,6 +391,9 @@ func (s *Stream) release(dst []byte, upTo int64) []byte {
 		dst = s.copy(dst, c.mask[0])
 		if c.end > upTo && !c.open {
 			return dst
+		}
+		if s.forgive(c.n) {
+			continue
 		}
 		if c.mode == Block {
 			s.report(c.best, c.start, c.end, c.mode)
@@ -403,6 +409,21 @@ func (s *Stream) release(dst []byte, upTo int64) []byte {
 		s.spans = slices.Delete(s.spans, 0, c.n)
 	}
 	return s.copy(dst, upTo)
+}
+
+// forgive drops the findings among the first n that are allowed, and what lies
+// within them: one value may be known to several rules. It reports whether there
+// were any.
+func (s *Stream) forgive(n int) bool {
+	if !slices.ContainsFunc(s.spans[:n], func(f *found) bool { return f.allowed }) {
+		return false
+	}
+	some := slices.Clone(s.spans[:n])
+	kept := slices.DeleteFunc(s.spans[:n:n], func(f *found) bool {
+		return slices.ContainsFunc(some, func(a *found) bool { return a.allowed && a.start <= f.start && f.end <= a.end })
+	})
+	s.spans = append(kept, s.spans[n:]...)
+	return true
 }
 
 // copy releases text as it is, up to the raw offset to.
