@@ -64,7 +64,8 @@ func (e *engine) build() {
 			continue
 		}
 		r.pattern = match.New(r.syntax, r.group)
-		lits := r.pattern.Literals()
+		r.lits = r.pattern.Literals()
+		lits := r.lits
 		for _, lit := range lits {
 			hi := lit.Max
 			if hi < 0 {
@@ -207,7 +208,7 @@ func (s *Set) beginnings() (*match.Prefixes, int) {
 			texts = append(texts, pemLiterals...)
 			continue
 		}
-		for _, lit := range r.pattern.Literals() {
+		for _, lit := range r.lits {
 			if lit.Max != 0 {
 				reach = max(reach, lit.Max+len(lit.Text)-1) // the secret may stand before it
 				continue
@@ -223,6 +224,9 @@ func (s *Set) beginnings() (*match.Prefixes, int) {
 
 // inSecret reports whether the literal, or its end, is part of the secret.
 func inSecret(p *match.Pattern, lit match.Literal) bool {
+	if most, known := p.Before(); known {
+		return most == 0 || lit.Max == 0 && most < len(lit.Text)
+	}
 	state, in := p.Start(), -1
 	if state.Entered() {
 		return true

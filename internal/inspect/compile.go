@@ -276,17 +276,12 @@ func (s *Set) tryAlone(r *rule, text []byte) (reason string, found bool) {
 	return reason, false
 }
 
-var compiled sync.Map // *rule → *regexp.Regexp
-
 // find returns the matches of the rule's pattern in text, by the plain regular
 // expression.
 func (r *rule) find(text []byte) []hit {
-	re, ok := compiled.Load(r)
-	if !ok {
-		re, _ = compiled.LoadOrStore(r, regexp.MustCompile(r.Pattern))
-	}
+	r.once.Do(func() { r.whole = regexp.MustCompile(r.Pattern) })
 	var found []hit
-	for _, at := range re.(*regexp.Regexp).FindAllSubmatchIndex(text, -1) {
+	for _, at := range r.whole.FindAllSubmatchIndex(text, -1) {
 		found = append(found, r.matchOf(at))
 	}
 	return found

@@ -23,9 +23,8 @@ type Pattern struct {
 	// MinLength is the length of the shortest match.
 	MinLength int
 
-	tree   *syntax.Regexp // without its lead
-	source string
-	group  int
+	tree  *syntax.Regexp // without its lead
+	group int
 
 	once sync.Once
 	dfa  *dfa
@@ -40,9 +39,41 @@ type Pattern struct {
 func New(tree *syntax.Regexp, group int) *Pattern {
 	p := &Pattern{group: group}
 	p.tree, p.Lead = withoutLead(tree)
-	p.source = p.tree.String()
 	p.MinLength, _ = length(p.tree)
 	return p
+}
+
+// Before returns how many bytes of a match may stand before its secret: before
+// its first group. known is false when that is not plain from the expression.
+func (p *Pattern) Before() (most int, known bool) {
+	if p.tree.MaxCap() == 0 {
+		return 0, true
+	}
+	if p.group > 1 {
+		return 0, false
+	}
+	return before(p.tree)
+}
+
+func before(re *syntax.Regexp) (most int, known bool) {
+	switch re.Op {
+	case syntax.OpCapture:
+		return 0, true
+	case syntax.OpConcat:
+		for _, sub := range re.Sub {
+			if sub.MaxCap() > 0 {
+				n, ok := before(sub)
+				return most + n, ok
+			}
+			_, hi := length(sub)
+			if hi < 0 {
+				return 0, false
+			}
+			most += hi
+		}
+	default:
+	}
+	return 0, false
 }
 
 // Tree returns the parsed expression, without its lead. It must not be changed.
@@ -148,8 +179,9 @@ func (p *Pattern) Hopeless(text []byte) bool {
 // [regexp.Regexp.FindSubmatchIndex] does, or nil.
 func (p *Pattern) Match(text []byte, start int) []int {
 	p.reOnce.Do(func() {
-		p.atStart = regexp.MustCompile(`\A(?:` + p.source + `)`)
-		p.afterByte = regexp.MustCompile(`\A(?s:.)(?:` + p.source + `)`)
+		source := p.tree.String()
+		p.atStart = regexp.MustCompile(`\A(?:` + source + `)`)
+		p.afterByte = regexp.MustCompile(`\A(?s:.)(?:` + source + `)`)
 	})
 	if start == 0 {
 		return p.atStart.FindSubmatchIndex(text)
