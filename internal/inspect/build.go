@@ -156,7 +156,7 @@ func implied(keywords []string, lits []match.Literal) bool {
 // startsAtBoundary reports whether every match begins at a word boundary with
 // a word character.
 func startsAtBoundary(re *syntax.Regexp) bool {
-	switch re.Op {
+	switch re.Op { //nolint:exhaustive // the default says the rest
 	case syntax.OpWordBoundary:
 		return true
 	case syntax.OpCapture, syntax.OpConcat:

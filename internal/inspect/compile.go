@@ -205,7 +205,7 @@ func (s *Set) judge(cfg *ScanConfig, text []byte, m hit) string {
 			return "the rule's allow-list"
 		}
 	}
-	for _, a := range s.engine.allow {
+	for _, a := range s.allow {
 		if a.allowed(value, whole, line, cfg.Path, cfg.TrustPath) {
 			return "the files' allow-list"
 		}

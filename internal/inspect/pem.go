@@ -147,7 +147,7 @@ func (p *pem) inFields(c byte) bool {
 	}
 	name, _, field := strings.Cut(text, ":")
 	for _, l := range []byte(name) {
-		if !(l >= 'a' && l <= 'z' || l >= 'A' && l <= 'Z' || l == '-') {
+		if l != '-' && (l|0x20 < 'a' || l|0x20 > 'z') {
 			return false
 		}
 	}

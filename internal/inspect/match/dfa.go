@@ -98,11 +98,11 @@ func (d *dfa) classify() {
 			n++
 			d.example = append(d.example, byte(c))
 		}
-		d.class[c] = uint8(n) //nolint:gosec // at most 128
+		d.class[c] = uint8(n)
 	}
 	d.example = append(d.example, 0x80, 0xc3)
 	for c := 0x80; c < 0x100; c++ {
-		d.class[c] = uint8(n + 1) //nolint:gosec // at most 129
+		d.class[c] = uint8(n + 1)
 		if c >= 0xc0 {
 			d.class[c]++
 		}
@@ -115,7 +115,7 @@ func isRune(op syntax.InstOp) bool {
 
 // beyondASCII reports whether the instruction takes a character from U+0080 on.
 func beyondASCII(in *syntax.Inst) bool {
-	switch in.Op {
+	switch in.Op { //nolint:exhaustive // the default says the rest
 	case syntax.InstRuneAny, syntax.InstRuneAnyNotNL:
 		return true
 	default:
@@ -152,7 +152,7 @@ func (d *dfa) inside(group, groups int) []bool {
 		}
 		in[pc] = true
 		i := &d.prog.Inst[pc]
-		switch i.Op {
+		switch i.Op { //nolint:exhaustive // the default says the rest
 		case syntax.InstMatch, syntax.InstFail:
 		case syntax.InstAlt, syntax.InstAltMatch:
 			mark(i.Out)
@@ -208,7 +208,7 @@ func (d *dfa) groupless(in []bool, opens func(*syntax.Inst) bool) {
 		}
 		seen[pc] = true
 		in[pc] = in[pc] || free[pc]
-		switch i.Op {
+		switch i.Op { //nolint:exhaustive // the default says the rest
 		case syntax.InstMatch, syntax.InstFail:
 		case syntax.InstAlt, syntax.InstAltMatch:
 			walk(i.Out)
@@ -235,7 +235,7 @@ func (d *dfa) follow(set *sparse, pc uint32) {
 	}
 	set.has[pc] = true
 	in := &d.prog.Inst[pc]
-	switch in.Op {
+	switch in.Op { //nolint:exhaustive // the default says the rest
 	case syntax.InstFail:
 	case syntax.InstAlt, syntax.InstAltMatch:
 		d.follow(set, in.Out)

@@ -107,7 +107,7 @@ func NewIndex(texts []string, patterns []*Pattern, loose bool) *Index {
 			x.pairs[k>>6] |= 1 << (k & 63)
 		}
 		h := slotOf([]byte(t[:min(len(t), 3)]))
-		buckets[h] = append(buckets[h], int32(i)) //nolint:gosec // a few thousand at most
+		buckets[h] = append(buckets[h], int32(i))
 	}
 	for h, b := range buckets {
 		x.slots[h] = slot{uint16(len(x.order)), uint16(len(b))} //nolint:gosec // as above
@@ -149,7 +149,7 @@ func (x *Index) triples(p *Pattern) {
 				}
 			}
 			if len(cells) > 0 {
-				all = append(all, step{uint32(class), cells}) //nolint:gosec // below 32
+				all = append(all, step{uint32(class), cells})
 			}
 		}
 		memo[from] = all

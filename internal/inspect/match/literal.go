@@ -103,7 +103,7 @@ func required(re *syntax.Regexp) []Literal {
 	if whole := exact(re); whole != nil {
 		return atPlace(whole, 0, 0)
 	}
-	switch re.Op {
+	switch re.Op { //nolint:exhaustive // the default says the rest
 	case syntax.OpCapture:
 		return required(re.Sub[0])
 	case syntax.OpPlus:
@@ -222,7 +222,7 @@ func prefixes(re *syntax.Regexp) []string {
 	if whole := exact(re); whole != nil {
 		return whole
 	}
-	switch re.Op {
+	switch re.Op { //nolint:exhaustive // the default says the rest
 	case syntax.OpCapture, syntax.OpPlus:
 		return prefixes(re.Sub[0])
 	case syntax.OpRepeat:
@@ -278,7 +278,7 @@ func isWord(c byte) bool {
 // exact returns all texts that re matches, in lower case, when those are few;
 // else nil.
 func exact(re *syntax.Regexp) []string {
-	switch re.Op {
+	switch re.Op { //nolint:exhaustive // the default says the rest
 	case syntax.OpEmptyMatch, syntax.OpBeginLine, syntax.OpEndLine, syntax.OpBeginText, syntax.OpEndText, syntax.OpNoWordBoundary:
 		return []string{""}
 	case syntax.OpWordBoundary:

@@ -56,7 +56,7 @@ func (p *Pattern) Before() (most int, known bool) {
 }
 
 func before(re *syntax.Regexp) (most int, known bool) {
-	switch re.Op {
+	switch re.Op { //nolint:exhaustive // the default says the rest
 	case syntax.OpCapture:
 		return 0, true
 	case syntax.OpConcat:
