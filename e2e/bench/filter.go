@@ -13,7 +13,9 @@ import (
 	"path/filepath"
 	"runtime"
 	"runtime/debug"
+	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -91,11 +93,16 @@ func filter(ctx context.Context, b *bench) (r result, err error) {
 	if err != nil {
 		return r, err
 	}
-	r.Rows = append(r.Rows, append(known, waits...)...)
+	through, err := b.filterThrough(ctx, corpora)
+	if err != nil {
+		return r, err
+	}
+	r.Rows = append(append(append(r.Rows, known...), waits...), through...)
 	r.Said = append(r.Said,
 		fmt.Sprintf("internal/inspect in this process, through a Stream in pieces of 64 KiB; CPU time of the process, garbage collection included; the median of %d rounds.", rounds),
 		"Log text is made, with ids, numbers and times; source code is Go's own; notebooks are that code with outputs, float dumps and images. gitleaks reads the same bytes as files, one run, its CPU time.",
 		"Known secrets are random, 32 letters and digits; each is looked for in about twenty encodings and however it is spaced.",
+		"Through the gateway: bailey without containers, a terminal that prints what is typed, eight at a time; each piece is timed from the moment that it should have been sent. The peer is the same server with the filter off.",
 		"Keystrokes and messages are timed in process, one after the other, through a Stream with 1,000 known secrets and all rules.")
 	return r, nil
 }
@@ -283,6 +290,99 @@ func (b *bench) filterWaits(set *inspect.Set, corpora []corpus) ([]measure.Row, 
 		{ID: "filter.message.p99", Path: fmt.Sprintf("the same: p99 (n = %d)", len(small)), Unit: measure.Seconds, Ours: small.Quantile(.99)},
 		{ID: "filter.large.p99", Path: fmt.Sprintf("one message of 1 MiB in the filter: p99 (n = %d)", len(large)), Unit: measure.Seconds, Ours: large.Quantile(.99)},
 	}, nil
+}
+
+// filterThrough measures what people wait for through a whole bailey, the filter
+// on and off.
+func (b *bench) filterThrough(ctx context.Context, corpora []corpus) ([]measure.Row, error) {
+	type side struct{ keys, messages measure.Samples }
+	sides := map[string]*side{}
+	for _, mode := range []string{"off", "mask"} {
+		b.extra = "filter:\n  mode: " + mode + "\n"
+		keys, messages, err := b.typed(ctx, "filter-"+mode, corpora)
+		b.extra = ""
+		if err != nil {
+			return nil, fmt.Errorf("filter %s: %w", mode, err)
+		}
+		sides[mode] = &side{keys, messages}
+	}
+	off, on := sides["off"], sides["mask"]
+	row := func(id, path string, q float64, of func(*side) measure.Samples) measure.Row {
+		return measure.Row{ID: "filter." + id, Path: path, Unit: measure.Seconds, Ours: of(on).Quantile(q), Peer: new(of(off).Quantile(q))}
+	}
+	keys, messages := func(s *side) measure.Samples { return s.keys }, func(s *side) measure.Samples { return s.messages }
+	rows := []measure.Row{
+		row("echo.p50", "keystroke and echo through the gateway, the filter on, against off: p50", .5, keys),
+		row("echo.p99", fmt.Sprintf("the same: p99 (n = %d)", len(on.keys)), .99, keys),
+		row("output.p50", "4 KiB into a terminal and out again through the gateway: p50", .5, messages),
+		row("output.p99", fmt.Sprintf("the same: p99 (n = %d)", len(on.messages)), .99, messages),
+	}
+	rows[1].Budget = measure.Budget{Kind: measure.Over, Limit: 1e-3}
+	return rows, nil
+}
+
+// typed types into eight terminals of one workspace.
+func (b *bench) typed(ctx context.Context, name string, corpora []corpus) (keys, messages measure.Samples, err error) {
+	socket := filepath.Join(b.work, name+".sock")
+	backend, _, err := b.startBackend(ctx, socket)
+	if err != nil {
+		return nil, nil, err
+	}
+	defer backend.stop()
+	s, _, err := b.startWithout(ctx, name, socket)
+	if err != nil {
+		return nil, nil, err
+	}
+	defer func() { err = errors.Join(err, s.stop()) }()
+	cfg, err := s.tls("http/1.1")
+	if err != nil {
+		return nil, nil, err
+	}
+	w, _, err := s.admin.launch(ctx, "typing", "notebook")
+	if err != nil {
+		return nil, nil, err
+	}
+	sockets, err := socketsOf(w, s.admin.token, cfg, 1)
+	if err != nil {
+		return nil, nil, err
+	}
+	many := func(text []byte, piece, n int, every time.Duration) (all measure.Samples, err error) {
+		const terminals = 8
+		waits, errs := make([][]time.Duration, terminals), make([]error, terminals)
+		var g sync.WaitGroup
+		for i := range terminals {
+			one, mine := sockets, string(text[i*n*piece:(i+1)*n*piece])
+			one.URL += strconv.Itoa(i)
+			g.Go(func() { waits[i], errs[i] = one.Type(ctx, mine, piece, every) })
+		}
+		g.Wait()
+		for _, took := range waits {
+			for _, d := range took {
+				all = append(all, d.Seconds())
+			}
+		}
+		return all, errors.Join(errs...)
+	}
+	if err := b.settle(ctx); err != nil {
+		return nil, nil, err
+	}
+	source := ascii(corpora[1].text)
+	if keys, err = many(source, 1, pick(b, 500, 50), 20*time.Millisecond); err != nil {
+		return nil, nil, err
+	}
+	messages, err = many(ascii(corpora[0].text), 4<<10, pick(b, 60, 5), 50*time.Millisecond)
+	return keys, messages, err
+}
+
+// ascii leaves out what is not one byte a character, and line ends: an echo is
+// told by its length.
+func ascii(text []byte) []byte {
+	return bytes.Map(func(r rune) rune {
+		if r < ' ' || r > '~' {
+			return ' '
+		}
+		return r
+	}, text)
 }
 
 // corpora returns the texts, the logs first and the sources second.

@@ -58,6 +58,7 @@ type bench struct {
 	quick bool
 	log   *slog.Logger
 
+	extra   string // more of the configuration of the servers started next
 	profile string // folder for profiles of bailey under load; empty: none
 	debug   string // where the running bailey without containers can be looked into
 }

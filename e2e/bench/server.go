@@ -77,7 +77,7 @@ func (b *bench) startServer(ctx context.Context, name, bin string, more ...strin
 		return nil, err
 	}
 	file := filepath.Join(dir, "bailey.yaml")
-	if err := os.WriteFile(file, []byte(configuration()), 0o600); err != nil {
+	if err := os.WriteFile(file, []byte(configuration()+b.extra), 0o600); err != nil {
 		return nil, err
 	}
 	d, err := drive.New(bin, dir, append([]string{"--config", file, "--log-level", "warn"}, more...)...)

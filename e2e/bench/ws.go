@@ -179,7 +179,7 @@ func (b *bench) idleBailey(ctx context.Context, name string, each int) (got idle
 	})
 }
 
-// socketsOf says how to open kernel WebSockets of a workspace.
+// socketsOf says how to open terminals of a workspace.
 func socketsOf(w workspace, token string, cfg *tls.Config, n int) (load.Sockets, error) {
 	u, err := url.Parse(w.URL)
 	if err != nil {
@@ -187,7 +187,7 @@ func socketsOf(w workspace, token string, cfg *tls.Config, n int) (load.Sockets,
 	}
 	return load.Sockets{
 		Addr: net.JoinHostPort("127.0.0.1", u.Port()), TLS: cfg, N: n,
-		URL:    strings.Replace(w.URL, "https://", "wss://", 1) + "api/kernels/00000000-0000-4000-8000-000000000000/channels",
+		URL:    strings.Replace(w.URL, "https://", "wss://", 1) + "terminals/websocket/bench",
 		Header: http.Header{"Authorization": {"token " + token}},
 	}, nil
 }
@@ -203,7 +203,7 @@ func (b *bench) idleCHP(ctx context.Context, n int, secure bool) (idle, error) {
 		return idle{}, err
 	}
 	defer p.stop()
-	s := load.Sockets{Addr: p.addr, TLS: p.tls, URL: "ws://localhost" + chpPath + "api/kernels/x/channels", N: n}
+	s := load.Sockets{Addr: p.addr, TLS: p.tls, URL: "ws://localhost" + chpPath + "terminals/websocket/bench", N: n}
 	if secure {
 		s.URL = strings.Replace(s.URL, "ws://", "wss://", 1)
 	}

@@ -25,6 +25,7 @@ import (
 	"github.com/baileyhq/bailey/internal/edge"
 	"github.com/baileyhq/bailey/internal/egress"
 	"github.com/baileyhq/bailey/internal/identity"
+	"github.com/baileyhq/bailey/internal/rulebook"
 	"github.com/baileyhq/bailey/internal/vault"
 	"github.com/baileyhq/bailey/internal/workspace"
 )
@@ -39,6 +40,7 @@ type Config struct {
 	Vault      *vault.Vault
 	Egress     *egress.Proxy
 	Images     *catalogue.Service
+	Rules      *rulebook.Book
 	Origins    *edge.Origins
 	Audit      AuditLog
 	Log        *slog.Logger
@@ -100,6 +102,7 @@ func (a *API) routes() {
 	a.imageRoutes()
 	a.adminRoutes()
 	a.secretRoutes()
+	a.filterRoutes()
 	// huma describes its own error form for operations without one; all of
 	// ours answer with Problem.
 	schemas := a.huma.OpenAPI().Components.Schemas.Map()
@@ -175,7 +178,11 @@ func readBody(w http.ResponseWriter, r *http.Request) error {
 	if r.Body == nil || r.Body == http.NoBody {
 		return nil
 	}
-	b, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxBody))
+	limit := int64(maxBody)
+	if r.URL.Path == "/api/v1"+shadowPath {
+		limit = maxRules
+	}
+	b, err := io.ReadAll(http.MaxBytesReader(w, r.Body, limit))
 	_ = r.Body.Close() // what there is to know, err says
 	r.Body = io.NopCloser(bytes.NewReader(b))
 	if err == nil {

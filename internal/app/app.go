@@ -204,10 +204,11 @@ func New(ctx context.Context, cfg Config) (_ *App, err error) {
 		return nil, err
 	}
 	pages, err := console.New(console.Config{
-		Identity: a.identity, Workspaces: a.workspaces, Egress: a.egress, Images: a.images, Origins: a.origins, Audit: a.journal, Log: a.log,
-		Open: a.gateway.OpenHandler(),
+		Identity: a.identity, Workspaces: a.workspaces, Egress: a.egress, Images: a.images, Rules: a.filtering.book,
+		Origins: a.origins, Audit: a.journal, Log: a.log, Open: a.gateway.OpenHandler(),
 		API: api.New(api.Config{
-			Identity: a.identity, Workspaces: a.workspaces, Vault: a.vault, Egress: a.egress, Images: a.images, Origins: a.origins, Audit: a.journal, Log: a.log,
+			Identity: a.identity, Workspaces: a.workspaces, Vault: a.vault, Rules: a.filtering.book, Egress: a.egress, Images: a.images,
+			Origins: a.origins, Audit: a.journal, Log: a.log,
 		}),
 	})
 	if err != nil {

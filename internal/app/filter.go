@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"log/slog"
 	"strconv"
+	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -26,6 +27,7 @@ type filtering struct {
 	book   *rulebook.Book
 	ledger *filter.Ledger
 	meters filterMeters
+	known  atomic.Value // map[string]secret.Value: the registered secrets, as last read
 }
 
 type filterMeters struct {
@@ -51,6 +53,7 @@ func newFilterMeters() filterMeters {
 // newFiltering builds the filter.
 func (a *App) newFiltering(ctx context.Context, f *config.Config) (*filtering, error) {
 	fl := &filtering{a: a, meters: newFilterMeters()}
+	fl.known.Store(map[string]secret.Value{})
 	fl.ledger = filter.NewLedger(fl.record)
 	sums := secret.New(string(a.st.key("filter sums")))
 	dir := a.st.path("rules")
@@ -61,7 +64,7 @@ func (a *App) newFiltering(ctx context.Context, f *config.Config) (*filtering, e
 	if fl.filter, err = filter.New(filter.Config{
 		Rules: set, Key: secret.New(string(a.st.key("filter placeholders"))), Log: a.log,
 		Settings: func(class string) filter.Settings { return filterSettings(a.settings.configuration().FilterFor(class)) },
-		Secrets:  func(class string) map[string]secret.Value { return fl.secrets(ctx, class) },
+		Secrets:  func(string) map[string]secret.Value { return fl.secrets(ctx) },
 		Report:   fl.report,
 	}); err != nil {
 		return nil, err
@@ -99,12 +102,19 @@ func (fl *filtering) close() error {
 	return nil
 }
 
-// secrets returns what an administrator registered for a class.
-func (fl *filtering) secrets(ctx context.Context, class string) map[string]secret.Value {
-	values, err := fl.a.vault.ForClass(context.WithoutCancel(ctx), class)
+// secrets returns what administrators registered, for whichever class: what one
+// class must not show, another must not either.
+func (fl *filtering) secrets(ctx context.Context) map[string]secret.Value {
+	list, err := fl.a.vault.Values(context.WithoutCancel(ctx))
 	if err != nil {
-		fl.a.log.ErrorContext(ctx, "registered secrets unknown to the filter", slog.String("class", class), slog.String("error", err.Error()))
+		fl.a.log.ErrorContext(ctx, "registered secrets unknown to the filter; those known before hold", slog.String("error", err.Error()))
+		return fl.known.Load().(map[string]secret.Value) //nolint:forcetypeassert // nothing else is stored
 	}
+	values := make(map[string]secret.Value, len(list))
+	for _, s := range list {
+		values[s.Name] = s.Value
+	}
+	fl.known.Store(values)
 	return values
 }
 

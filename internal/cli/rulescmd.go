@@ -17,10 +17,11 @@ import (
 
 func rulesCommand(s *streams) *cobra.Command {
 	cmd := &cobra.Command{
-		Use: "rules", Short: "The filter's rules: list, test, explain, import",
-		Long: "These commands work offline, on the rules that come with bailey and on files of yours. docs/filter.md describes the format: gitleaks' TOML, with a few keys more.",
+		Use: "rules", Short: "The filter's rules: list, test, explain, import; and on the server: status, shadow, activate",
+		Long: "list, test, explain and import work offline, on the rules that come with bailey and on files of yours. docs/filter.md describes the format: gitleaks' TOML, with a few keys more.",
 	}
 	cmd.AddCommand(rulesList(s), rulesTest(s), rulesExplain(s), rulesImport(s))
+	cmd.AddCommand(rulesOnServer(s)...)
 	return cmd
 }
 

@@ -681,6 +681,38 @@ type FieldProblem struct {
 	Message string `json:"message"`
 }
 
+// Finding defines model for Finding.
+type Finding struct {
+	Class *string   `json:"class,omitempty"`
+	Count int64     `json:"count"`
+	First time.Time `json:"first"`
+
+	// Input On its way into the workspace
+	Input bool      `json:"input"`
+	Last  time.Time `json:"last"`
+
+	// Mode What was done
+	Mode  string `json:"mode"`
+	Route string `json:"route"`
+	Rule  string `json:"rule"`
+
+	// Sum Keyed sum of the last value, as filter.allow takes it
+	Sum string `json:"sum"`
+
+	// Trial By rules on trial; nothing was done
+	Trial bool   `json:"trial"`
+	User  string `json:"user"`
+
+	// Values Different values
+	Values    int64  `json:"values"`
+	Workspace string `json:"workspace"`
+}
+
+// FindingsOutputBody defines model for FindingsOutputBody.
+type FindingsOutputBody struct {
+	Findings []Finding `json:"findings"`
+}
+
 // GPU defines model for GPU.
 type GPU struct {
 	// Held Leased to a run; whose is shown to administrators, auditors and its holder
@@ -888,6 +920,49 @@ type RetireImageInputBody struct {
 	Redirect *string `json:"redirect,omitempty"`
 }
 
+// RuleDifference defines model for RuleDifference.
+type RuleDifference struct {
+	// Active By the rules in force
+	Active int64  `json:"active"`
+	Rule   string `json:"rule"`
+
+	// Trial By the rules on trial
+	Trial int64 `json:"trial"`
+}
+
+// RuleFile defines model for RuleFile.
+type RuleFile struct {
+	// Name Examples: team.toml
+	Name string `json:"name"`
+
+	// Text Rules in gitleaks' TOML format
+	Text string `json:"text"`
+}
+
+// RuleStatus defines model for RuleStatus.
+type RuleStatus struct {
+	// Hash Of the rules in force
+	Hash string `json:"hash"`
+
+	// Previous There is a set to go back to
+	Previous bool `json:"previous"`
+
+	// Problem Why the newest files are not in force
+	Problem *string `json:"problem,omitempty"`
+
+	// Rules How many
+	Rules int64      `json:"rules"`
+	Trial *RuleTrial `json:"trial,omitempty"`
+}
+
+// RuleTrial defines model for RuleTrial.
+type RuleTrial struct {
+	// Differences Findings since the trial began
+	Differences []RuleDifference `json:"differences"`
+	Hash        string           `json:"hash"`
+	Since       time.Time        `json:"since"`
+}
+
 // Secret defines model for Secret.
 type Secret struct {
 	Bytes int64 `json:"bytes"`
@@ -928,6 +1003,11 @@ type SetSecretInputBody struct {
 
 	// Value In base64; 8 bytes to 32 KiB. Workspaces that start from now on have it as the file /run/secrets/NAME
 	Value []byte `json:"value"`
+}
+
+// ShadowInputBody defines model for ShadowInputBody.
+type ShadowInputBody struct {
+	Files []RuleFile `json:"files"`
 }
 
 // SignInInputBody defines model for SignInInputBody.
@@ -1112,6 +1192,12 @@ type ListEgressRequestsParams struct {
 // ListEgressRequestsParamsState defines parameters for ListEgressRequests.
 type ListEgressRequestsParamsState string
 
+// ListFindingsParams defines parameters for ListFindings.
+type ListFindingsParams struct {
+	// Since RFC 3339
+	Since *time.Time `form:"since,omitempty" json:"since,omitempty"`
+}
+
 // ListVolumesParams defines parameters for ListVolumes.
 type ListVolumesParams struct {
 	// All Everybody's; for administrators and auditors
@@ -1159,6 +1245,9 @@ type AllowEgressRequestJSONRequestBody = EgressAllowInputBody
 
 // TestEgressJSONRequestBody defines body for TestEgress for application/json ContentType.
 type TestEgressJSONRequestBody = EgressTestInputBody
+
+// ShadowRulesJSONRequestBody defines body for ShadowRules for application/json ContentType.
+type ShadowRulesJSONRequestBody = ShadowInputBody
 
 // AddImageJSONRequestBody defines body for AddImage for application/json ContentType.
 type AddImageJSONRequestBody = AddImageInputBody
@@ -1340,6 +1429,50 @@ type ClientInterface interface {
 	//
 	// Corresponds with POST /api/v1/egress/test (the `TestEgress` operationId).
 	TestEgress(ctx context.Context, body TestEgressJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// FilterStatus Which rules are in force and on trial, and how they differ
+	//
+	// Corresponds with GET /api/v1/filter (the `FilterStatus` operationId).
+	FilterStatus(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// ActivateRules Put the rules on trial in force
+	//
+	// Corresponds with POST /api/v1/filter/activate (the `ActivateRules` operationId).
+	ActivateRules(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// ListFindings Who, which rule, where, how often; never the text
+	//
+	// Corresponds with GET /api/v1/filter/findings (the `ListFindings` operationId).
+	ListFindings(ctx context.Context, params *ListFindingsParams, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// ReloadRules Read the rule files now
+	//
+	// Corresponds with POST /api/v1/filter/reload (the `ReloadRules` operationId).
+	ReloadRules(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// RollbackRules Put the rules in force that were before
+	//
+	// Corresponds with POST /api/v1/filter/rollback (the `RollbackRules` operationId).
+	RollbackRules(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// EndShadow End the trial without a change
+	//
+	// Corresponds with DELETE /api/v1/filter/shadow (the `EndShadow` operationId).
+	EndShadow(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// ShadowRulesWithBody Run a changed set of rules on trial beside the one in force
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with PUT /api/v1/filter/shadow (the `ShadowRules` operationId).
+	ShadowRulesWithBody(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// ShadowRules Run a changed set of rules on trial beside the one in force
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with PUT /api/v1/filter/shadow (the `ShadowRules` operationId).
+	ShadowRules(ctx context.Context, body ShadowRulesJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// ListGPUs The cards and who holds them
 	//
@@ -1824,6 +1957,130 @@ func (c *Client) TestEgressWithBody(ctx context.Context, contentType string, bod
 // Corresponds with POST /api/v1/egress/test (the `TestEgress` operationId).
 func (c *Client) TestEgress(ctx context.Context, body TestEgressJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
 	req, err := NewTestEgressRequest(c.Server, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// FilterStatus Which rules are in force and on trial, and how they differ
+//
+// Corresponds with GET /api/v1/filter (the `FilterStatus` operationId).
+func (c *Client) FilterStatus(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewFilterStatusRequest(c.Server)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// ActivateRules Put the rules on trial in force
+//
+// Corresponds with POST /api/v1/filter/activate (the `ActivateRules` operationId).
+func (c *Client) ActivateRules(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewActivateRulesRequest(c.Server)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// ListFindings Who, which rule, where, how often; never the text
+//
+// Corresponds with GET /api/v1/filter/findings (the `ListFindings` operationId).
+func (c *Client) ListFindings(ctx context.Context, params *ListFindingsParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewListFindingsRequest(c.Server, params)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// ReloadRules Read the rule files now
+//
+// Corresponds with POST /api/v1/filter/reload (the `ReloadRules` operationId).
+func (c *Client) ReloadRules(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewReloadRulesRequest(c.Server)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// RollbackRules Put the rules in force that were before
+//
+// Corresponds with POST /api/v1/filter/rollback (the `RollbackRules` operationId).
+func (c *Client) RollbackRules(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewRollbackRulesRequest(c.Server)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// EndShadow End the trial without a change
+//
+// Corresponds with DELETE /api/v1/filter/shadow (the `EndShadow` operationId).
+func (c *Client) EndShadow(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewEndShadowRequest(c.Server)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// ShadowRulesWithBody Run a changed set of rules on trial beside the one in force
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with PUT /api/v1/filter/shadow (the `ShadowRules` operationId).
+func (c *Client) ShadowRulesWithBody(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewShadowRulesRequestWithBody(c.Server, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// ShadowRules Run a changed set of rules on trial beside the one in force
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with PUT /api/v1/filter/shadow (the `ShadowRules` operationId).
+func (c *Client) ShadowRules(ctx context.Context, body ShadowRulesJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewShadowRulesRequest(c.Server, body)
 	if err != nil {
 		return nil, err
 	}
@@ -3119,6 +3376,235 @@ func NewTestEgressRequestWithBody(server string, contentType string, body io.Rea
 	}
 
 	req, err := http.NewRequest(http.MethodPost, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	return req, nil
+}
+
+// NewFilterStatusRequest constructs an http.Request for the FilterStatus method
+func NewFilterStatusRequest(server string) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/v1/filter")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewActivateRulesRequest constructs an http.Request for the ActivateRules method
+func NewActivateRulesRequest(server string) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/v1/filter/activate")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewListFindingsRequest constructs an http.Request for the ListFindings method
+func NewListFindingsRequest(server string, params *ListFindingsParams) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/v1/filter/findings")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	if params != nil {
+		// queryValues collects non-styled parameters (passthrough, JSON)
+		// that are safe to round-trip through url.Values.Encode().
+		queryValues := queryURL.Query()
+		// rawQueryFragments collects pre-encoded query fragments from
+		// styled parameters, preserving literal commas as delimiters
+		// per the OpenAPI spec (e.g. "color=blue,black,brown").
+		var rawQueryFragments []string
+
+		if params.Since != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", false, "since", *params.Since, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: "date-time"}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if encoded := queryValues.Encode(); encoded != "" {
+			rawQueryFragments = append(rawQueryFragments, encoded)
+		}
+		queryURL.RawQuery = strings.Join(rawQueryFragments, "&")
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewReloadRulesRequest constructs an http.Request for the ReloadRules method
+func NewReloadRulesRequest(server string) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/v1/filter/reload")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewRollbackRulesRequest constructs an http.Request for the RollbackRules method
+func NewRollbackRulesRequest(server string) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/v1/filter/rollback")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewEndShadowRequest constructs an http.Request for the EndShadow method
+func NewEndShadowRequest(server string) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/v1/filter/shadow")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodDelete, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewShadowRulesRequest calls the generic ShadowRules builder with application/json body
+func NewShadowRulesRequest(server string, body ShadowRulesJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewShadowRulesRequestWithBody(server, "application/json", bodyReader)
+}
+
+// NewShadowRulesRequestWithBody constructs an http.Request for the ShadowRules method, with any body, and a specified content type
+func NewShadowRulesRequestWithBody(server string, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/v1/filter/shadow")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPut, queryURL.String(), body)
 	if err != nil {
 		return nil, err
 	}
@@ -4766,6 +5252,62 @@ type ClientWithResponsesInterface interface {
 	// Corresponds with POST /api/v1/egress/test (the `TestEgress` operationId).
 	TestEgressWithResponse(ctx context.Context, body TestEgressJSONRequestBody, reqEditors ...RequestEditorFn) (*TestEgressResponse, error)
 
+	// FilterStatusWithResponse Which rules are in force and on trial, and how they differ
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with GET /api/v1/filter (the `FilterStatus` operationId).
+	FilterStatusWithResponse(ctx context.Context, reqEditors ...RequestEditorFn) (*FilterStatusResponse, error)
+
+	// ActivateRulesWithResponse Put the rules on trial in force
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /api/v1/filter/activate (the `ActivateRules` operationId).
+	ActivateRulesWithResponse(ctx context.Context, reqEditors ...RequestEditorFn) (*ActivateRulesResponse, error)
+
+	// ListFindingsWithResponse Who, which rule, where, how often; never the text
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with GET /api/v1/filter/findings (the `ListFindings` operationId).
+	ListFindingsWithResponse(ctx context.Context, params *ListFindingsParams, reqEditors ...RequestEditorFn) (*ListFindingsResponse, error)
+
+	// ReloadRulesWithResponse Read the rule files now
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /api/v1/filter/reload (the `ReloadRules` operationId).
+	ReloadRulesWithResponse(ctx context.Context, reqEditors ...RequestEditorFn) (*ReloadRulesResponse, error)
+
+	// RollbackRulesWithResponse Put the rules in force that were before
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /api/v1/filter/rollback (the `RollbackRules` operationId).
+	RollbackRulesWithResponse(ctx context.Context, reqEditors ...RequestEditorFn) (*RollbackRulesResponse, error)
+
+	// EndShadowWithResponse End the trial without a change
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with DELETE /api/v1/filter/shadow (the `EndShadow` operationId).
+	EndShadowWithResponse(ctx context.Context, reqEditors ...RequestEditorFn) (*EndShadowResponse, error)
+
+	// ShadowRulesWithBodyWithResponse Run a changed set of rules on trial beside the one in force
+	//
+	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with PUT /api/v1/filter/shadow (the `ShadowRules` operationId).
+	ShadowRulesWithBodyWithResponse(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*ShadowRulesResponse, error)
+
+	// ShadowRulesWithResponse Run a changed set of rules on trial beside the one in force
+	//
+	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with PUT /api/v1/filter/shadow (the `ShadowRules` operationId).
+	ShadowRulesWithResponse(ctx context.Context, body ShadowRulesJSONRequestBody, reqEditors ...RequestEditorFn) (*ShadowRulesResponse, error)
+
 	// ListGPUsWithResponse The cards and who holds them
 	//
 	// Returns a wrapper object for the known response body format(s).
@@ -5577,6 +6119,335 @@ func (r TestEgressResponse) StatusCode() int {
 
 // ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
 func (r TestEgressResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type FilterStatusResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *RuleStatus
+	// ApplicationproblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationproblemJSONDefault *Problem
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r FilterStatusResponse) GetJSON200() *RuleStatus {
+	return r.JSON200
+}
+
+// GetApplicationproblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r FilterStatusResponse) GetApplicationproblemJSONDefault() *Problem {
+	return r.ApplicationproblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r FilterStatusResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r FilterStatusResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r FilterStatusResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r FilterStatusResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type ActivateRulesResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *RuleStatus
+	// ApplicationproblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationproblemJSONDefault *Problem
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r ActivateRulesResponse) GetJSON200() *RuleStatus {
+	return r.JSON200
+}
+
+// GetApplicationproblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r ActivateRulesResponse) GetApplicationproblemJSONDefault() *Problem {
+	return r.ApplicationproblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r ActivateRulesResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r ActivateRulesResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r ActivateRulesResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r ActivateRulesResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type ListFindingsResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *FindingsOutputBody
+	// ApplicationproblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationproblemJSONDefault *Problem
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r ListFindingsResponse) GetJSON200() *FindingsOutputBody {
+	return r.JSON200
+}
+
+// GetApplicationproblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r ListFindingsResponse) GetApplicationproblemJSONDefault() *Problem {
+	return r.ApplicationproblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r ListFindingsResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r ListFindingsResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r ListFindingsResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r ListFindingsResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type ReloadRulesResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *RuleStatus
+	// ApplicationproblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationproblemJSONDefault *Problem
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r ReloadRulesResponse) GetJSON200() *RuleStatus {
+	return r.JSON200
+}
+
+// GetApplicationproblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r ReloadRulesResponse) GetApplicationproblemJSONDefault() *Problem {
+	return r.ApplicationproblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r ReloadRulesResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r ReloadRulesResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r ReloadRulesResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r ReloadRulesResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type RollbackRulesResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *RuleStatus
+	// ApplicationproblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationproblemJSONDefault *Problem
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r RollbackRulesResponse) GetJSON200() *RuleStatus {
+	return r.JSON200
+}
+
+// GetApplicationproblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r RollbackRulesResponse) GetApplicationproblemJSONDefault() *Problem {
+	return r.ApplicationproblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r RollbackRulesResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r RollbackRulesResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r RollbackRulesResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r RollbackRulesResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type EndShadowResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// ApplicationproblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationproblemJSONDefault *Problem
+}
+
+// GetApplicationproblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r EndShadowResponse) GetApplicationproblemJSONDefault() *Problem {
+	return r.ApplicationproblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r EndShadowResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r EndShadowResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r EndShadowResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r EndShadowResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type ShadowRulesResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *RuleStatus
+	// ApplicationproblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationproblemJSONDefault *Problem
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r ShadowRulesResponse) GetJSON200() *RuleStatus {
+	return r.JSON200
+}
+
+// GetApplicationproblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r ShadowRulesResponse) GetApplicationproblemJSONDefault() *Problem {
+	return r.ApplicationproblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r ShadowRulesResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r ShadowRulesResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r ShadowRulesResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r ShadowRulesResponse) ContentType() string {
 	if r.HTTPResponse != nil {
 		return r.HTTPResponse.Header.Get("Content-Type")
 	}
@@ -7568,6 +8439,110 @@ func (c *ClientWithResponses) TestEgressWithResponse(ctx context.Context, body T
 	return ParseTestEgressResponse(rsp)
 }
 
+// FilterStatusWithResponse Which rules are in force and on trial, and how they differ
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with GET /api/v1/filter (the `FilterStatus` operationId).
+func (c *ClientWithResponses) FilterStatusWithResponse(ctx context.Context, reqEditors ...RequestEditorFn) (*FilterStatusResponse, error) {
+	rsp, err := c.FilterStatus(ctx, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseFilterStatusResponse(rsp)
+}
+
+// ActivateRulesWithResponse Put the rules on trial in force
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /api/v1/filter/activate (the `ActivateRules` operationId).
+func (c *ClientWithResponses) ActivateRulesWithResponse(ctx context.Context, reqEditors ...RequestEditorFn) (*ActivateRulesResponse, error) {
+	rsp, err := c.ActivateRules(ctx, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseActivateRulesResponse(rsp)
+}
+
+// ListFindingsWithResponse Who, which rule, where, how often; never the text
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with GET /api/v1/filter/findings (the `ListFindings` operationId).
+func (c *ClientWithResponses) ListFindingsWithResponse(ctx context.Context, params *ListFindingsParams, reqEditors ...RequestEditorFn) (*ListFindingsResponse, error) {
+	rsp, err := c.ListFindings(ctx, params, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseListFindingsResponse(rsp)
+}
+
+// ReloadRulesWithResponse Read the rule files now
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /api/v1/filter/reload (the `ReloadRules` operationId).
+func (c *ClientWithResponses) ReloadRulesWithResponse(ctx context.Context, reqEditors ...RequestEditorFn) (*ReloadRulesResponse, error) {
+	rsp, err := c.ReloadRules(ctx, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseReloadRulesResponse(rsp)
+}
+
+// RollbackRulesWithResponse Put the rules in force that were before
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /api/v1/filter/rollback (the `RollbackRules` operationId).
+func (c *ClientWithResponses) RollbackRulesWithResponse(ctx context.Context, reqEditors ...RequestEditorFn) (*RollbackRulesResponse, error) {
+	rsp, err := c.RollbackRules(ctx, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseRollbackRulesResponse(rsp)
+}
+
+// EndShadowWithResponse End the trial without a change
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with DELETE /api/v1/filter/shadow (the `EndShadow` operationId).
+func (c *ClientWithResponses) EndShadowWithResponse(ctx context.Context, reqEditors ...RequestEditorFn) (*EndShadowResponse, error) {
+	rsp, err := c.EndShadow(ctx, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseEndShadowResponse(rsp)
+}
+
+// ShadowRulesWithBodyWithResponse Run a changed set of rules on trial beside the one in force
+//
+// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with PUT /api/v1/filter/shadow (the `ShadowRules` operationId).
+func (c *ClientWithResponses) ShadowRulesWithBodyWithResponse(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*ShadowRulesResponse, error) {
+	rsp, err := c.ShadowRulesWithBody(ctx, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseShadowRulesResponse(rsp)
+}
+
+// ShadowRulesWithResponse Run a changed set of rules on trial beside the one in force
+//
+// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with PUT /api/v1/filter/shadow (the `ShadowRules` operationId).
+func (c *ClientWithResponses) ShadowRulesWithResponse(ctx context.Context, body ShadowRulesJSONRequestBody, reqEditors ...RequestEditorFn) (*ShadowRulesResponse, error) {
+	rsp, err := c.ShadowRules(ctx, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseShadowRulesResponse(rsp)
+}
+
 // ListGPUsWithResponse The cards and who holds them
 //
 // Returns a wrapper object for the known response body format(s).
@@ -8514,6 +9489,233 @@ func ParseTestEgressResponse(rsp *http.Response) (*TestEgressResponse, error) {
 	switch {
 	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
 		var dest EgressTestOutputBody
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseFilterStatusResponse parses an HTTP response from a FilterStatusWithResponse call
+func ParseFilterStatusResponse(rsp *http.Response) (*FilterStatusResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &FilterStatusResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest RuleStatus
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseActivateRulesResponse parses an HTTP response from a ActivateRulesWithResponse call
+func ParseActivateRulesResponse(rsp *http.Response) (*ActivateRulesResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &ActivateRulesResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest RuleStatus
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseListFindingsResponse parses an HTTP response from a ListFindingsWithResponse call
+func ParseListFindingsResponse(rsp *http.Response) (*ListFindingsResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &ListFindingsResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest FindingsOutputBody
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseReloadRulesResponse parses an HTTP response from a ReloadRulesWithResponse call
+func ParseReloadRulesResponse(rsp *http.Response) (*ReloadRulesResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &ReloadRulesResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest RuleStatus
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseRollbackRulesResponse parses an HTTP response from a RollbackRulesWithResponse call
+func ParseRollbackRulesResponse(rsp *http.Response) (*RollbackRulesResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &RollbackRulesResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest RuleStatus
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseEndShadowResponse parses an HTTP response from a EndShadowWithResponse call
+func ParseEndShadowResponse(rsp *http.Response) (*EndShadowResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &EndShadowResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case rsp.StatusCode == 204:
+		break // No content-type
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseShadowRulesResponse parses an HTTP response from a ShadowRulesWithResponse call
+func ParseShadowRulesResponse(rsp *http.Response) (*ShadowRulesResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &ShadowRulesResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest RuleStatus
 		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
 			return nil, err
 		}

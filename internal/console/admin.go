@@ -6,15 +6,23 @@ import (
 	"net/http"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/baileyhq/bailey"
 	"github.com/baileyhq/bailey/internal/identity"
+	"github.com/baileyhq/bailey/internal/rulebook"
 	"github.com/baileyhq/bailey/internal/secret"
 	"github.com/baileyhq/bailey/internal/workspace"
 )
 
 // A newUserForm is what the page keeps of a form that was refused.
 type newUserForm struct{ Name, Role, Groups string }
+
+// What the page shows of the filter's findings; the API has all.
+const (
+	findingsFor = 7 * 24 * time.Hour
+	maxFindings = 200
+)
 
 // A gpuRow is a card, and "owner/workspace" of who holds it.
 type gpuRow struct{ UUID, Model, Holder string }
@@ -25,6 +33,8 @@ type adminData struct {
 	Workspaces []bailey.Workspace
 	GPUs       []gpuRow
 	Orphans    []workspace.Orphan
+	Findings   []rulebook.Finding
+	Filter     *rulebook.Status
 	EngineDown bool // so the orphans are not known
 }
 
@@ -56,6 +66,19 @@ func (c *Console) adminWith(w http.ResponseWriter, r *http.Request, form newUser
 	d.Orphans, err = c.cfg.Workspaces.Orphans(ctx, actor)
 	if d.EngineDown = bailey.KindOf(err) == bailey.Unavailable; err != nil && !d.EngineDown {
 		return err
+	}
+	if c.cfg.Rules != nil {
+		if d.Findings, err = c.cfg.Rules.Findings(ctx, actor, time.Now().Add(-findingsFor)); err != nil {
+			return err
+		}
+		if len(d.Findings) > maxFindings {
+			d.Findings = d.Findings[:maxFindings]
+		}
+		status, err := c.cfg.Rules.Status(actor)
+		if err != nil {
+			return err
+		}
+		d.Filter = &status
 	}
 	return c.show(w, r, "admin", "Administration", d)
 }

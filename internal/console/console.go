@@ -21,6 +21,7 @@ import (
 	"github.com/baileyhq/bailey/internal/egress"
 	"github.com/baileyhq/bailey/internal/identity"
 	"github.com/baileyhq/bailey/internal/policy"
+	"github.com/baileyhq/bailey/internal/rulebook"
 	"github.com/baileyhq/bailey/internal/secret"
 	"github.com/baileyhq/bailey/internal/workspace"
 )
@@ -37,8 +38,9 @@ type Config struct {
 	Images     *catalogue.Service
 	Origins    *edge.Origins
 	Audit      audit.Appender
-	API        http.Handler // serves /api/
-	Open       http.Handler // serves /open/, the hand-off to a workspace's origin
+	API        http.Handler   // serves /api/
+	Rules      *rulebook.Book // for what the filter found; nil: there is no filter
+	Open       http.Handler   // serves /open/, the hand-off to a workspace's origin
 	Log        *slog.Logger
 }
 
@@ -54,7 +56,7 @@ type Console struct {
 // New parses the pages and lists the routes.
 func New(cfg Config) (*Console, error) {
 	if cfg.Identity == nil || cfg.Workspaces == nil || cfg.Egress == nil || cfg.Images == nil || cfg.Origins == nil || cfg.Audit == nil || cfg.API == nil || cfg.Open == nil {
-		return nil, errors.New("console: all of Config but Log is required")
+		return nil, errors.New("console: all of Config but Rules and Log is required")
 	}
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)

@@ -74,6 +74,29 @@ type printed struct {
 	like    jupyter.Message // the last message, for what is released later
 	blocked bool
 	used    time.Time
+	carry   []byte // released, and waiting for what belongs to it
+}
+
+// maxCarry bounds what waits for the rest of its line.
+const maxCarry = 8 << 10
+
+// whole returns what may be sent now of released text. Pages forget where the
+// cursor is between two messages, so a line that begins with a carriage return,
+// such as a progress bar's, goes out in one.
+func (s *printed) whole(text []byte) []byte {
+	if len(s.carry) > 0 {
+		text = append(s.carry, text...)
+		s.carry = nil
+	}
+	if s.Held() == 0 {
+		return text
+	}
+	i := bytes.LastIndexByte(text, '\r')
+	if i < 0 || len(text)-i > maxCarry || bytes.IndexByte(text[i:], '\n') >= 0 {
+		return text
+	}
+	s.carry = bytes.Clone(text[i:])
+	return text[:i]
 }
 
 // Conn returns the inspection of a WebSocket. key names the client and what it
@@ -320,7 +343,7 @@ func (c *Conn) rewrite(msg *jupyter.Message, header, parent jupyter.Header) (not
 				s.blocked = true
 				return nil, err
 			}
-			if s.Held() > 0 {
+			if got = s.whole(got); s.Held() > 0 {
 				s.like = template(*msg)
 			}
 			nothing = len(got) == 0 && len(text) > 0
@@ -408,6 +431,8 @@ func (c *Conn) tick(out *Verdict, k streamKey, done bool) error {
 		c.blockedDown(out, like, rule)
 		return nil
 	}
+	text = append(s.carry, text...)
+	s.carry = nil
 	if len(text) == 0 {
 		return nil
 	}

@@ -194,7 +194,7 @@ func header(line string) (old, cur hunk, ok bool) {
 		if counted {
 			h.n, err2 = strconv.Atoi(n)
 		}
-		return h, ok && err == nil && err2 == nil && h.from >= 0 && h.n >= 0
+		return h, ok && err == nil && err2 == nil && h.from >= 0 && h.n >= 0 && h.from < 1<<30 && h.n < 1<<30
 	}
 	old, ok1 := read(f[1], "-")
 	cur, ok2 := read(f[2], "+")

@@ -89,7 +89,10 @@ func perCore(b *testing.B, size int) func() {
 	return func() { b.ReportMetric(float64(size)*float64(b.N)/1e6/(cpu()-begin).Seconds(), "MB/cpu-s") }
 }
 
-func benchStream(b *testing.B, text []byte) {
+func benchStream(b *testing.B, text []byte) { benchLanes(b, text, true) }
+
+// benchLanes measures with or without the lanes beside the text itself.
+func benchLanes(b *testing.B, text []byte, sides bool) {
 	b.Helper()
 	s := rulesOf(b)
 	out := make([]byte, 0, 2*len(text))
@@ -99,6 +102,9 @@ func benchStream(b *testing.B, text []byte) {
 	defer perCore(b, len(text))()
 	for b.Loop() {
 		st := NewStream(StreamConfig{Set: s, ScanConfig: ScanConfig{Kind: Batch}})
+		if !sides {
+			st.sides = nil
+		}
 		out, _ = st.Write(out[:0], text)
 		out, _ = st.Close(out)
 	}
@@ -108,6 +114,8 @@ func benchStream(b *testing.B, text []byte) {
 }
 
 func BenchmarkStreamLog(b *testing.B)    { benchStream(b, logText(benchSize)) }
+func BenchmarkRawLog(b *testing.B)       { benchLanes(b, logText(benchSize), false) }
+func BenchmarkRawSource(b *testing.B)    { benchLanes(b, sourceText(b, benchSize), false) }
 func BenchmarkStreamSource(b *testing.B) { benchStream(b, sourceText(b, benchSize)) }
 
 // BenchmarkMessage is one small message of a kernel, through a stream of its own.

@@ -26,11 +26,11 @@ type anchors struct {
 }
 
 // free are rules that must be tried wherever a match can begin. Those of the
-// first two groups are asked for all at once; those of the third are tried near
-// their keywords only, which their patterns do not hold.
+// third group are tried near their keywords only, which their patterns do not
+// hold.
 type free struct {
 	bounded, loose *group // only where no word goes on, and anywhere
-	gated          []*rule
+	gated          *group
 	allBounded     bool // of the gated ones
 }
 
@@ -53,18 +53,19 @@ func (e *engine) build() {
 		}
 		e.anchors[n].all = append(e.anchors[n].all, a)
 	}
-	var loose, bounded []*rule
+	var loose, bounded, gated []*rule
 	for i, r := range e.rules {
 		r.index = i
 		if isPEM(r) {
-			r.pem, r.pattern = true, pemHeader
+			r.pem, r.pattern, r.shows = true, pemHeader, 2*interactive
 			for _, text := range pemLiterals {
 				add(text, anchor{rule: r})
 			}
 			continue
 		}
 		r.pattern = match.New(r.syntax, r.group)
-		lits := r.pattern.Literals()
+		r.lits = r.pattern.Literals()
+		lits := r.lits
 		for _, lit := range lits {
 			hi := lit.Max
 			if hi < 0 {
@@ -73,6 +74,14 @@ func (e *engine) build() {
 			add(lit.Text, anchor{rule: r, min: min(lit.Min, hi), max: hi, word: lit.Word})
 		}
 		r.inside = r.Priority >= 0 && len(lits) > 0 && !slices.ContainsFunc(lits, func(lit match.Literal) bool { return !inSecret(r.pattern, lit) })
+		r.shows = max(2*interactive, r.pattern.MinLength/2)
+		if r.inside {
+			for i, lit := range lits {
+				if n := len(lit.Text) + interactive - 1; i == 0 || n < r.shows {
+					r.shows = n
+				}
+			}
+		}
 		r.bounded = r.boundary != nil || startsAtBoundary(r.syntax)
 		if !implied(r.Keywords, lits) {
 			for _, k := range r.Keywords {
@@ -92,7 +101,7 @@ func (e *engine) build() {
 		switch {
 		case len(lits) > 0:
 		case len(r.marks) > 0:
-			e.free.gated = append(e.free.gated, r)
+			gated = append(gated, r)
 		case r.bounded:
 			bounded = append(bounded, r)
 		default:
@@ -101,20 +110,23 @@ func (e *engine) build() {
 	}
 	var patterns []*match.Pattern
 	e.free.allBounded = true
-	for _, r := range e.free.gated {
-		patterns = append(patterns, r.pattern)
+	e.gates = make([]bool, len(e.markRules))
+	for _, r := range gated {
 		e.free.allBounded = e.free.allBounded && r.bounded
+		for _, k := range r.marks {
+			e.gates[k] = true
+		}
 	}
 	for _, g := range []struct {
 		group **group
 		rules []*rule
-	}{{&e.free.bounded, bounded}, {&e.free.loose, loose}} {
+	}{{&e.free.bounded, bounded}, {&e.free.loose, loose}, {&e.free.gated, gated}} {
 		if len(g.rules) > 0 {
 			*g.group = newGroup(g.rules)
 			patterns = append(patterns, (*g.group).any)
 		}
 	}
-	e.index = match.NewIndex(texts, patterns)
+	e.index = match.NewIndex(texts, patterns, e.free.loose != nil || !e.free.allBounded)
 	for i := range e.anchors {
 		e.anchors[i].combine()
 	}
@@ -144,7 +156,7 @@ func implied(keywords []string, lits []match.Literal) bool {
 // startsAtBoundary reports whether every match begins at a word boundary with
 // a word character.
 func startsAtBoundary(re *syntax.Regexp) bool {
-	switch re.Op {
+	switch re.Op { //nolint:exhaustive // the default says the rest
 	case syntax.OpWordBoundary:
 		return true
 	case syntax.OpCapture, syntax.OpConcat:
@@ -196,11 +208,9 @@ func (s *Set) beginnings() (*match.Prefixes, int) {
 			texts = append(texts, pemLiterals...)
 			continue
 		}
-		for _, lit := range r.pattern.Literals() {
+		for _, lit := range r.lits {
 			if lit.Max != 0 {
-				if r.pattern.Start().Entered() {
-					reach = max(reach, max(lit.Max, maxReach*min(-lit.Max, 1))+len(lit.Text)-1)
-				}
+				reach = max(reach, lit.Max+len(lit.Text)-1) // the secret may stand before it
 				continue
 			}
 			if inSecret(r.pattern, lit) && !seen[lit.Text] {
@@ -214,6 +224,9 @@ func (s *Set) beginnings() (*match.Prefixes, int) {
 
 // inSecret reports whether the literal, or its end, is part of the secret.
 func inSecret(p *match.Pattern, lit match.Literal) bool {
+	if most, known := p.Before(); known {
+		return most == 0 || lit.Max == 0 && most < len(lit.Text)
+	}
 	state, in := p.Start(), -1
 	if state.Entered() {
 		return true
@@ -221,6 +234,6 @@ func inSecret(p *match.Pattern, lit match.Literal) bool {
 	if lit.Max != 0 {
 		return false
 	}
-	_, _, _, in = p.Run(state, []byte(lit.Text), in)
+	_, _, _, in = p.Run(state, []byte(lit.Text), in, false)
 	return in >= 0 && in < len(lit.Text)
 }

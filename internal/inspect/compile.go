@@ -42,6 +42,7 @@ type engine struct {
 	anchors   []anchors // by literal
 	free      free      // rules without a literal
 	markRules []string  // keywords that no pattern holds
+	gates     []bool    // by keyword: a rule without a literal needs it
 
 	key    []byte
 	sums   sync.Pool // of hash.Hash under key
@@ -204,7 +205,7 @@ func (s *Set) judge(cfg *ScanConfig, text []byte, m hit) string {
 			return "the rule's allow-list"
 		}
 	}
-	for _, a := range s.engine.allow {
+	for _, a := range s.allow {
 		if a.allowed(value, whole, line, cfg.Path, cfg.TrustPath) {
 			return "the files' allow-list"
 		}
@@ -275,17 +276,12 @@ func (s *Set) tryAlone(r *rule, text []byte) (reason string, found bool) {
 	return reason, false
 }
 
-var compiled sync.Map // *rule → *regexp.Regexp
-
 // find returns the matches of the rule's pattern in text, by the plain regular
 // expression.
 func (r *rule) find(text []byte) []hit {
-	re, ok := compiled.Load(r)
-	if !ok {
-		re, _ = compiled.LoadOrStore(r, regexp.MustCompile(r.Pattern))
-	}
+	r.once.Do(func() { r.whole = regexp.MustCompile(r.Pattern) })
 	var found []hit
-	for _, at := range re.(*regexp.Regexp).FindAllSubmatchIndex(text, -1) {
+	for _, at := range r.whole.FindAllSubmatchIndex(text, -1) {
 		found = append(found, r.matchOf(at))
 	}
 	return found

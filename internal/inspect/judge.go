@@ -23,10 +23,15 @@ type rule struct {
 	allow    []*allowlist
 	index    int
 	pattern  *match.Pattern
-	marks    []int // numbers of keywords that the pattern does not hold
-	pem      bool  // it is about private keys: see pem.go
-	bounded  bool  // it matches only where no word goes on
-	inside   bool  // a literal stands within the secret: it tells what it is
+	lits     []match.Literal
+
+	once    sync.Once
+	whole   *regexp.Regexp // the pattern as written, for examples and explanations
+	marks   []int          // numbers of keywords that the pattern does not hold
+	pem     bool           // it is about private keys: see pem.go
+	bounded bool           // it matches only where no word goes on
+	inside  bool           // a literal stands within the secret: it tells what it is
+	shows   int            // how many bytes of a secret a terminal shows before it waits
 }
 
 // allowlist says which matches are none. Its expressions are compiled when

@@ -38,6 +38,7 @@ type lane struct {
 	searched int // text[:searched] has been searched for literals
 	cands    []cand
 	marks    [][]int64 // by keyword: where it was lately
+	nearTo   int64     // up to here a keyword is near of a rule that has no literal
 	exact    *exact.Stream
 	exactAt  int64 // lane position at which exact began
 	exactTo  int   // text[:exactTo] has been searched for known secrets
@@ -57,6 +58,7 @@ type cand struct {
 	loose    bool        // it waited too long: nothing waits for it any more
 	wait     int64       // state is dead: decide when the text has come this far
 	end      int64       // state is dead: where it ended
+	left     bool        // its state is dead, and its end is exactly end
 	mask     *found      // its mask is out; it swallows what still belongs to it
 	pem      *pem        // it is a private key, of which the header has come
 }
@@ -70,6 +72,7 @@ type found struct {
 	sum        Sum
 	lane       string
 	open       bool // it still grows
+	allowed    bool // an administrator lets it pass, and what lies within it
 }
 
 func newLane(s *Stream, name string) *lane {
@@ -155,11 +158,15 @@ func (l *lane) free(at int, eof bool) {
 			l.try(r, at, rest, eof)
 		}
 	}
-	if inWord && f.allBounded {
+	if f.gated == nil || inWord && f.allBounded {
 		return
 	}
-	for _, r := range f.gated {
-		if (!r.bounded || !inWord) && l.near(r, rest) {
+	// A keyword may be arriving at the end of the text.
+	if here := l.base + int64(at); here > l.nearTo && len(rest) >= l.s.set.index.Longest || f.gated.any.Hopeless(rest) {
+		return
+	}
+	for _, r := range f.gated.rules {
+		if !r.bounded || !inWord {
 			l.try(r, at, rest, eof)
 		}
 	}
@@ -205,7 +212,7 @@ func (l *lane) run(c *cand, eof bool) bool {
 		if c.entered >= 0 {
 			in = 0
 		}
-		state, at, accepted, in := c.rule.pattern.Run(c.state, l.text[c.pos-l.base:stop-l.base], in)
+		state, at, accepted, in := c.rule.pattern.Run(c.state, l.text[c.pos-l.base:stop-l.base], in, c.accepted)
 		switch {
 		case in < 0:
 			c.entered = -1
@@ -233,6 +240,16 @@ func (l *lane) run(c *cand, eof bool) bool {
 			}
 			c.end = c.pos
 			return l.decide(c, eof, false)
+		}
+		if c.pos < stop { // it left the secret, and may have been whole
+			left := *c
+			left.end, left.left = c.pos, true
+			if found, again := l.left(&left); found {
+				*c = left
+				return again
+			}
+			c.accepted = false
+			continue
 		}
 		if (c.pos-c.start)%stride == 0 && !l.worthwhile(c) {
 			return false
@@ -295,7 +312,12 @@ func (l *lane) swallow(c *cand) {
 // reports whether the candidate must be kept.
 func (l *lane) decide(c *cand, eof, now bool) bool {
 	start, end := int(c.start-l.base), int(c.end-l.base)
-	if !eof && !now {
+	if l.s.set.modes[c.rule.index] < Mask {
+		if at, _ := l.raw(start, start); l.s.enough(c.rule, at) {
+			return false
+		}
+	}
+	if !eof && !now && !c.left {
 		end = min(end+1, len(l.text)) // the byte that ended it tells \b and $
 	}
 	at := c.rule.pattern.Match(l.text[:end], start)
@@ -324,13 +346,21 @@ func (l *lane) decide(c *cand, eof, now bool) bool {
 		return false
 	}
 	f := l.report(c.rule, lo+m.start, lo+m.end)
-	if now && f != nil && !c.state.Dead() {
+	if now && f != nil && !f.allowed && !c.state.Dead() {
 		f.open = true
 		c.mask = f
 		_, f.end = l.raw(0, int(c.pos-l.base))
 		return true
 	}
 	return false
+}
+
+// left judges a candidate when the text leaves its secret. found is false when
+// it was none so far, and again true when it must be judged again later.
+func (l *lane) left(c *cand) (found, again bool) {
+	before := l.s.finds
+	again = l.decide(c, false, false)
+	return again || l.s.finds > before, again
 }
 
 // looksAhead reports whether the rule's judgement depends on what follows.
@@ -359,6 +389,9 @@ func (l *lane) mark(k int, at int64) {
 	if l.marks == nil {
 		l.marks = make([][]int64, len(l.s.set.markRules))
 	}
+	if l.s.set.gates[k] {
+		l.nearTo = at + markReach + stride
+	}
 	marks := l.marks[k]
 	if n := len(marks); n > 0 && at < marks[n-1]+markReach/32 {
 		return
@@ -373,31 +406,15 @@ func (l *lane) mark(k int, at int64) {
 	l.marks[k] = append(marks, at)
 }
 
-// near reports whether a keyword of the rule may be near enough to rest.
-func (l *lane) near(r *rule, rest []byte) bool {
-	if len(rest) < l.s.set.index.Longest {
-		return true // it may be arriving
-	}
-	for i, k := range r.marks {
-		if k < len(l.marks) {
-			if n := len(l.marks[k]); n > 0 && l.marks[k][n-1]+markReach+stride >= l.base+int64(l.searched) {
-				return true
-			}
-		}
-		if word := r.Keywords[i]; len(rest) >= len(word) && bytes.EqualFold(rest[:len(word)], []byte(word)) {
-			return true
-		}
-	}
-	return false
-}
-
 // report records that text[start:end] was found.
 func (l *lane) report(r *rule, start, end int) *found {
-	sum := l.s.set.sum(l.text[start:end])
-	if l.s.set.allowance(&l.s.cfg.ScanConfig, r.ID, sum) {
-		return nil
+	if l.s.set.modes[r.index] < Mask {
+		at, _ := l.raw(start, start)
+		l.s.note(r, at)
 	}
+	sum := l.s.set.sum(l.text[start:end])
 	f := &found{rule: r.ID, priority: r.Priority, mode: l.s.set.modes[r.index], sum: sum, lane: l.name}
+	f.allowed = l.s.set.allowance(&l.s.cfg.ScanConfig, r.ID, sum)
 	f.start, f.end = l.raw(start, end)
 	return l.s.add(f)
 }
@@ -406,6 +423,7 @@ func (l *lane) report(r *rule, start, end int) *found {
 func (l *lane) findExact() {
 	set := l.s.cfg.Exact
 	if set == nil || l.s.set.exact <= Off {
+		l.exactTo = len(l.text)
 		return
 	}
 	if l.exact == nil {
@@ -445,7 +463,7 @@ func (l *lane) hold() int64 {
 		if c.entered < 0 || c.loose || c.mask != nil || l.s.set.modes[c.rule.index] < Mask {
 			continue
 		}
-		if l.s.cfg.Kind == Terminal && c.pos-c.entered < interactive {
+		if l.s.cfg.Kind == Terminal && c.pos-c.entered < int64(c.rule.shows) {
 			continue
 		}
 		keep(int(c.entered - l.base))
@@ -453,7 +471,7 @@ func (l *lane) hold() int64 {
 	if l.loose {
 		return at
 	}
-	if l.tail > 0 && (l.s.cfg.Kind != Terminal || l.tail >= interactive) {
+	if l.tail > 0 && l.s.cfg.Kind != Terminal {
 		keep(end - l.tail)
 	}
 	if n := l.s.reach; n > 0 && l.s.cfg.Kind != Terminal {
@@ -470,7 +488,7 @@ func (l *lane) hold() int64 {
 // isToken reports whether c stands in the part of a secret that comes before
 // its literal.
 func isToken(c byte) bool {
-	return isWord(c) || c == '~' || c == '.' || c == '-' || c == '=' || c == '+' || c == '/' || c == ':'
+	return isWord(c) || c == '~' || c == '.' || c == '-' || c == '=' || c == '+' || c == '/' || c == ':' || c == '@'
 }
 
 // needed returns the position of the oldest text that the lane may still look

@@ -63,7 +63,7 @@ func isBase64(c byte) bool {
 // step takes the byte at lane position at. It reports whether the key goes on.
 func (p *pem) step(c byte, at int64) bool {
 	if !p.footer.Dead() {
-		state, _, accepted, _ := pemFooter.Run(p.footer, []byte{c}, 0)
+		state, _, accepted, _ := pemFooter.Run(p.footer, []byte{c}, 0, false)
 		p.footer = state
 		if accepted > 0 {
 			p.sure, p.ended = at+1, true
@@ -103,7 +103,7 @@ func (p *pem) step(c byte, at int64) bool {
 			return false
 		}
 		p.dash = at
-		p.footer, _, _, _ = pemFooter.Run(pemFooter.Start(), []byte{c}, 0)
+		p.footer, _, _, _ = pemFooter.Run(pemFooter.Start(), []byte{c}, 0, false)
 		return true
 	case c == ' ' || c == '\t' || c == '\n' || c == '\r' || c == '"' || c == '\'' || c == '`' || c == ',' || c == '\\' || c == '>' || c == '|' || c == '$':
 		return p.endWord(at)
@@ -147,7 +147,7 @@ func (p *pem) inFields(c byte) bool {
 	}
 	name, _, field := strings.Cut(text, ":")
 	for _, l := range []byte(name) {
-		if !(l >= 'a' && l <= 'z' || l >= 'A' && l <= 'Z' || l == '-') {
+		if l != '-' && (l|0x20 < 'a' || l|0x20 > 'z') {
 			return false
 		}
 	}
@@ -164,7 +164,7 @@ func (l *lane) runPEM(c *cand, eof bool) bool {
 		more = p.step(l.text[c.pos-l.base], c.pos) && !p.ended && c.pos-c.start < longestMask
 		c.pos++
 		if c.mask == nil && p.total >= pemBody && p.unique >= pemUnique {
-			if c.mask = l.report(c.rule, int(c.start-l.base), int(p.sure-l.base)); c.mask == nil {
+			if c.mask = l.report(c.rule, int(c.start-l.base), int(p.sure-l.base)); c.mask == nil || c.mask.allowed {
 				return false
 			}
 			c.mask.open = true

@@ -2,15 +2,19 @@ package inspect
 
 import (
 	"bytes"
+	"sync"
 
 	"github.com/baileyhq/bailey/internal/inspect/view"
 )
 
 const (
 	// lead is how much text before the first byte that is shown differently a
-	// lane begins with, and linger how much after the last such byte it goes on.
-	lead   = 448
-	linger = 1024
+	// lane begins with, and linger how much after the last such byte it goes on;
+	// joined and escaped are those of lanes that join lines and undo escapes.
+	lead    = 448
+	linger  = 1024
+	joined  = 256
+	escaped = 512
 	// softly is how long after a character was taken back the next one may be.
 	softly = 64
 	// sideText is how much a lane reads before what it does not need is moved away.
@@ -33,7 +37,7 @@ type side struct {
 	stopped int64 // where it ended last
 
 	reader *view.Reader
-	seen   view.Seen
+	seen   *view.Seen
 	lane   *lane // nil: it is not read here
 }
 
@@ -89,9 +93,13 @@ func (d *side) reset() {
 // stop ends the lane.
 func (d *side) stop() {
 	if d.lane != nil {
-		d.lane.restart(0)
+		d.lane.restart()
 	}
-	d.lane, d.reader, d.seen = nil, nil, view.Seen{}
+	if d.seen != nil {
+		d.seen.Text, d.seen.From, d.seen.To = d.seen.Text[:0], d.seen.From[:0], d.seen.To[:0]
+		seens.Put(d.seen)
+	}
+	d.lane, d.reader, d.seen = nil, nil, nil
 	d.stopped = d.fed
 }
 
@@ -127,8 +135,8 @@ func (d *side) advanceText(src *lane, eof bool) {
 				return
 			}
 			d.looked = src.base + int64(at) + 1
-			d.begin(src, max(d.looked-1-lead, d.stopped, src.base))
-			d.until = d.looked - 1 + linger
+			d.begin(max(d.looked-1-lead, d.stopped, src.base))
+			d.until = d.looked - 1 + d.linger()
 		}
 		for d.looked < min(d.until, end) {
 			at, sure := d.kind.Differs(src.text[:min(d.until+16, end)-src.base], int(d.looked-src.base), d.s.cfg.Columns)
@@ -137,7 +145,7 @@ func (d *side) advanceText(src *lane, eof bool) {
 				break
 			}
 			d.looked = src.base + int64(at) + 1
-			d.until = max(d.until, d.looked-1+linger)
+			d.until = max(d.until, d.looked-1+d.linger())
 		}
 		limit := min(end, d.until)
 		over := eof && limit == end
@@ -150,14 +158,30 @@ func (d *side) advanceText(src *lane, eof bool) {
 	}
 }
 
+func (d *side) linger() int64 {
+	switch d.kind {
+	case view.Joined:
+		return joined
+	case view.Escapes:
+		return escaped
+	case view.Visible, view.Markup, view.Base64, view.Hex:
+	}
+	return linger
+}
+
 // begin begins to read at a position.
-func (d *side) begin(src *lane, at int64) {
+func (d *side) begin(at int64) {
 	d.fed = at
 	d.reader = view.NewReaderAt(d.kind, d.s.cfg.Columns, at)
 	d.lane = newLane(d.s, d.name)
-	d.lane.from, d.lane.to = []int64{}, []int64{}
-	_ = src
+	d.seen = seens.Get().(*view.Seen) //nolint:errcheck // nothing else is in there
+	d.lane.from, d.lane.to = d.seen.From, d.seen.To
 }
+
+// seens are windows that no lane needs now.
+var seens = sync.Pool{New: func() any {
+	return &view.Seen{Text: make([]byte, 0, sideText), From: make([]int64, 0, sideText), To: make([]int64, 0, sideText)}
+}}
 
 // feed reads up to a position.
 func (d *side) feed(src *lane, to int64, eof bool) {
@@ -165,17 +189,17 @@ func (d *side) feed(src *lane, to int64, eof bool) {
 	d.seen.Low = len(d.seen.Text)
 	if from < n {
 		if src.from == nil {
-			d.reader.Read(&d.seen, src.text[from:n])
+			d.reader.Read(d.seen, src.text[from:n])
 		} else {
-			d.reader.ReadSeen(&d.seen, &view.Seen{Text: src.text[:n], From: src.from[:n], To: src.to[:n]}, from)
+			d.reader.ReadSeen(d.seen, &view.Seen{Text: src.text[:n], From: src.from[:n], To: src.to[:n]}, from)
 		}
 		d.fed = to
 	}
 	if eof {
-		d.reader.Close(&d.seen)
+		d.reader.Close(d.seen)
 	}
 	if d.seen.Low < d.lane.searched {
-		d.lane.restart(d.seen.Low)
+		d.lane.restart()
 	}
 	l := d.lane
 	l.text, l.from, l.to = d.seen.Text, d.seen.From, d.seen.To
@@ -216,13 +240,19 @@ func (d *side) advanceRuns(src *lane, eof bool) {
 				break
 			}
 			at = next
+			if d.reader != nil && d.fed >= d.until {
+				d.lane.advance(true)
+				d.stop()
+			}
 			if d.reader == nil {
-				d.begin(src, d.fed)
+				d.begin(d.fed)
 			}
 			d.reader.Skip(d.fed)
 		}
 		stop := min(view.RunEnd(src.text, at)+1, len(src.text))
 		d.feed(src, src.base+int64(stop), false)
+		d.until = d.fed + linger
+		d.lane.advance(false)
 	}
 	if d.lane == nil {
 		return
@@ -230,7 +260,11 @@ func (d *side) advanceRuns(src *lane, eof bool) {
 	if eof {
 		d.feed(src, d.fed, true)
 	}
-	d.lane.advance(eof)
+	over := eof || !d.reader.InRun() && d.fed >= d.until
+	d.lane.advance(over)
+	if over && !eof {
+		d.stop() // the next run is too far away to belong to this
+	}
 }
 
 // hold returns the raw offset from which on text must wait for this lane.
@@ -300,9 +334,9 @@ func (d *side) trim() {
 	l.text, l.from, l.to = d.seen.Text[:len(l.text)-n], d.seen.From, d.seen.To
 }
 
-// restart lets a lane search its text again, because what stands behind length
-// was taken back.
-func (l *lane) restart(length int) {
+// restart lets a lane search its text again, because the end of it was taken
+// back.
+func (l *lane) restart() {
 	for i := range l.cands {
 		if m := l.cands[i].mask; m != nil {
 			m.open = false
@@ -312,5 +346,4 @@ func (l *lane) restart(length int) {
 	l.searched, l.exactTo = 0, 0
 	l.exact = nil
 	l.partial.Length, l.partial.Share, l.tail = 0, 0, 0
-	_ = length
 }

@@ -15,9 +15,10 @@ import (
 const (
 	// piece is how much of a long text is looked at in one go.
 	piece = 64 << 10
-	// interactive is how many bytes of a secret a terminal may show before it
-	// waits: enough for typing not to stutter. What a provider's tokens begin
-	// with is no secret.
+	// interactive is how many bytes of a known secret must be there for a
+	// terminal to wait: typing must not stutter. Of a token it shows what the
+	// provider's tokens begin with, which is no secret, and one byte less than
+	// this; of a value known by its surroundings, one less than twice this.
 	interactive = 4
 	// exactPriority puts known secrets before every rule.
 	exactPriority = 1000
@@ -81,12 +82,14 @@ type Stream struct {
 	tells    int
 	sampled  int64
 	discard  bool // nobody wants the output
+	closed   bool
 	err      error
 
 	lanes   []*lane // the stream itself
 	sides   []*side // the other ways to read it
 	matches []exact.Match
-	notes   map[int]note // by rule
+	finds   int           // how often something was found
+	notes   map[int]notes // by rule
 }
 
 // NewStream returns a Stream that has seen nothing yet.
@@ -110,8 +113,9 @@ func NewStream(cfg StreamConfig) *Stream {
 // released. p is not kept. The error is a [BlockedError]; after one nothing is
 // released any more.
 func (s *Stream) Write(dst, p []byte) ([]byte, error) {
-	for len(p) > 0 && s.err == nil {
+	for len(p) > 0 && s.err == nil && !s.closed {
 		n := min(len(p), piece)
+		s.sample(int64(n))
 		s.buf = append(s.buf, p[:n]...)
 		p = p[n:]
 		s.look(false)
@@ -140,24 +144,29 @@ func (s *Stream) enough(r *rule, at int64) bool {
 	if s.cfg.Kind == Document {
 		return false
 	}
+	n := s.notes[r.index]
+	return n.block == at/piece && n.count >= notesPerPiece
+}
+
+// note counts a finding of a rule that only tells.
+func (s *Stream) note(r *rule, at int64) {
 	if s.notes == nil {
-		s.notes = map[int]note{}
+		s.notes = map[int]notes{}
 	}
 	n := s.notes[r.index]
-	if block := at / piece; n.block != block {
-		n = note{block: block}
+	if n.block != at/piece {
+		n = notes{block: at / piece}
 	}
 	n.count++
 	s.notes[r.index] = n
-	return n.count > notesPerPiece
 }
 
 // notesPerPiece is how many findings of a rule that masks nothing are told for
 // each 64 KiB of a stream.
 const notesPerPiece = 16
 
-// note counts the findings of a rule in one piece of the stream.
-type note struct {
+// notes counts the findings of a rule in one piece of the stream.
+type notes struct {
 	block int64
 	count int
 }
@@ -169,7 +178,7 @@ func (s *Stream) Held() int { return int(s.end() - s.released) }
 // for terminals, 100 ms else) after a Write that left something held. What is
 // less than half of a secret is released, the rest is masked.
 func (s *Stream) Tick(dst []byte) ([]byte, error) {
-	if s.err != nil || s.Held() == 0 {
+	if s.err != nil || s.closed || s.Held() == 0 {
 		return dst, s.err
 	}
 	for _, l := range s.lanes {
@@ -185,14 +194,16 @@ func (s *Stream) Tick(dst []byte) ([]byte, error) {
 	return dst, s.err
 }
 
-// Close ends the stream: everything held is decided.
+// Close ends the stream: everything held is decided. What is written or closed
+// after that is ignored.
 func (s *Stream) Close(dst []byte) ([]byte, error) {
-	if s.err != nil {
+	if s.err != nil || s.closed {
 		return dst, s.err
 	}
 	s.look(true)
 	dst = s.release(dst, s.end())
-	s.buf, s.lanes, s.sides = nil, nil, nil
+	s.buf, s.lanes, s.sides, s.closed = nil, nil, nil, true
+	s.base = s.released
 	return dst, s.err
 }
 
@@ -254,6 +265,20 @@ func (s *Stream) skip(r *rule, l *lane, at int) bool {
 	return from >= s.cfg.Sampling.Full && !s.chosen(from/piece)
 }
 
+// sample counts what some rules will not see of the next n bytes.
+func (s *Stream) sample(n int64) {
+	if s.cfg.Sampling.Every < 2 {
+		return
+	}
+	for at := max(s.end(), s.cfg.Sampling.Full); at < s.end()+n; {
+		next := min((at/piece+1)*piece, s.end()+n)
+		if !s.chosen(at / piece) {
+			s.sampled += next - at
+		}
+		at = next
+	}
+}
+
 // chosen reports whether a block is among those that are looked at by all
 // rules.
 func (s *Stream) chosen(block int64) bool {
@@ -265,6 +290,7 @@ func (s *Stream) chosen(block int64) bool {
 
 // add takes a place that a lane found. It returns nil when it is known already.
 func (s *Stream) add(f *found) *found {
+	s.finds++
 	if f.end <= s.released {
 		for _, t := range s.told {
 			if f.start < t[1] && t[0] < f.end {
@@ -351,6 +377,9 @@ func (s *Stream) release(dst []byte, upTo int64) []byte {
 			if c.end > upTo {
 				break
 			}
+			if s.forgive(c.n) {
+				continue
+			}
 			dst = s.copy(dst, c.end)
 			s.report(c.best, c.start, c.end, c.mode)
 			s.spans = slices.Delete(s.spans, 0, c.n)
@@ -362,6 +391,9 @@ func (s *Stream) release(dst []byte, upTo int64) []byte {
 		dst = s.copy(dst, c.mask[0])
 		if c.end > upTo && !c.open {
 			return dst
+		}
+		if s.forgive(c.n) {
+			continue
 		}
 		if c.mode == Block {
 			s.report(c.best, c.start, c.end, c.mode)
@@ -377,6 +409,21 @@ func (s *Stream) release(dst []byte, upTo int64) []byte {
 		s.spans = slices.Delete(s.spans, 0, c.n)
 	}
 	return s.copy(dst, upTo)
+}
+
+// forgive drops the findings among the first n that are allowed, and what lies
+// within them: one value may be known to several rules. It reports whether there
+// were any.
+func (s *Stream) forgive(n int) bool {
+	if !slices.ContainsFunc(s.spans[:n], func(f *found) bool { return f.allowed }) {
+		return false
+	}
+	some := slices.Clone(s.spans[:n])
+	kept := slices.DeleteFunc(s.spans[:n:n], func(f *found) bool {
+		return slices.ContainsFunc(some, func(a *found) bool { return a.allowed && a.start <= f.start && f.end <= a.end })
+	})
+	s.spans = append(kept, s.spans[n:]...)
+	return true
 }
 
 // copy releases text as it is, up to the raw offset to.

@@ -114,9 +114,7 @@ func TestOutputIsTheSameForEveryCutting(t *testing.T) {
 			default:
 				b.WriteString(texts[rng.IntN(len(texts))])
 			}
-			if rng.IntN(2) == 0 {
-				b.WriteString("\n")
-			}
+			b.WriteString([]string{"\n", " ", "\r\n", "\n\n"}[rng.IntN(4)])
 		}
 		text := b.Bytes()
 		for _, kind := range []Kind{Document, Batch} {

@@ -46,7 +46,7 @@ type Config struct {
 	// Settings returns the folders with rule files, and how often they are
 	// read even if they look unchanged.
 	Settings func() (dirs []string, every time.Duration)
-	Audit    audit.Appender
+	Audit    Journal
 	Log      *slog.Logger // nil means silence
 }
 

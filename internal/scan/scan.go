@@ -152,7 +152,8 @@ func (s *Scanner) walk(ctx context.Context, root string, visit func(string)) err
 		visit(root)
 		return ctx.Err()
 	}
-	return filepath.WalkDir(root, func(name string, d fs.DirEntry, err error) error {
+	// With the slash a link that the person named is followed.
+	return filepath.WalkDir(root+string(filepath.Separator), func(name string, d fs.DirEntry, err error) error {
 		switch {
 		case ctx.Err() != nil:
 			return ctx.Err()

@@ -1,5 +1,6 @@
 // Command backend stands in for Jupyter behind a proxy that is measured: every
-// path answers 200 with a small body, and an upgrade is a WebSocket that echoes.
+// path answers 200 with a small body, and an upgrade is a WebSocket that echoes: at
+// the path of a terminal as a terminal would.
 //
 // As the python3 of a workspace's venv it takes Jupyter's place inside a real
 // workspace: the agent starts it with Jupyter's arguments, of which it obeys the
@@ -7,6 +8,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"flag"
@@ -78,7 +80,7 @@ func handler() http.Handler {
 	fixed := func(b []byte) http.HandlerFunc {
 		return func(w http.ResponseWriter, r *http.Request) {
 			if strings.EqualFold(r.Header.Get("Upgrade"), "websocket") {
-				echo(w, r)
+				echo(w, r, strings.Contains(r.URL.Path, "/terminals/websocket/"))
 				return
 			}
 			w.Header().Set("Content-Type", "application/json")
@@ -99,7 +101,8 @@ func handler() http.Handler {
 	return mux
 }
 
-func echo(w http.ResponseWriter, r *http.Request) {
+// echo sends back what comes; as a terminal, what was typed as what it prints.
+func echo(w http.ResponseWriter, r *http.Request, terminal bool) {
 	c, err := websocket.Accept(w, r, &websocket.AcceptOptions{InsecureSkipVerify: true}) // who may ask is the proxy's question
 	if err != nil {
 		return
@@ -107,7 +110,13 @@ func echo(w http.ResponseWriter, r *http.Request) {
 	defer c.CloseNow()
 	for {
 		kind, b, err := c.Read(r.Context())
-		if err != nil || c.Write(r.Context(), kind, b) != nil {
+		if err != nil {
+			return
+		}
+		if rest, typed := bytes.CutPrefix(b, []byte(`["stdin",`)); typed && terminal {
+			b = append([]byte(`["stdout",`), rest...)
+		}
+		if c.Write(r.Context(), kind, b) != nil {
 			return
 		}
 	}

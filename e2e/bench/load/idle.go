@@ -3,10 +3,12 @@ package load
 import (
 	"context"
 	"crypto/tls"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"net"
 	"net/http"
+	"strings"
 	"sync"
 	"time"
 
@@ -30,13 +32,7 @@ type Idle struct{ conns []*websocket.Conn }
 func (s Sockets) Open(ctx context.Context) (*Idle, error) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	client := &http.Client{Transport: &http.Transport{
-		TLSClientConfig: s.TLS, // without h2 among its protocols: WebSockets are upgrades of HTTP/1.1
-		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-			var d net.Dialer
-			return d.DialContext(ctx, "tcp", s.Addr)
-		},
-	}}
+	client := s.client()
 	idle := &Idle{}
 	var mu sync.Mutex // guards idle.conns
 	var g sync.WaitGroup
@@ -70,6 +66,16 @@ func (s Sockets) Open(ctx context.Context) (*Idle, error) {
 	return idle, nil
 }
 
+func (s Sockets) client() *http.Client {
+	return &http.Client{Transport: &http.Transport{
+		TLSClientConfig: s.TLS, // without h2 among its protocols: WebSockets are upgrades of HTTP/1.1
+		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+			var d net.Dialer
+			return d.DialContext(ctx, "tcp", s.Addr)
+		},
+	}}
+}
+
 func (s Sockets) open(ctx context.Context, client *http.Client) (*websocket.Conn, error) {
 	dctx, cancel := context.WithTimeout(ctx, 30*time.Second)
 	defer cancel()
@@ -87,18 +93,44 @@ func (s Sockets) open(ctx context.Context, client *http.Client) (*websocket.Conn
 	return c, nil
 }
 
+// echo types a word into a terminal that prints what is typed. The word may come
+// back in pieces: a filter may hold its end for a moment.
 func echo(ctx context.Context, c *websocket.Conn) error {
 	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
 	defer cancel()
 	const word = "are you there"
-	if err := c.Write(ctx, websocket.MessageText, []byte(word)); err != nil {
+	if err := c.Write(ctx, websocket.MessageText, typed(word)); err != nil {
 		return err
 	}
-	_, b, err := c.Read(ctx)
-	if err == nil && string(b) != word {
-		err = fmt.Errorf("echoed %.40q, want %q", b, word)
+	for got := ""; got != word; {
+		text, err := printed(ctx, c)
+		if err != nil {
+			return err
+		}
+		if got += text; !strings.HasPrefix(word, got) {
+			return fmt.Errorf("echoed %.40q, want %q", got, word)
+		}
 	}
-	return err
+	return nil
+}
+
+// typed is the message with which a browser sends what was typed.
+func typed(text string) []byte {
+	b, _ := json.Marshal([]string{"stdin", text}) // strings always encode
+	return b
+}
+
+// printed reads what a terminal prints next.
+func printed(ctx context.Context, c *websocket.Conn) (string, error) {
+	_, b, err := c.Read(ctx)
+	if err != nil {
+		return "", err
+	}
+	var m []string
+	if err := json.Unmarshal(b, &m); err != nil || len(m) != 2 || m[0] != "stdout" {
+		return "", fmt.Errorf("%.60q is not what a terminal prints", b)
+	}
+	return m[1], nil
 }
 
 // Alive proves that every socket still carries messages: what was measured were

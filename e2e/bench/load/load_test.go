@@ -1,6 +1,7 @@
 package load_test
 
 import (
+	"bytes"
 	"context"
 	"crypto/tls"
 	"fmt"
@@ -120,7 +121,7 @@ func TestIdleSocketsAreProved(t *testing.T) {
 		defer c.CloseNow()
 		for {
 			kind, b, err := c.Read(r.Context())
-			if err != nil || c.Write(r.Context(), kind, b) != nil {
+			if err != nil || c.Write(r.Context(), kind, bytes.Replace(b, []byte("stdin"), []byte("stdout"), 1)) != nil {
 				return
 			}
 		}
@@ -136,6 +137,10 @@ func TestIdleSocketsAreProved(t *testing.T) {
 	}
 	if err := idle.Alive(t.Context()); err != nil {
 		t.Error(err)
+	}
+	waits, err := sockets.Type(t.Context(), "twelve bytes", 3, time.Millisecond)
+	if err != nil || len(waits) != 4 || waits[0] <= 0 {
+		t.Errorf("Type = %v, %v; want four waits", waits, err)
 	}
 	idle.Close()
 	if err := idle.Alive(t.Context()); err == nil {

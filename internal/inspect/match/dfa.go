@@ -6,7 +6,6 @@ import (
 	"slices"
 	"sync"
 	"sync/atomic"
-	"unicode"
 	"unicode/utf8"
 )
 
@@ -16,7 +15,8 @@ const maxStates = 4096
 
 // Bytes from 0x80 on are not decoded. The automaton allows more than the
 // expression does: any character class with something beyond ASCII takes any
-// such byte, and a continuation byte may also change nothing. Assertions such
+// such byte, and a continuation byte may also change nothing. (The Kelvin sign
+// and the long s, which fold to k and s, are left out.) Assertions such
 // as \b and $ always hold.
 type dfa struct {
 	prog    *syntax.Prog
@@ -98,11 +98,11 @@ func (d *dfa) classify() {
 			n++
 			d.example = append(d.example, byte(c))
 		}
-		d.class[c] = uint8(n) //nolint:gosec // at most 128
+		d.class[c] = uint8(n)
 	}
 	d.example = append(d.example, 0x80, 0xc3)
 	for c := 0x80; c < 0x100; c++ {
-		d.class[c] = uint8(n + 1) //nolint:gosec // at most 129
+		d.class[c] = uint8(n + 1)
 		if c >= 0xc0 {
 			d.class[c]++
 		}
@@ -115,27 +115,25 @@ func isRune(op syntax.InstOp) bool {
 
 // beyondASCII reports whether the instruction takes a character from U+0080 on.
 func beyondASCII(in *syntax.Inst) bool {
-	switch in.Op {
+	switch in.Op { //nolint:exhaustive // the default says the rest
 	case syntax.InstRuneAny, syntax.InstRuneAnyNotNL:
 		return true
 	default:
 	}
 	if len(in.Rune) == 1 {
-		r := in.Rune[0]
-		if r >= utf8.RuneSelf {
+		return in.Rune[0] >= utf8.RuneSelf
+	}
+	for i := 0; i+1 < len(in.Rune); i += 2 {
+		if lo, hi := in.Rune[i], in.Rune[i+1]; hi >= utf8.RuneSelf && (lo != hi || !foldsToASCII(hi)) {
 			return true
 		}
-		if syntax.Flags(in.Arg)&syntax.FoldCase != 0 {
-			for f := unicode.SimpleFold(r); f != r; f = unicode.SimpleFold(f) {
-				if f >= utf8.RuneSelf {
-					return true
-				}
-			}
-		}
-		return false
 	}
-	return len(in.Rune) > 0 && in.Rune[len(in.Rune)-1] >= utf8.RuneSelf
+	return false
 }
+
+// foldsToASCII reports whether r is the Kelvin sign or the long s, which the
+// letters k and s match too when case does not count. No token has them.
+func foldsToASCII(r rune) bool { return r == '\u212a' || r == '\u017f' }
 
 // inside returns the instructions that can be reached from within the secret:
 // after the opening of its group. Without groups that is all of them.
@@ -154,7 +152,7 @@ func (d *dfa) inside(group, groups int) []bool {
 		}
 		in[pc] = true
 		i := &d.prog.Inst[pc]
-		switch i.Op {
+		switch i.Op { //nolint:exhaustive // the default says the rest
 		case syntax.InstMatch, syntax.InstFail:
 		case syntax.InstAlt, syntax.InstAltMatch:
 			mark(i.Out)
@@ -210,7 +208,7 @@ func (d *dfa) groupless(in []bool, opens func(*syntax.Inst) bool) {
 		}
 		seen[pc] = true
 		in[pc] = in[pc] || free[pc]
-		switch i.Op {
+		switch i.Op { //nolint:exhaustive // the default says the rest
 		case syntax.InstMatch, syntax.InstFail:
 		case syntax.InstAlt, syntax.InstAltMatch:
 			walk(i.Out)
@@ -237,7 +235,7 @@ func (d *dfa) follow(set *sparse, pc uint32) {
 	}
 	set.has[pc] = true
 	in := &d.prog.Inst[pc]
-	switch in.Op {
+	switch in.Op { //nolint:exhaustive // the default says the rest
 	case syntax.InstFail:
 	case syntax.InstAlt, syntax.InstAltMatch:
 		d.follow(set, in.Out)

@@ -103,7 +103,7 @@ func required(re *syntax.Regexp) []Literal {
 	if whole := exact(re); whole != nil {
 		return atPlace(whole, 0, 0)
 	}
-	switch re.Op {
+	switch re.Op { //nolint:exhaustive // the default says the rest
 	case syntax.OpCapture:
 		return required(re.Sub[0])
 	case syntax.OpPlus:
@@ -222,7 +222,7 @@ func prefixes(re *syntax.Regexp) []string {
 	if whole := exact(re); whole != nil {
 		return whole
 	}
-	switch re.Op {
+	switch re.Op { //nolint:exhaustive // the default says the rest
 	case syntax.OpCapture, syntax.OpPlus:
 		return prefixes(re.Sub[0])
 	case syntax.OpRepeat:
@@ -278,7 +278,7 @@ func isWord(c byte) bool {
 // exact returns all texts that re matches, in lower case, when those are few;
 // else nil.
 func exact(re *syntax.Regexp) []string {
-	switch re.Op {
+	switch re.Op { //nolint:exhaustive // the default says the rest
 	case syntax.OpEmptyMatch, syntax.OpBeginLine, syntax.OpEndLine, syntax.OpBeginText, syntax.OpEndText, syntax.OpNoWordBoundary:
 		return []string{""}
 	case syntax.OpWordBoundary:
@@ -295,7 +295,7 @@ func exact(re *syntax.Regexp) []string {
 		for i := 0; i < len(re.Rune); i += 2 {
 			for r := re.Rune[i]; r <= re.Rune[i+1]; r++ {
 				if r >= utf8.RuneSelf {
-					if r == '\u212a' || r == '\u017f' { // what k and s fold to
+					if foldsToASCII(r) { // what k and s fold to
 						continue
 					}
 					return nil

@@ -23,9 +23,8 @@ type Pattern struct {
 	// MinLength is the length of the shortest match.
 	MinLength int
 
-	tree   *syntax.Regexp // without its lead
-	source string
-	group  int
+	tree  *syntax.Regexp // without its lead
+	group int
 
 	once sync.Once
 	dfa  *dfa
@@ -40,9 +39,41 @@ type Pattern struct {
 func New(tree *syntax.Regexp, group int) *Pattern {
 	p := &Pattern{group: group}
 	p.tree, p.Lead = withoutLead(tree)
-	p.source = p.tree.String()
 	p.MinLength, _ = length(p.tree)
 	return p
+}
+
+// Before returns how many bytes of a match may stand before its secret: before
+// its first group. known is false when that is not plain from the expression.
+func (p *Pattern) Before() (most int, known bool) {
+	if p.tree.MaxCap() == 0 {
+		return 0, true
+	}
+	if p.group > 1 {
+		return 0, false
+	}
+	return before(p.tree)
+}
+
+func before(re *syntax.Regexp) (most int, known bool) {
+	switch re.Op { //nolint:exhaustive // the default says the rest
+	case syntax.OpCapture:
+		return 0, true
+	case syntax.OpConcat:
+		for _, sub := range re.Sub {
+			if sub.MaxCap() > 0 {
+				n, ok := before(sub)
+				return most + n, ok
+			}
+			_, hi := length(sub)
+			if hi < 0 {
+				return 0, false
+			}
+			most += hi
+		}
+	default:
+	}
+	return 0, false
 }
 
 // Tree returns the parsed expression, without its lead. It must not be changed.
@@ -78,7 +109,11 @@ func (p *Pattern) Start() State {
 // match may end, or 0; in is the index of the byte from which on the text may
 // belong to the secret, or -1 when it does not at the end. When it did before
 // text, callers say so with in = 0, else -1.
-func (p *Pattern) Run(s State, text []byte, in int) (state State, at, accepted, inside int) {
+//
+// When a match may be whole and the text leaves the secret, Run stops there,
+// with a living state: what follows could only begin another match. whole says
+// that a match may have been whole before text.
+func (p *Pattern) Run(s State, text []byte, in int, whole bool) (state State, at, accepted, inside int) {
 	d, g, cell := p.automaton(), s.gen, s.cell
 	cells := *g.cells.Load()
 	for i, c := range text {
@@ -96,6 +131,9 @@ func (p *Pattern) Run(s State, text []byte, in int) (state State, at, accepted, 
 			return State{}, i, accepted, in
 		}
 		if next&entered == 0 {
+			if in >= 0 && (whole || accepted > 0) {
+				return State{g, next}, i + 1, accepted, -1
+			}
 			in = -1
 		} else if in < 0 {
 			in = i + 1
@@ -141,8 +179,9 @@ func (p *Pattern) Hopeless(text []byte) bool {
 // [regexp.Regexp.FindSubmatchIndex] does, or nil.
 func (p *Pattern) Match(text []byte, start int) []int {
 	p.reOnce.Do(func() {
-		p.atStart = regexp.MustCompile(`\A(?:` + p.source + `)`)
-		p.afterByte = regexp.MustCompile(`\A(?s:.)(?:` + p.source + `)`)
+		source := p.tree.String()
+		p.atStart = regexp.MustCompile(`\A(?:` + source + `)`)
+		p.afterByte = regexp.MustCompile(`\A(?s:.)(?:` + source + `)`)
 	})
 	if start == 0 {
 		return p.atStart.FindSubmatchIndex(text)
@@ -207,7 +246,7 @@ func length(re *syntax.Regexp) (shortest, longest int) {
 	case syntax.OpCharClass:
 		for _, r := range re.Rune {
 			// K and ſ are there only because k and s fold to them.
-			if r >= 0x80 && r != '\u212a' && r != '\u017f' {
+			if r >= 0x80 && !foldsToASCII(r) {
 				return 1, 4
 			}
 		}

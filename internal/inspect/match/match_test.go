@@ -11,7 +11,7 @@ import (
 
 func TestIndexFindsEveryLiteralWherever(t *testing.T) {
 	texts := []string{"@", "sk", "key", "token", "ghp_", "-----begin", "to", "tokens-are-here", "身份"}
-	x := NewIndex(texts, nil)
+	x := NewIndex(texts, nil, true)
 	rng := rand.New(rand.NewPCG(1, 2))
 	for range 300 {
 		var b bytes.Buffer
@@ -82,7 +82,7 @@ func FuzzRun(f *testing.F) {
 	f.Add(`\b(?:ab|c\d{1,3})\b`, "c12 ")
 	f.Add("(?s:.)é?[^\\x00-\\x7f]", "aéé")
 	f.Fuzz(func(t *testing.T, expr, text string) {
-		if len(expr) > 40 || len(text) > 60 {
+		if len(expr) > 40 || len(text) > 60 || strings.ContainsAny(text, "\u212a\u017f") {
 			return
 		}
 		tree, err := syntax.Parse(expr, syntax.Perl)
@@ -94,7 +94,7 @@ func FuzzRun(f *testing.F) {
 		if at == nil || at[1] == 0 {
 			return
 		}
-		_, end, accepted, _ := p.Run(p.Start(), []byte(text), -1)
+		_, end, accepted, _ := p.Run(p.Start(), []byte(text), -1, false)
 		if accepted < at[1] && end < at[1] {
 			t.Errorf("%q on %q: the match ends at %d, the automaton gave up at %d, accepted %d", expr, text, at[1], end, accepted)
 		}

@@ -45,7 +45,7 @@ func wordBoundary(text []byte, start, end int) bool {
 // numberBoundary reports whether the match is a whole number: not a part of a
 // word, of a longer number, of a decimal fraction, a date or a path of ids.
 func numberBoundary(text []byte, start, end int) bool {
-	if !wordBoundary(text, start, end) {
+	if !wordBoundary(text, start, end) || inArithmetic(text, start, end) {
 		return false
 	}
 	if start > 0 {
@@ -80,6 +80,41 @@ func numberBoundary(text []byte, start, end int) bool {
 		}
 	}
 	return true
+}
+
+// inArithmetic reports whether a number is multiplied, divided, raised, signed
+// or an argument of a call: formulas are full of long numbers.
+func inArithmetic(text []byte, start, end int) bool {
+	after := text[end:min(len(text), end+4)]
+	if len(after) > 0 && after[0] == '.' {
+		after = after[1:]
+		if len(after) > 0 && (after[0] == ',' || after[0] == ')' || after[0] == ']') {
+			return true // [138., 2.]
+		}
+	}
+	after = bytes.TrimLeft(after, " ")
+	if len(after) > 0 && (after[0] == '*' || after[0] == '^') {
+		return true
+	}
+	before := text[max(0, start-Look):start]
+	if n := len(before); n > 0 {
+		switch before[n-1] {
+		case '*', '^', '~':
+			return true
+		case '+':
+			return true // a country's code, or a sign; +86 is part of a match
+		case '-':
+			// Tel-138… is one, x = -138… is none.
+			return n < 2 || before[n-2] == ' ' || before[n-2] == '(' || before[n-2] == '[' || before[n-2] == ',' || before[n-2] == '='
+		case '(':
+			return n > 1 && (isAlnum(before[n-2]) || before[n-2] == '_') // f(138…)
+		}
+	}
+	before = bytes.TrimRight(before, " ")
+	if bytes.HasSuffix(before, []byte("==")) {
+		return true
+	}
+	return len(before) > 0 && (before[len(before)-1] == '*' || before[len(before)-1] == '^' || before[len(before)-1] == '%')
 }
 
 // addressBoundary reports whether the match is a whole IP address: no version

@@ -33,6 +33,7 @@ var validators = map[string]func([]byte) bool{
 	"password":     strongPassword,
 	"mixed":        mixed,
 	"spread":       spread,
+	"random":       random,
 	"us-ssn":       ssn,
 }
 
@@ -248,7 +249,7 @@ type network struct {
 var networks = []network{
 	{4000, 4999, []int{13, 16, 19}, []int{16}},             // Visa
 	{5100, 5599, []int{16}, []int{16}},                     // Mastercard
-	{2221, 2720, []int{16}, []int{16}},                     // Mastercard
+	{2221, 2720, []int{16}, nil},                           // Mastercard; too many numbers begin like that
 	{3400, 3499, []int{15}, nil},                           // American Express
 	{3700, 3799, []int{15}, nil},                           // American Express
 	{6011, 6011, []int{16, 17, 18, 19}, []int{16}},         // Discover
@@ -525,6 +526,53 @@ func spread(b []byte) bool {
 	return lower && upper
 }
 
+// random reports whether b looks made by a machine: parts that are no words
+// hold ten characters or more, with a digit among them. Words are what names
+// in programs are made of: lower, upper or camel case, with digits behind.
+func random(b []byte) bool {
+	if _, digit, letter := classes(b); !digit || !letter {
+		return false
+	}
+	odd := 0
+	dotted := bytes.IndexByte(b, '.') >= 0
+	for part := range bytes.FieldsFuncSeq(b, func(r rune) bool { return strings.ContainsRune("._-/:+=", r) }) {
+		if !isName(part) && (!dotted || len(part) > 16 || part[0] < 'A') {
+			odd += len(part)
+		}
+	}
+	return odd >= 10
+}
+
+// isName reports whether a part of an identifier is a word, some words in camel
+// case, a number, or words with a number behind.
+func isName(part []byte) bool {
+	digits, letters, switches, vowels, caps := 0, 0, 0, 0, 0
+	for i, c := range part {
+		switch {
+		case isDigit(c):
+			digits++
+			if i > 0 && !isDigit(part[i-1]) {
+				switches++
+			}
+		default:
+			letters++
+			if strings.IndexByte("aeiouyAEIOUY", c) >= 0 {
+				vowels++
+			}
+			if isUpper(rune(c)) && i > 0 && !isUpper(rune(part[i-1])) {
+				caps++
+			}
+		}
+	}
+	switch {
+	case letters == 0:
+		return true
+	case switches > 1 || digits > 6 || digits > letters:
+		return false
+	}
+	return vowels*6 >= letters && caps*4 <= letters
+}
+
 // ssn reports whether b is a social security number that may have been issued:
 // no 000, 666 or 9xx area, no 00 group, no 0000 serial.
 func ssn(b []byte) bool {
@@ -536,7 +584,7 @@ func ssn(b []byte) bool {
 		return false
 	}
 	return string(area) != "000" && string(area) != "666" && area[0] != '9' && string(group) != "00" && string(serial) != "0000" &&
-		string(b) != "123-45-6789" && string(b) != "078-05-1120"
+		string(b) != "123-45-6789" && string(b) != "111-22-3333" && string(b) != "078-05-1120"
 }
 
 func allDigits(b []byte) bool {

@@ -12,7 +12,8 @@ const shortRun = shortestRun - 1
 // Differs returns the index of the first byte of text, from i on, at which the
 // lane shows something else than text; -1 if there is none. Up to sure this is
 // certain; what stands behind it depends on what follows. It is a good deal
-// faster than a Reader. For the lanes of runs see [NextRun].
+// faster than a Reader. An escaped end of a line counts only where its letter
+// would be taken for the beginning of a word. For the lanes of runs see [NextRun].
 func (l Lane) Differs(text []byte, i, columns int) (at, sure int) {
 	switch l {
 	case Visible:
@@ -22,12 +23,22 @@ func (l Lane) Differs(text []byte, i, columns int) (at, sure int) {
 	case Markup:
 		return differsMarkup(text, i)
 	case Escapes:
-		for n := nextEscape(text, i); n < len(text); n = nextEscape(text, n+1) {
+		e := either{text: text, a: '\\', b: '%'}
+		for n := e.next(i); n < len(text); n = e.next(n + 1) {
 			if unfinishedEscape(text[n:]) {
 				return -1, n
 			}
 			var buf [utf8.UTFMax]byte
-			if _, size := escape(text[n:], buf[:0]); size > 0 {
+			_, size := escape(text[n:], buf[:0])
+			if size == 2 && bytes.IndexByte([]byte("nrt"), text[n+1]) >= 0 {
+				if n+2 == len(text) {
+					return -1, n
+				}
+				if !alphanumeric(text[n+2]) {
+					continue
+				}
+			}
+			if size > 0 {
 				return n, n
 			}
 		}
@@ -35,6 +46,31 @@ func (l Lane) Differs(text []byte, i, columns int) (at, sure int) {
 	case Base64, Hex:
 	}
 	return -1, len(text)
+}
+
+// either finds two bytes, looking for each only once.
+type either struct {
+	text         []byte
+	a, b         byte
+	nextA, nextB int // where they stand next; behind what was asked for last
+}
+
+// next returns where the first of them stands, from i on; i grows.
+func (e *either) next(i int) int {
+	find := func(at int, c byte) int {
+		if at > i || at == i && i > 0 {
+			return at
+		}
+		if n := bytes.IndexByte(e.text[i:], c); n >= 0 {
+			return i + n
+		}
+		return len(e.text)
+	}
+	if i >= len(e.text) {
+		return len(e.text)
+	}
+	e.nextA, e.nextB = find(e.nextA, e.a), find(e.nextB, e.b)
+	return min(e.nextA, e.nextB)
 }
 
 func differsVisible(text []byte, i int) (at, sure int) {
@@ -90,10 +126,46 @@ func differsJoined(text []byte, i, columns int) (at, sure int) {
 		if end-start < shortestWrap {
 			continue
 		}
-		if w := visibleWidth(text[start:end]); w == columns || w < len(wrapWidths) && wrapWidths[w] {
+		if w := end - start; w != columns && (w >= len(wrapWidths) || !wrapWidths[w]) && simple(text[start:end]) {
+			continue
+		}
+		if w := visibleWidth(text[start:end]); w != columns && (w >= len(wrapWidths) || !wrapWidths[w]) {
+			continue
+		}
+		// What was broken is a word, and a long one.
+		word := 0
+		for word < min(brokenWord, end) && wordByte(text[end-1-word]) {
+			word++
+		}
+		next := i
+		for word > 0 && word < brokenWord && next < len(text) && wordByte(text[next]) {
+			word++
+			next++
+		}
+		switch {
+		case word >= brokenWord && !dated(text[i:]):
 			return i - 1, i - 1
+		case word > 0 && next == len(text) && len(text)-i < brokenWord:
+			return -1, i - 1
 		}
 	}
+}
+
+// brokenWord is the shortest word that is put together again.
+const brokenWord = 16
+
+func wordByte(c byte) bool { return runBytes[c] != 0 || c == '=' || c == '.' || c == '~' || c == esc }
+
+// dated reports whether text begins with a date: lines of logs do, and what was
+// broken does not go on with one.
+func dated(text []byte) bool {
+	const form = "dddd-dd-dd"
+	for i := range len(form) {
+		if i >= len(text) || form[i] == 'd' && (text[i] < '0' || text[i] > '9') || form[i] == '-' && text[i] != '-' && text[i] != '/' {
+			return false
+		}
+	}
+	return true
 }
 
 // WrapReach is how far before a line break the line may begin that Joined joins.
@@ -101,6 +173,25 @@ const WrapReach = 320
 
 func alphanumericOr(c byte) bool {
 	return runBytes[c] != 0 || c == '=' || c == '.' || c == 'm' || c == '~'
+}
+
+// simple reports whether every byte of line takes one column.
+func simple(line []byte) bool {
+	const tops = 0x8080808080808080
+	if bytes.IndexByte(line, esc) >= 0 {
+		return false
+	}
+	for ; len(line) >= 8; line = line[8:] {
+		if binary.LittleEndian.Uint64(line)&tops != 0 {
+			return false
+		}
+	}
+	for _, c := range line {
+		if c >= utf8.RuneSelf {
+			return false
+		}
+	}
+	return true
 }
 
 // visibleWidth is the width of a line without its escape sequences.
@@ -129,23 +220,29 @@ func visibleWidth(line []byte) int {
 }
 
 func differsMarkup(text []byte, i int) (at, sure int) {
-	for i < len(text) {
-		n := bytes.IndexAny(text[i:], "<&")
-		if n < 0 {
-			break
+	e := either{text: text, a: '<', b: '&'}
+	for n := e.next(i); n < len(text); n = e.next(n + 1) {
+		if n+1 == len(text) {
+			return -1, n
 		}
-		i += n
-		if i+1 == len(text) {
-			return -1, i
+		c := text[n+1]
+		if text[n] == '<' {
+			if letter(c) || c == '/' || c == '!' || c == '?' {
+				return n, n
+			}
+			continue
 		}
-		c := text[i+1]
-		if letter(c) || text[i] == '<' && (c == '/' || c == '!' || c == '?') || text[i] == '&' && c == '#' {
-			return i, i
+		if _, size := entity(text[n:]); size > 0 {
+			return n, n
 		}
-		i++
+		if unfinishedEntity(text[n:]) {
+			return -1, n
+		}
 	}
 	return -1, len(text)
 }
+
+func alphanumeric(c byte) bool { return letter(c) || c >= '0' && c <= '9' || c == '_' }
 
 // NextRun returns where the next run of letters begins that a Reader of Base64
 // or Hex must be given, from i on, which is not within a run. ok is false when

@@ -27,7 +27,8 @@ const (
 	Markup
 	// Escapes undoes one level of backslash and percent escapes.
 	Escapes
-	// Base64 is what the runs of base64 hold, as far as it is text.
+	// Base64 is what the runs of base64 hold, as far as it is text, each with a
+	// line break behind it.
 	Base64
 	// Hex is what the runs of hexadecimal digits hold, as far as it is text.
 	Hex
@@ -86,7 +87,7 @@ type Reader struct {
 	shown  bool    // something of the run has been decoded
 	line   int     // letters in this line of the run
 	broken bool    // a line break has been seen after a full line
-	any    bool    // something was decoded before: runs are kept apart
+	last   int64   // the offset of the last letter that was shown
 }
 
 type mode uint8
@@ -336,7 +337,7 @@ func (r *Reader) controlString(out *Seen, i int, end bool) int {
 
 // sequence handles an escape sequence.
 func (r *Reader) sequence(out *Seen, i int, end bool) int {
-	text := r.in.text[i:]
+	text := r.in.text[i:min(i+longestSequence, len(r.in.text))]
 	n, whole := 0, false
 	if text[0] == esc {
 		if len(text) > 1 && bytes.IndexByte([]byte("]P_^X"), text[1]) >= 0 {
@@ -600,6 +601,7 @@ func (r *Reader) letters(out *Seen, i int) int {
 func (r *Reader) endRun(out *Seen) {
 	if r.mode != skipRun && r.shown {
 		r.decode(out, true)
+		out.add('\n', r.last, r.last+1) // runs are kept apart
 	}
 	r.run, r.runAt = r.run[:0], r.runAt[:0]
 	r.mode, r.shown, r.line, r.broken = plain, false, 0, false
@@ -624,10 +626,6 @@ func (r *Reader) decode(out *Seen, end bool) {
 			return
 		}
 		r.shown = true
-		if r.any {
-			out.add('\n', r.runAt[0], r.runAt[0]+1)
-		}
-		r.any = true
 	}
 	size := 4
 	if r.lane == Hex {
@@ -646,6 +644,7 @@ func (r *Reader) decode(out *Seen, end bool) {
 		for _, c := range buf[:n] {
 			out.add(c, r.runAt[k], r.runAt[k+len(group)-1]+1)
 		}
+		r.last = r.runAt[k+len(group)-1]
 	}
 	k = min(k, len(r.run))
 	r.run = append(r.run[:0], r.run[k:]...)

@@ -47,12 +47,12 @@ func TestReaders(t *testing.T) {
 		{"a long tag", view.Markup, "a<img src=\"" + strings.Repeat("x>", 400) + "\">b", "ab"},
 		{"no tag", view.Markup, "a<b c<d>e<", "a<b ce<"},
 		{"escapes", view.Escapes, `a\n\"\\\x41\u0042%43\ud83d\ude00\1\\u0041 100%`, "a\n\"\\ABC😀\\1\\u0041 100%"},
-		{"base64", view.Base64, "key: " + b64 + " and", text},
-		{"base64 in lines", view.Base64, b64[:60] + "\r\n" + b64[60:], text},
-		{"two runs", view.Base64, b64 + "," + strings.ReplaceAll(b64, "+", "-"), text + "\n" + text},
+		{"base64", view.Base64, "key: " + b64 + " and", text + "\n"},
+		{"base64 in lines", view.Base64, b64[:60] + "\r\n" + b64[60:], text + "\n"},
+		{"two runs", view.Base64, b64 + "," + strings.ReplaceAll(b64, "+", "-"), text + "\n" + text + "\n"},
 		{"words are no runs", view.Base64, "AutoTokenizerFromPretrained 0123456789abcdef0123456789abcdef", ""},
-		{"hex", view.Hex, "0x" + hex.EncodeToString([]byte(text)) + " 0123456789abcdef0123", text},
-		{"hex alone", view.Hex, "x=" + hex.EncodeToString([]byte(text)) + ";", text},
+		{"hex", view.Hex, "0x" + hex.EncodeToString([]byte(text)) + " 0123456789abcdef0123", text + "\n"},
+		{"hex alone", view.Hex, "x=" + hex.EncodeToString([]byte(text)) + ";", text + "\n"},
 	}
 	for _, tt := range tests {
 		for _, size := range []int{1, 2, 3, 7, 1 << 20} {
@@ -95,6 +95,15 @@ func FuzzReaders(f *testing.F) {
 		for _, lane := range lanes {
 			want := read(lane, int(columns), raw, len(raw)+1)
 			got := read(lane, int(columns), raw, int(size)%16+1)
+			at, sure := lane.Differs(raw, 0, int(columns))
+			if at < -1 || sure > len(raw) || at > sure {
+				t.Fatalf("lane %d: Differs(%.300q) = %d, %d", lane, raw, at, sure)
+			}
+			same := bytes.ReplaceAll(raw, []byte("\r\n"), []byte("\n"))
+			if plain := lane == view.Visible && !bytes.ContainsAny(raw, "\v\f"); at < 0 && sure == len(raw) && (plain || lane == view.Markup) &&
+				!bytes.Equal(want.Text, raw) && !bytes.Equal(want.Text, same) {
+				t.Fatalf("lane %d: Differs says that %.300q is shown as it is; it is shown as %.300q", lane, raw, want.Text)
+			}
 			if !bytes.Equal(got.Text, want.Text) {
 				t.Fatalf("lane %d: %.300q in pieces of %d shows %.300q, and whole %.300q", lane, raw, int(size)%16+1, got.Text, want.Text)
 			}
