@@ -180,7 +180,7 @@ func (s *Service) Start(ctx context.Context, actor bailey.Actor, id string) (bai
 func (s *Service) begin(ctx context.Context, by audit.Actor, ws bailey.Workspace, class bailey.Class, begin time.Time) (bailey.Workspace, error) {
 	run := bailey.Run{ID: bailey.NewID(), WorkspaceID: ws.ID, Class: s.frozen(class), Digest: class.Digest, Token: secret.Random(32).Reveal()}
 	steps := steps{workspace: ws.ID, run: run.ID, now: s.now, since: begin}
-	steps.done("policy", "")
+	steps.done("policy", class.Reach)
 
 	if err := s.checkNetwork(class); err != nil {
 		s.refusedLaunch(ctx, by, ws, audit.NotAllowed)
