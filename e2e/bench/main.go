@@ -38,7 +38,12 @@ type part struct {
 // parts are all measurements, in the order of the tables.
 func parts() []part {
 	return []part{
-		{"launch", launch}, {"get", get}, {"ws", sockets}, {"audit", auditAppend}, {"password", password}, {"memory", memory},
+		{"launch", launch},
+		{"get", get},
+		{"ws", sockets},
+		{"audit", auditAppend},
+		{"password", password},
+		{"memory", memory},
 		{"egress", egressDownload},
 	}
 }
