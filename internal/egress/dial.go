@@ -24,7 +24,7 @@ import (
 
 const (
 	resolveLimit = 5 * time.Second
-	besideLimit  = 2 * time.Second // the same, where a proxy resolves as well
+	besideLimit  = 2 * time.Second        // the same, where a proxy resolves as well
 	dialLimit    = 20 * time.Second       // all addresses together
 	oneLimit     = 10 * time.Second       // one address
 	stagger      = 250 * time.Millisecond // before the next address is tried as well (RFC 8305 5)
