@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
+	"net/url"
 	"runtime"
 	"slices"
 	"strconv"
@@ -577,5 +578,59 @@ func TestInDoubtItStaysShut(t *testing.T) {
 	}
 	if _, _, err := w.get(alice, "https://files.example.org/"); err == nil {
 		t.Error("the empty policy allows something")
+	}
+}
+
+// When it cannot be known which addresses are this machine's, none is dialled,
+// and no proxy is sent there either.
+func TestWithoutOwnAddressesNothingIsReached(t *testing.T) {
+	var broken atomic.Bool
+	w := newWorld(t, func(c *egress.Config, p *egress.Policy) {
+		c.Own = func() ([]netip.Addr, error) {
+			if broken.Load() {
+				return nil, io.ErrUnexpectedEOF
+			}
+			return nil, nil
+		}
+		p.Upstream.URL = &url.URL{Scheme: "http", Host: "proxy.example.com:3128"}
+	})
+	broken.Store(true)
+	w.https("files.example.org", func(http.ResponseWriter, *http.Request) {})
+	if _, _, err := w.get(alice, "https://files.example.org/"); err == nil || !strings.Contains(err.Error(), "may not reach") {
+		t.Errorf("%v, want a refusal", err)
+	}
+	if _, dialled := w.net.seen(); len(dialled) > 0 {
+		t.Errorf("dialled %v", dialled)
+	}
+}
+
+// A rule with methods opens no other way on the port of TLS, and on another
+// port no tunnel in which the method is not seen.
+func TestMethodsHoldInTunnels(t *testing.T) {
+	w := newWorld(t, func(_ *egress.Config, p *egress.Policy) {
+		p.Lenient = true
+		*p = policyOf(rules.Rule{ID: "read", Host: "files.example.org", Ports: []int{443, 8080}, Methods: []string{"GET"}})
+	})
+	reached := new(atomic.Int64)
+	s := w.http("files.example.org", func(rw http.ResponseWriter, r *http.Request) {
+		reached.Add(1)
+		_, _ = io.WriteString(rw, r.Method)
+	})
+	for _, port := range []string{"443", "8080"} {
+		w.net.at("files.example.org", port, s.Listener.Addr().String())
+		for _, first := range []string{"DELETE /x HTTP/1.1\r\nHost: files.example.org:" + port + "\r\n\r\n", "SSH-2.0-x\r\n", "\x00\x01", "delete /x"} {
+			c, _, _ := w.connect(alice, "files.example.org:"+port)
+			_, _ = io.WriteString(c, first)
+			_ = c.CloseWrite()
+			_, _ = io.ReadAll(c)
+		}
+	}
+	if n := reached.Load(); n > 0 {
+		t.Errorf("%d requests arrived", n)
+	}
+	c, br, _ := w.connect(alice, "files.example.org:8080")
+	_, _ = io.WriteString(c, "GET /x HTTP/1.1\r\nHost: files.example.org:8080\r\nConnection: close\r\n\r\n")
+	if b, _ := io.ReadAll(br); !strings.HasSuffix(string(b), "GET") {
+		t.Errorf("an allowed method in a tunnel: %q", b)
 	}
 }
