@@ -485,6 +485,54 @@ egress:
 	}
 }
 
+// TestWhatIsAllowedToOneIsNotAllowedToAnother: two people in the same class.
+// Neither sees the other's requests, and a day of one is no day of the other.
+func TestWhatIsAllowedToOneIsNotAllowedToAnother(t *testing.T) {
+	o := newOutside(t)
+	o.put(t, "file.txt", "downloaded\n")
+	s, _ := egressServer(t, egressConfig)
+	admin := start(t, s)
+	ctx := deadline(t, 5*time.Minute)
+	join := func(name string) *drive.Person {
+		file := filepath.Join(t.TempDir(), name)
+		write(t, file, drive.Password()+"\n")
+		if _, err := admin.CLI(ctx, "admin", "user", "add", name, "--password-file", file); err != nil {
+			t.Fatal(err)
+		}
+		p := s.Person(name, file)
+		if err := p.Login(ctx); err != nil {
+			t.Fatal(err)
+		}
+		return p
+	}
+	alice, bob := join("alice"), join("bob")
+	a, b := enter(t, ctx, alice, "ml", "lab", o), enter(t, ctx, bob, "ml", "lab", o)
+	a.sh("curl -sS https://denied.bailey.test/file.txt")
+	var asked []request
+	until(t, ctx, "alice's request", func() bool { asked = requests(t, ctx, alice); return len(asked) == 1 })
+	if got := requests(t, ctx, bob); len(got) != 0 {
+		t.Errorf("bob sees %+v", got)
+	}
+	for _, p := range []*drive.Person{alice, bob} {
+		for _, args := range [][]string{{"allow", asked[0].ID}, {"deny", asked[0].ID}, {"requests", "--all"}, {"grants", "--all"}, {"allow", "denied.bailey.test", "--class", "ml"}} {
+			if out, err := p.CLI(ctx, append([]string{"egress"}, args...)...); drive.ExitCode(err) != 6 {
+				t.Errorf("%s: egress %v: %s, %v; want a refusal", p.Name, args, out, err)
+			}
+		}
+	}
+	if _, err := admin.CLI(ctx, "egress", "allow", asked[0].ID, "--for", "day"); err != nil {
+		t.Fatal(err)
+	}
+	a.works("curl -sS --fail https://denied.bailey.test/file.txt", "downloaded")
+	if out := b.sh("curl -sS --fail https://denied.bailey.test/file.txt"); strings.HasSuffix(out, "exit 0") {
+		t.Errorf("bob got through on alice's grant: %s", out)
+	}
+	if _, err := admin.CLI(ctx, "egress", "allow", asked[0].ID, "--for", "class"); err != nil {
+		t.Fatal(err)
+	}
+	b.works("curl -sS --fail https://denied.bailey.test/file.txt", "downloaded")
+}
+
 // TestNothingElseIsReached: somebody runs what they like inside, knows the
 // socket and speaks to it as they please.
 func TestNothingElseIsReached(t *testing.T) {
