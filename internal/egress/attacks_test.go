@@ -535,7 +535,10 @@ func TestRulesCutWhatTheyNoLongerAllow(t *testing.T) {
 		t.Errorf("what is still allowed was cut: %v", err)
 	}
 	_ = other.Body.Close()
-	eventually(t, "both cuts are counted", func() bool { return w.proxy.Stats().Cut == 2 })
+	eventually(t, "both cuts are counted and recorded", func() bool { return w.proxy.Stats().Cut == 2 && len(w.audit.of(audit.EgressCut)) == 2 })
+	if e := w.audit.of(audit.EgressCut)[0]; e.Reason != audit.RuleChanged || e.Attrs.Down == 0 || e.Attrs.Host == "" {
+		t.Errorf("a cut in the journal: %+v", e)
+	}
 	if _, _, err := w.get(alice, "https://files.example.org/"); err == nil {
 		t.Error("a new connection to what is no longer allowed")
 	}
