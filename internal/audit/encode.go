@@ -88,12 +88,23 @@ func cleanTarget(t Target) Target {
 func cleanAttrs(a Attrs) Attrs {
 	a.Class, a.Run, a.Role = name(a.Class), name(a.Run), name(a.Role)
 	a.Image, a.Digest = plain(a.Image, maxDigest), plain(a.Digest, maxDigest)
-	a.Host, a.Rule = plain(a.Host, maxHost), plain(a.Rule, maxDigest)
+	a.Host, a.Rule = host(a.Host), plain(a.Rule, maxDigest)
 	a.GPUs = slices.Clone(a.GPUs)
 	for i, g := range a.GPUs {
 		a.GPUs[i] = plain(g, maxDigest)
 	}
 	return a
+}
+
+// host keeps of a host's name what such names are made of.
+func host(s string) string {
+	s = strings.Map(func(r rune) rune {
+		if 'a' <= r && r <= 'z' || '0' <= r && r <= '9' || r == '-' || r == '.' || r == '_' {
+			return r
+		}
+		return -1
+	}, s[:min(len(s), 4*maxHost)])
+	return s[:min(len(s), maxHost)]
 }
 
 func name(s string) string { return plain(s, maxName) }

@@ -520,13 +520,14 @@ func TestEventHasNoFreeText(t *testing.T) {
 	allowed := map[string]string{
 		"V": "int", "TS": "time.Time", "Seq": "uint64",
 		"Action": "audit.Action", "Outcome": "audit.Outcome", "Reason": "audit.Reason",
-		"Attrs.Count": "int64", "Attrs.Status": "int", "Attrs.GPUs": "[]string",
+		"Attrs.Count": "int64", "Attrs.Status": "int", "Attrs.Port": "int",
+		"Attrs.Up": "int64", "Attrs.Down": "int64", "Attrs.Millis": "int64", "Attrs.GPUs": "[]string",
 	}
 	tamed := []string{ // by encodeBody, or made by the journal itself
 		"ID", "Boot", "Prev",
 		"Actor.ID", "Actor.Name", "Actor.Unknown", "Actor.Method", "Actor.Session", "Actor.IP",
 		"Target.Kind", "Target.ID", "Target.Name",
-		"Attrs.Class", "Attrs.Image", "Attrs.Run", "Attrs.Role", "Attrs.Digest",
+		"Attrs.Class", "Attrs.Image", "Attrs.Run", "Attrs.Role", "Attrs.Digest", "Attrs.Host", "Attrs.Rule",
 	}
 	var walk func(prefix string, typ reflect.Type)
 	walk = func(prefix string, typ reflect.Type) {
