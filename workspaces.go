@@ -15,10 +15,10 @@ type Class struct {
 	ShmBytes    int64         `json:"shm_bytes"`    // size of /dev/shm
 	TmpBytes    int64         `json:"tmp_bytes"`    // size of /tmp, charged to the memory limit
 	Pids        int64         `json:"pids"`
-	GPUs        int           `json:"gpus"`             // leased exclusively, by UUID
-	IdleStop    time.Duration `json:"idle_stop"`        // 0: never
-	StartLimit  time.Duration `json:"start_limit"`      // from create to Jupyter answering, after the image is there
-	SelfCheck   string        `json:"self_check"`       // "cuda", "torch", "python" or "none"
+	GPUs        int           `json:"gpus"`              // leased exclusively, by UUID
+	IdleStop    time.Duration `json:"idle_stop"`         // 0: never
+	StartLimit  time.Duration `json:"start_limit"`       // from create to Jupyter answering, after the image is there
+	SelfCheck   string        `json:"self_check"`        // "cuda", "torch", "python" or "none"
 	Groups      []string      `json:"groups,omitempty"`  // who may use it; empty: everyone
 	Network     string        `json:"network,omitempty"` // "none", "proxied" or "bridge"; empty: none
 	Egress      string        `json:"egress,omitempty"`  // the egress policy of a proxied class
