@@ -637,3 +637,64 @@ func TestMethodsHoldInTunnels(t *testing.T) {
 		t.Errorf("an allowed method in a tunnel: %q", b)
 	}
 }
+
+// Two hundred downloads that nobody reads: each stands still with what it has,
+// together they hold a bounded part of memory, and Bob's download is whole.
+func TestDownloadsThatNobodyReads(t *testing.T) {
+	w := newWorld(t, func(_ *egress.Config, p *egress.Policy) {
+		*p = policyOf(rules.Rule{ID: "raw", Host: "files.example.org", Ports: []int{9000}}, rules.Rule{ID: "web", Host: "a.example.net"})
+	})
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ln.Close()
+	go func() {
+		for {
+			c, err := ln.Accept()
+			if err != nil {
+				return
+			}
+			go func() {
+				for b := make([]byte, 64<<10); ; {
+					if _, err := c.Write(b); err != nil {
+						_ = c.Close()
+						return
+					}
+				}
+			}()
+		}
+	}()
+	w.net.at("files.example.org", "9000", ln.Addr().String())
+	size := 8 << 20
+	w.http("a.example.net", func(rw http.ResponseWriter, _ *http.Request) { _, _ = rw.Write(make([]byte, size)) })
+	heap := func() int64 {
+		runtime.GC()
+		var m runtime.MemStats
+		runtime.ReadMemStats(&m)
+		return int64(m.HeapAlloc + m.StackInuse)
+	}
+	before := heap()
+	for range 200 {
+		if _, _, line := w.connect(alice, "files.example.org:9000"); !strings.HasPrefix(line, "HTTP/1.1 200") {
+			t.Fatal(line)
+		}
+	}
+	still := int64(-1)
+	eventually(t, "all stand still", func() bool {
+		last := still
+		still = w.proxy.Stats().Down
+		if still == last && still > 0 {
+			return true
+		}
+		runtime.Gosched()
+		return false
+	})
+	if _, body, err := w.get(bob, "http://a.example.net/"); err != nil || len(body) != size {
+		t.Errorf("Bob's download: %d bytes, %v", len(body), err)
+	}
+	// The 200 senders above have 64 KiB each, and are in this process.
+	if grown := heap() - before; grown > 48<<20 {
+		t.Errorf("%d MiB for 200 downloads that nobody reads", grown>>20)
+	}
+}
