@@ -197,6 +197,28 @@ func (o *outside) addPackages(t *testing.T) {
 	o.put(t, "apt/Packages", fmt.Sprintf("Package: hello-bailey\nVersion: 1.0\nArchitecture: all\nMaintainer: e2e <e2e@example.org>\nFilename: ./hello-bailey_1.0_all.deb\nSize: %d\nSHA256: %x\nDescription: a test\n", len(data), sha256.Sum256(data)))
 }
 
+// addAiohttp puts aiohttp and what it needs there, as Debian has it for the
+// images' suite; false when Debian cannot be reached.
+func (o *outside) addAiohttp(t *testing.T) bool {
+	t.Helper()
+	dir := t.TempDir()
+	for _, sub := range []string{"state/lists/partial", "cache/archives/partial", "empty", "root"} {
+		if err := os.MkdirAll(filepath.Join(dir, sub), 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	write(t, filepath.Join(dir, "status"), "")
+	write(t, filepath.Join(dir, "sources.list"), "deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] http://deb.debian.org/debian trixie main\n")
+	script := `cd "$1" && apt="apt-get -qq -o Dir::State=$1/state -o Dir::State::status=$1/status -o Dir::Cache=$1/cache -o Dir::Etc::sourcelist=$1/sources.list -o Dir::Etc::sourceparts=$1/empty"
+$apt update && $apt download python3-aiohttp python3-multidict python3-yarl python3-frozenlist python3-aiosignal python3-attr python3-propcache python3-idna python3-aiohappyeyeballs &&
+for deb in *.deb; do dpkg-deb -x "$deb" root; done && tar -C root/usr/lib/python3/dist-packages -cf "$2" .`
+	out, err := exec.Command("sh", "-c", script, "sh", dir, filepath.Join(o.dir, "aiohttp.tar")).CombinedOutput()
+	if err != nil {
+		t.Logf("aiohttp is not tried: Debian's packages cannot be had: %v: %.300s", err, out)
+	}
+	return err == nil
+}
+
 func (o *outside) put(t *testing.T, name, text string) {
 	t.Helper()
 	path := filepath.Join(o.dir, name)
@@ -345,6 +367,19 @@ func TestAWorkspaceReachesWhatItMay(t *testing.T) {
 	if out := in.must("import requests; print(requests.get('https://code.bailey.test/file.txt', timeout=30).text)"); out != "downloaded" {
 		t.Errorf("requests got %q", out)
 	}
+	if o.addAiohttp(t) {
+		in.works("mkdir -p /tmp/aio && curl -sS --fail https://code.bailey.test/aiohttp.tar | tar -C /tmp/aio -x", "")
+		const get = `import asyncio, aiohttp
+async def main(url):
+    async with aiohttp.ClientSession(trust_env=True) as s:
+        async with s.get(url) as r: print(r.status, (await r.text()).strip())
+import sys; asyncio.run(main(sys.argv[1]))`
+		in.must("open('/tmp/get.py','w').write(" + fmt.Sprintf("%q", get) + ")")
+		in.works("PYTHONPATH=/tmp/aio python3 /tmp/get.py https://code.bailey.test/file.txt", "200 downloaded")
+		if out := in.sh("PYTHONPATH=/tmp/aio python3 /tmp/get.py https://denied.bailey.test/file.txt"); !strings.Contains(out, "denied.bailey.test:443 is not open to class ml") {
+			t.Errorf("aiohttp says %s", out)
+		}
+	}
 	in.works(`mkdir -p /tmp/apt/lists/partial /tmp/apt/cache/archives/partial /tmp/apt/empty && cd /tmp/apt && echo 'deb [trusted=yes] http://deb.bailey.test/apt ./' > sources.list && touch status &&
 opts="-o Dir::State=/tmp/apt -o Dir::State::status=/tmp/apt/status -o Dir::Cache=/tmp/apt/cache -o Dir::Etc::sourcelist=/tmp/apt/sources.list -o Dir::Etc::sourceparts=/tmp/apt/empty -o APT::Sandbox::User="
 apt-get $opts -qq update && apt-get $opts download hello-bailey && ls`, "hello-bailey_1.0_all.deb")
@@ -483,6 +518,54 @@ egress:
 	if _, err := admin.CLI(ctx, "egress", "test", "--class", "mirrored", "https://pypi.org/simple/"); drive.ExitCode(err) != 6 {
 		t.Errorf("test of a refused host: %v, want exit code 6", err)
 	}
+}
+
+// TestWhatIsAllowedToOneIsNotAllowedToAnother: two people in the same class.
+// Neither sees the other's requests, and a day of one is no day of the other.
+func TestWhatIsAllowedToOneIsNotAllowedToAnother(t *testing.T) {
+	o := newOutside(t)
+	o.put(t, "file.txt", "downloaded\n")
+	s, _ := egressServer(t, egressConfig)
+	admin := start(t, s)
+	ctx := deadline(t, 5*time.Minute)
+	join := func(name string) *drive.Person {
+		file := filepath.Join(t.TempDir(), name)
+		write(t, file, drive.Password()+"\n")
+		if _, err := admin.CLI(ctx, "admin", "user", "add", name, "--password-file", file); err != nil {
+			t.Fatal(err)
+		}
+		p := s.Person(name, file)
+		if err := p.Login(ctx); err != nil {
+			t.Fatal(err)
+		}
+		return p
+	}
+	alice, bob := join("alice"), join("bob")
+	a, b := enter(t, ctx, alice, "ml", "lab", o), enter(t, ctx, bob, "ml", "lab", o)
+	a.sh("curl -sS https://denied.bailey.test/file.txt")
+	var asked []request
+	until(t, ctx, "alice's request", func() bool { asked = requests(t, ctx, alice); return len(asked) == 1 })
+	if got := requests(t, ctx, bob); len(got) != 0 {
+		t.Errorf("bob sees %+v", got)
+	}
+	for _, p := range []*drive.Person{alice, bob} {
+		for _, args := range [][]string{{"allow", asked[0].ID}, {"deny", asked[0].ID}, {"requests", "--all"}, {"grants", "--all"}, {"allow", "denied.bailey.test", "--class", "ml"}} {
+			if out, err := p.CLI(ctx, append([]string{"egress"}, args...)...); drive.ExitCode(err) != 6 {
+				t.Errorf("%s: egress %v: %s, %v; want a refusal", p.Name, args, out, err)
+			}
+		}
+	}
+	if _, err := admin.CLI(ctx, "egress", "allow", asked[0].ID, "--for", "day"); err != nil {
+		t.Fatal(err)
+	}
+	a.works("curl -sS --fail https://denied.bailey.test/file.txt", "downloaded")
+	if out := b.sh("curl -sS --fail https://denied.bailey.test/file.txt"); strings.HasSuffix(out, "exit 0") {
+		t.Errorf("bob got through on alice's grant: %s", out)
+	}
+	if _, err := admin.CLI(ctx, "egress", "allow", asked[0].ID, "--for", "class"); err != nil {
+		t.Fatal(err)
+	}
+	b.works("curl -sS --fail https://denied.bailey.test/file.txt", "downloaded")
 }
 
 // TestNothingElseIsReached: somebody runs what they like inside, knows the

@@ -33,7 +33,7 @@ unit() { go test ./... && (cd tools/imagepack && go test ./...); }
 # The race detector needs cgo; the rooms with the most goroutines are worth it.
 race() {
   CGO_ENABLED=1 go test -race -short ./internal/audit ./internal/guard ./internal/identity ./internal/edge \
-    ./internal/gateway ./internal/workspace ./internal/store ./internal/config ./internal/agent ./internal/engine/...
+    ./internal/gateway ./internal/workspace ./internal/egress/... ./internal/store ./internal/config ./internal/agent ./internal/engine/...
 }
 
 postgres() {
@@ -63,7 +63,7 @@ docker() {
   go test -count=1 -timeout 20m ./internal/engine/docker/... || return 1
   go test -count=1 -timeout 10m -run TestOnDocker ./internal/workspace || return 1
   go test -count=1 -timeout 10m -run TestOnDocker ./internal/catalogue || return 1
-  go test -count=1 -timeout 10m ./e2e || return 1
+  go test -count=1 -timeout 15m ./e2e || return 1
   scripts/smoke.sh
 }
 

@@ -38,8 +38,15 @@ type part struct {
 // parts are all measurements, in the order of the tables.
 func parts() []part {
 	return []part{
-		{"launch", launch}, {"get", get}, {"ws", sockets}, {"audit", auditAppend}, {"password", password}, {"memory", memory},
-		{"filter", filter}, {"trust", trustDecisions}, {"egress", egressDownload},
+		{"launch", launch},
+		{"get", get},
+		{"ws", sockets},
+		{"audit", auditAppend},
+		{"password", password},
+		{"memory", memory},
+		{"filter", filter},
+		{"trust", trustDecisions},
+		{"egress", egressDownload},
 	}
 }
 

@@ -200,7 +200,7 @@ test("account, volumes and administration are there and accessible, dark too", a
     const page = await (await context({ colorScheme })).newPage();
     const errors = watch(page);
     await signIn(page);
-    for (const at of ["workspaces", "volumes", "account", "admin"]) {
+    for (const at of ["workspaces", "volumes", "network", "account", "admin"]) {
       await page.goto(`${origin}/${at}`);
       await page.getByRole("heading", { level: 1 }).waitFor();
       await accessible(page);

@@ -22,7 +22,7 @@ func newEgress(t *testing.T) (e *egress, addr, socket string) {
 	}
 	t.Cleanup(func() { _ = os.RemoveAll(dir) })
 	socket = filepath.Join(dir, "egress.sock")
-	e, err = listenEgress(egressConfig{Listen: "127.0.0.1:0", Socket: socket})
+	e, err = listenEgress(egressConfig{Listen: "127.0.0.1:0", Socket: socket, Notice: filepath.Join(dir, "refused")})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -194,7 +194,6 @@ func TestEgressConfig(t *testing.T) {
 // sequence that would move somebody's cursor.
 func TestARefusalIsShown(t *testing.T) {
 	e, addr, socket := newEgress(t)
-	e.notice = filepath.Join(filepath.Dir(socket), "refused")
 	l := listenUnix(t, socket)
 	answer := make(chan string)
 	go func() {

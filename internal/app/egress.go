@@ -51,7 +51,7 @@ func egressPolicy(f *config.Config, classes []bailey.Class) (egress.Policy, erro
 	e := f.Egress
 	p := egress.Policy{
 		Classes: map[string]string{}, Sets: map[string]rules.Set{},
-		Limits:  egress.Limits{Connections: e.Limits.Connections, Rate: int64(e.Limits.Rate)},
+		Limits:  egress.Limits{Connections: e.Limits.Connections, Rate: int64(e.Limits.Rate), Total: int64(e.Limits.Total)},
 		Lenient: e.TLS == "relaxed",
 	}
 	for _, c := range classes {

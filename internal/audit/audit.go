@@ -47,6 +47,7 @@ const (
 	EgressConnect  Action = "egress.connect" // a workspace reaches out to a host; before the first byte
 	EgressTraffic  Action = "egress.traffic" // what its connections there carried, when they have ended
 	EgressRefused  Action = "egress.refused"
+	EgressCut      Action = "egress.cut" // an open connection that rules, a grant's end or a limit ended
 	EgressAllow    Action = "egress.allow"
 	EgressDeny     Action = "egress.deny"
 	EgressRevoke   Action = "egress.revoke"

@@ -92,14 +92,25 @@ func cleanAttrs(a Attrs) Attrs {
 	a.Rule, a.Mode, a.Route = plain(a.Rule, maxDigest), name(a.Mode), name(a.Route)
 	a.Length, a.Sum = name(a.Length), plain(a.Sum, maxDigest)
 	a.Image, a.Digest = plain(a.Image, maxDigest), plain(a.Digest, maxDigest)
-	a.Host = plain(a.Host, maxHost)
 	a.Policy, a.Root = plain(a.Policy, maxDigest), plain(a.Root, maxDigest)
 	a.Signer, a.Verdict = plain(a.Signer, maxSigner), name(a.Verdict)
+	a.Host = host(a.Host)
 	a.GPUs = slices.Clone(a.GPUs)
 	for i, g := range a.GPUs {
 		a.GPUs[i] = plain(g, maxDigest)
 	}
 	return a
+}
+
+// host keeps of a host's name what such names are made of.
+func host(s string) string {
+	s = strings.Map(func(r rune) rune {
+		if 'a' <= r && r <= 'z' || '0' <= r && r <= '9' || r == '-' || r == '.' || r == '_' {
+			return r
+		}
+		return -1
+	}, s[:min(len(s), 4*maxHost)])
+	return s[:min(len(s), maxHost)]
 }
 
 func name(s string) string { return plain(s, maxName) }

@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"context"
 	"fmt"
 	"net/http"
 	"net/url"
@@ -87,16 +88,18 @@ func egressAllow(s *streams) *cobra.Command {
 			if hours < 0 {
 				return usage("give the hours that it holds, 1 to 8784", "%d hours are no time", hours)
 			}
+			ask, err := s.allowRequest(args[0], scope, hours)
+			if strings.Contains(args[0], ".") {
+				ask, err = s.grantHost(args[0], class, user, hours)
+			}
+			if err != nil {
+				return err
+			}
 			r, err := connect()
 			if err != nil {
 				return err
 			}
-			var g *client.EgressGrant
-			if strings.Contains(args[0], ".") {
-				g, err = s.grantHost(cmd, r, args[0], class, user, hours)
-			} else {
-				g, err = s.allowRequest(cmd, r, args[0], scope, hours)
-			}
+			g, err := ask(cmd.Context(), r)
 			if err != nil {
 				return err
 			}
@@ -116,7 +119,11 @@ func egressAllow(s *streams) *cobra.Command {
 	return cmd
 }
 
-func (s *streams) allowRequest(cmd *cobra.Command, r *remote, id, scope string, hours int) (*client.EgressGrant, error) {
+// An allowance asks the server for a grant.
+type allowance func(ctx context.Context, r *remote) (*client.EgressGrant, error)
+
+// allowRequest checks what was typed and returns the question.
+func (s *streams) allowRequest(id, scope string, hours int) (allowance, error) {
 	switch scope {
 	case "once", "day", "class":
 	default:
@@ -126,17 +133,20 @@ func (s *streams) allowRequest(cmd *cobra.Command, r *remote, id, scope string, 
 	if hours > 0 {
 		body.Hours = new(int64(hours))
 	}
-	a, err := r.api.AllowEgressRequestWithResponse(cmd.Context(), id, body)
-	if err != nil {
-		return nil, unreachable(err)
-	}
-	if a.JSON200 == nil {
-		return nil, refusal(a.StatusCode(), a.Body)
-	}
-	return a.JSON200, nil
+	return func(ctx context.Context, r *remote) (*client.EgressGrant, error) {
+		a, err := r.api.AllowEgressRequestWithResponse(ctx, id, body)
+		if err != nil {
+			return nil, unreachable(err)
+		}
+		if a.JSON200 == nil {
+			return nil, refusal(a.StatusCode(), a.Body)
+		}
+		return a.JSON200, nil
+	}, nil
 }
 
-func (s *streams) grantHost(cmd *cobra.Command, r *remote, where, class, user string, hours int) (*client.EgressGrant, error) {
+// grantHost is allowRequest for a host that nobody asked for.
+func (s *streams) grantHost(where, class, user string, hours int) (allowance, error) {
 	if class == "" {
 		return nil, usage("add --class CLASS: what is allowed is allowed to a class", "%s is a host, and no class is given for it", where)
 	}
@@ -151,14 +161,16 @@ func (s *streams) grantHost(cmd *cobra.Command, r *remote, where, class, user st
 	if hours > 0 {
 		body.Hours = new(int64(hours))
 	}
-	a, err := r.api.GrantEgressWithResponse(cmd.Context(), body)
-	if err != nil {
-		return nil, unreachable(err)
-	}
-	if a.JSON201 == nil {
-		return nil, refusal(a.StatusCode(), a.Body)
-	}
-	return a.JSON201, nil
+	return func(ctx context.Context, r *remote) (*client.EgressGrant, error) {
+		a, err := r.api.GrantEgressWithResponse(ctx, body)
+		if err != nil {
+			return nil, unreachable(err)
+		}
+		if a.JSON201 == nil {
+			return nil, refusal(a.StatusCode(), a.Body)
+		}
+		return a.JSON201, nil
+	}, nil
 }
 
 // hostPort reads HOST, HOST:PORT or a URL, as people copy them.

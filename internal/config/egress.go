@@ -32,7 +32,7 @@ type Egress struct {
 	Mirrors  Mirrors                 `yaml:"mirrors" doc:"The organisation's own mirrors. They may be reached with every policy, and with mirror-only the tools inside are pointed to them."`
 	Private  []string                `yaml:"private" example:"[10.20.0.0/16]" doc:"Private networks in which allowed names may lie, such as that of a mirror. Everything private, local or special is refused otherwise, whatever name leads to it."`
 	Upstream Upstream                `yaml:"upstream" doc:"A proxy that connections are made through, where the server itself may not reach the internet."`
-	Limits   EgressLimits            `yaml:"limits" doc:"What one workspace may take."`
+	Limits   EgressLimits            `yaml:"limits" doc:"What workspaces may take."`
 	TLS      string                  `yaml:"tls" enum:"strict,relaxed" doc:"strict: on port 443 nothing but TLS, whose server name is the name that was asked for. relaxed: a TLS connection without a server name, or with an encrypted one, passes too."`
 }
 
@@ -68,10 +68,11 @@ type Upstream struct {
 	Credentials string `yaml:"credentials" example:"file:/etc/bailey/proxy-credentials" doc:"env:NAME or file:/path of a text USER:PASSWORD."`
 }
 
-// EgressLimits bound one workspace.
+// EgressLimits bound one workspace, and all together.
 type EgressLimits struct {
 	Connections int   `yaml:"connections" doc:"Connections open at once. 1 to 4096."`
-	Rate        Bytes `yaml:"rate" doc:"Bytes per second, both ways together. 0: no limit; the server's bandwidth is shared fairly in any case."`
+	Rate        Bytes `yaml:"rate" doc:"Bytes per second of one workspace, both ways together. 0: no limit."`
+	Total       Bytes `yaml:"total" doc:"Bytes per second of all workspaces together, shared evenly between the users who want some: what the server's line has, or a little less. 0: no limit, and users share as the network has it."`
 }
 
 // defaultEgress is what holds before the file speaks.
@@ -254,6 +255,9 @@ func (d *decoder) checkEgress() {
 	}
 	if r := e.Limits.Rate; r != 0 && r < 64*kib {
 		d.wrong([]string{"egress.limits.rate"}, r.String()+" is out of range", "it is at least 64KiB a second; 0 means no limit", d.write("egress.limits.rate", "20MiB"))
+	}
+	if r := e.Limits.Total; r != 0 && r < mib {
+		d.wrong([]string{"egress.limits.total"}, r.String()+" is out of range", "it is at least 1MiB a second; 0 means no limit", d.write("egress.limits.total", "100MiB"))
 	}
 	d.checkReach()
 }

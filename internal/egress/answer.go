@@ -67,13 +67,13 @@ func notAllowed(who Who, host string, port int, method string, d rules.Decision,
 	case "":
 		r.hint = "This was not passed on: there are too many open requests. Ask an administrator, who can run: " + allowCommand(who, host, port)
 	case bailey.AskOpen, bailey.AskAllowed:
-		r.hint = "An administrator has been asked. They see it in: bailey egress requests"
+		r.hint = "An administrator has been asked (bailey egress requests, or Network in the console)."
 	}
 	return r
 }
 
 func allowCommand(who Who, host string, port int) string {
-	return fmt.Sprintf("bailey egress allow --class %s %s:%d", who.Class, host, port)
+	return fmt.Sprintf("bailey egress allow %s:%d --class %s", host, port, who.Class)
 }
 
 // tooMany is the refusal of a connection over the limit.

@@ -234,10 +234,10 @@ func TestARefusalExplainsItself(t *testing.T) {
 	w := newWorld(t)
 	text := w.raw(alice, "GET http://data.example.com/x HTTP/1.1\r\nHost: data.example.com\r\n\r\n")
 	for _, want := range []string{
-		"HTTP/1.1 403 bailey: data.example.com:80 is not open to class ml. An administrator has been asked. They see it in: bailey egress requests\r\n",
+		"HTTP/1.1 403 bailey: data.example.com:80 is not open to class ml. An administrator has been asked (bailey egress requests, or Network in the console).\r\n",
 		"\r\nProxy-Status: bailey; error=http_request_denied; details=\"data.example.com:80 is not open to class ml\"\r\n",
 		"\r\nContent-Type: text/plain; charset=utf-8\r\n",
-		"\r\n\r\nbailey: data.example.com:80 is not open to class ml. An administrator has been asked. They see it in: bailey egress requests\n",
+		"\r\n\r\nbailey: data.example.com:80 is not open to class ml. An administrator has been asked (bailey egress requests, or Network in the console).\n",
 	} {
 		if !strings.Contains(text, want) {
 			t.Errorf("%q is not in\n%s", want, text)
@@ -248,7 +248,7 @@ func TestARefusalExplainsItself(t *testing.T) {
 		t.Fatal(err)
 	}
 	b, _ := io.ReadAll(res.Body)
-	const want = `{"error":"not_allowed","message":"data.example.com:80 is not open to class ml","hint":"An administrator has been asked. They see it in: bailey egress requests","host":"data.example.com","port":80,"class":"ml","request":"open"}` + "\n"
+	const want = `{"error":"not_allowed","message":"data.example.com:80 is not open to class ml","hint":"An administrator has been asked (bailey egress requests, or Network in the console).","host":"data.example.com","port":80,"class":"ml","request":"open"}` + "\n"
 	if string(b) != want {
 		t.Errorf("as JSON:\n got %s\nwant %s", b, want)
 	}

@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
+	"net/url"
 	"runtime"
 	"slices"
 	"strconv"
@@ -530,11 +531,14 @@ func TestRulesCutWhatTheyNoLongerAllow(t *testing.T) {
 			t.Errorf("the %s ended as if nothing had happened", what)
 		}
 	}
-	if _, err := io.ReadFull(other.Body, make([]byte, 5000)); err != nil {
+	if _, err := io.ReadFull(other.Body, make([]byte, 500)); err != nil {
 		t.Errorf("what is still allowed was cut: %v", err)
 	}
 	_ = other.Body.Close()
-	eventually(t, "both cuts are counted", func() bool { return w.proxy.Stats().Cut == 2 })
+	eventually(t, "both cuts are counted and recorded", func() bool { return w.proxy.Stats().Cut == 2 && len(w.audit.of(audit.EgressCut)) == 2 })
+	if e := w.audit.of(audit.EgressCut)[0]; e.Reason != audit.RuleChanged || e.Attrs.Down == 0 || e.Attrs.Host == "" {
+		t.Errorf("a cut in the journal: %+v", e)
+	}
 	if _, _, err := w.get(alice, "https://files.example.org/"); err == nil {
 		t.Error("a new connection to what is no longer allowed")
 	}
@@ -577,5 +581,120 @@ func TestInDoubtItStaysShut(t *testing.T) {
 	}
 	if _, _, err := w.get(alice, "https://files.example.org/"); err == nil {
 		t.Error("the empty policy allows something")
+	}
+}
+
+// When it cannot be known which addresses are this machine's, none is dialled,
+// and no proxy is sent there either.
+func TestWithoutOwnAddressesNothingIsReached(t *testing.T) {
+	var broken atomic.Bool
+	w := newWorld(t, func(c *egress.Config, p *egress.Policy) {
+		c.Own = func() ([]netip.Addr, error) {
+			if broken.Load() {
+				return nil, io.ErrUnexpectedEOF
+			}
+			return nil, nil
+		}
+		p.Upstream.URL = &url.URL{Scheme: "http", Host: "proxy.example.com:3128"}
+	})
+	broken.Store(true)
+	w.https("files.example.org", func(http.ResponseWriter, *http.Request) {})
+	if _, _, err := w.get(alice, "https://files.example.org/"); err == nil || !strings.Contains(err.Error(), "may not reach") {
+		t.Errorf("%v, want a refusal", err)
+	}
+	if _, dialled := w.net.seen(); len(dialled) > 0 {
+		t.Errorf("dialled %v", dialled)
+	}
+}
+
+// A rule with methods opens no other way on the port of TLS, and on another
+// port no tunnel in which the method is not seen.
+func TestMethodsHoldInTunnels(t *testing.T) {
+	w := newWorld(t, func(_ *egress.Config, p *egress.Policy) {
+		p.Lenient = true
+		*p = policyOf(rules.Rule{ID: "read", Host: "files.example.org", Ports: []int{443, 8080}, Methods: []string{"GET"}})
+	})
+	reached := new(atomic.Int64)
+	s := w.http("files.example.org", func(rw http.ResponseWriter, r *http.Request) {
+		reached.Add(1)
+		_, _ = io.WriteString(rw, r.Method)
+	})
+	for _, port := range []string{"443", "8080"} {
+		w.net.at("files.example.org", port, s.Listener.Addr().String())
+		for _, first := range []string{"DELETE /x HTTP/1.1\r\nHost: files.example.org:" + port + "\r\n\r\n", "SSH-2.0-x\r\n", "\x00\x01", "delete /x"} {
+			c, _, _ := w.connect(alice, "files.example.org:"+port)
+			_, _ = io.WriteString(c, first)
+			_ = c.CloseWrite()
+			_, _ = io.ReadAll(c)
+		}
+	}
+	if n := reached.Load(); n > 0 {
+		t.Errorf("%d requests arrived", n)
+	}
+	c, br, _ := w.connect(alice, "files.example.org:8080")
+	_, _ = io.WriteString(c, "GET /x HTTP/1.1\r\nHost: files.example.org:8080\r\nConnection: close\r\n\r\n")
+	if b, _ := io.ReadAll(br); !strings.HasSuffix(string(b), "GET") {
+		t.Errorf("an allowed method in a tunnel: %q", b)
+	}
+}
+
+// Two hundred downloads that nobody reads: each stands still with what it has,
+// together they hold a bounded part of memory, and Bob's download is whole.
+func TestDownloadsThatNobodyReads(t *testing.T) {
+	w := newWorld(t, func(_ *egress.Config, p *egress.Policy) {
+		*p = policyOf(rules.Rule{ID: "raw", Host: "files.example.org", Ports: []int{9000}}, rules.Rule{ID: "web", Host: "a.example.net"})
+	})
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ln.Close()
+	go func() {
+		for {
+			c, err := ln.Accept()
+			if err != nil {
+				return
+			}
+			go func() {
+				for b := make([]byte, 64<<10); ; {
+					if _, err := c.Write(b); err != nil {
+						_ = c.Close()
+						return
+					}
+				}
+			}()
+		}
+	}()
+	w.net.at("files.example.org", "9000", ln.Addr().String())
+	size := 8 << 20
+	w.http("a.example.net", func(rw http.ResponseWriter, _ *http.Request) { _, _ = rw.Write(make([]byte, size)) })
+	heap := func() int64 {
+		runtime.GC()
+		var m runtime.MemStats
+		runtime.ReadMemStats(&m)
+		return int64(m.HeapAlloc + m.StackInuse)
+	}
+	before := heap()
+	for range 200 {
+		if _, _, line := w.connect(alice, "files.example.org:9000"); !strings.HasPrefix(line, "HTTP/1.1 200") {
+			t.Fatal(line)
+		}
+	}
+	still := int64(-1)
+	eventually(t, "all stand still", func() bool {
+		last := still
+		still = w.proxy.Stats().Down
+		if still == last && still > 0 {
+			return true
+		}
+		runtime.Gosched()
+		return false
+	})
+	if _, body, err := w.get(bob, "http://a.example.net/"); err != nil || len(body) != size {
+		t.Errorf("Bob's download: %d bytes, %v", len(body), err)
+	}
+	// The 200 senders above have 64 KiB each, and are in this process.
+	if grown := heap() - before; grown > 48<<20 {
+		t.Errorf("%d MiB for 200 downloads that nobody reads", grown>>20)
 	}
 }

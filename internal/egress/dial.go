@@ -24,6 +24,7 @@ import (
 
 const (
 	resolveLimit = 5 * time.Second
+	besideLimit  = 2 * time.Second        // the same, where a proxy resolves as well
 	dialLimit    = 20 * time.Second       // all addresses together
 	oneLimit     = 10 * time.Second       // one address
 	stagger      = 250 * time.Millisecond // before the next address is tried as well (RFC 8305 5)
@@ -88,12 +89,12 @@ func (p *Proxy) guard() (rules.Guard, error) {
 // resolve returns the addresses of a host that may be connected to, in the
 // order in which to try them. It fails when there is none; forbidden says that
 // there were, but nobody may be led there.
-func (p *Proxy) resolve(ctx context.Context, host string) (ok []netip.Addr, forbidden, err error) {
+func (p *Proxy) resolve(ctx context.Context, host string, limit time.Duration) (ok []netip.Addr, forbidden, err error) {
 	guard, err := p.guard()
 	if err != nil {
-		return nil, nil, err
+		return nil, err, err // what cannot be checked is not gone to, not by a proxy either
 	}
-	ctx, cancel := context.WithTimeout(ctx, resolveLimit)
+	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
 	// Separately, so that an IPv4 address that came as an answer for IPv6, which
 	// only somebody who has something in mind sends, is told from one.
@@ -141,7 +142,11 @@ func (p *Proxy) route(ctx context.Context, f *flow) (route, error) {
 	p.mu.RLock()
 	upstream := p.policy.Upstream
 	p.mu.RUnlock()
-	addrs, forbidden, err := p.resolve(ctx, f.host)
+	limit := resolveLimit
+	if upstream.URL != nil {
+		limit = besideLimit
+	}
+	addrs, forbidden, err := p.resolve(ctx, f.host, limit)
 	switch {
 	case forbidden != nil:
 		// The name and the place are told apart in what people read: where a

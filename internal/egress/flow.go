@@ -233,15 +233,21 @@ func (f *flow) forget() {
 func (f *flow) end(ctx context.Context, err error) {
 	cause := context.Cause(ctx)
 	f.forget()
-	if r, ok := errors.AsType[*refusal](err); ok {
+	cut := errors.Is(cause, errRules) || errors.Is(cause, errBytes)
+	if r, ok := errors.AsType[*refusal](err); ok && !cut {
 		f.p.note(ctx, f.who, r)
 		return
 	}
-	if errors.Is(cause, errRules) || errors.Is(cause, errBytes) {
+	w := way{who: f.who, host: f.host, port: f.port, rule: f.rule().Rule}
+	if cut {
+		w.cut, w.reason = true, audit.RuleChanged
+		if errors.Is(cause, errBytes) {
+			w.reason = audit.OverQuota
+		}
 		f.p.counters.cut.Add(1)
 		f.p.log.InfoContext(ctx, "egress cut", slog.String("workspace", f.who.WorkspaceID), slog.String("host", f.host), slog.String("reason", cause.Error()))
 	}
-	f.p.records.add(ctx, way{who: f.who, host: f.host, port: f.port, rule: f.rule().Rule}, f.up.Load(), f.down.Load(), time.Since(f.begin))
+	f.p.records.add(ctx, w, f.up.Load(), f.down.Load(), time.Since(f.begin))
 }
 
 // recheck asks the rules about everything that is open.

@@ -275,7 +275,7 @@ func (h *plain) answer(ctx context.Context, f *flow, q *opening.Request, res *ht
 	more = !q.Close && q.Minor == 1 && body.finished()
 	chunked := false
 	switch {
-	case res.StatusCode == http.StatusNoContent:
+	case res.StatusCode == http.StatusNoContent, res.StatusCode == http.StatusNotModified:
 	case length >= 0:
 		fmt.Fprintf(&head, "Content-Length: %d\r\n", length)
 	case empty:

@@ -45,7 +45,8 @@ type way struct {
 	host   string
 	port   int
 	rule   string
-	reason audit.Reason
+	reason audit.Reason // of a refusal or a cut
+	cut    bool         // it was open
 }
 
 type record struct {
@@ -170,7 +171,10 @@ func (rec *record) sums(w way) (e audit.Event, some bool) {
 		return e, false
 	}
 	e = w.event(audit.EgressTraffic, audit.Success)
-	if w.reason != "" {
+	switch {
+	case w.cut:
+		e = w.event(audit.EgressCut, audit.Refused)
+	case w.reason != "":
 		e = w.event(audit.EgressRefused, audit.Refused)
 	}
 	e.Attrs.Count, e.Attrs.Up, e.Attrs.Down, e.Attrs.Millis = rec.count, rec.up, rec.down, rec.millis

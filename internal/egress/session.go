@@ -4,8 +4,10 @@ import (
 	"bufio"
 	"context"
 	"errors"
+	"log/slog"
 	"net"
 	"net/http"
+	"runtime/debug"
 	"strings"
 	"sync"
 	"time"
@@ -38,6 +40,12 @@ type session struct {
 // when one side has finished.
 func (p *Proxy) Serve(ctx context.Context, conn net.Conn, who Who) {
 	defer conn.Close() //nolint:errcheck // it has ended
+	defer func() {
+		// What one workspace sends must not end the server for all.
+		if v := recover(); v != nil {
+			p.log.ErrorContext(ctx, "egress connection ended by a defect", slog.String("workspace", who.WorkspaceID), slog.Any("panic", v), slog.String("stack", string(debug.Stack())))
+		}
+	}()
 	p.mu.Lock()
 	if p.closed {
 		p.mu.Unlock()

@@ -56,6 +56,7 @@ func (s *session) tunnelTo(ctx context.Context, host string, port int, a answers
 // and moves the bytes both ways.
 func (s *session) carry(ctx context.Context, f *flow, up net.Conn) error {
 	switch {
+	case f.port == portHTTPS: // TLS, or what a lenient policy lets through
 	case f.port == portHTTP || f.rule().Checked:
 		// Where requests are limited by method, or plain on a web server's port,
 		// they are read one by one; a tunnel is no way around that.
@@ -69,7 +70,6 @@ func (s *session) carry(ctx context.Context, f *flow, up net.Conn) error {
 		if kind != opening.TLS {
 			return f.badBeginning("neither HTTP nor TLS is spoken on it")
 		}
-	case f.port == portHTTPS:
 	default:
 		// The other end may be the first to speak, as it is in SSH.
 		_ = s.conn.SetDeadline(time.Time{})

@@ -100,6 +100,18 @@ func (k *keeper) openWay(ctx context.Context, ws bailey.Workspace) error {
 	return nil
 }
 
+// wayLost reports whether nobody listens for the run although somebody should;
+// over is closed when that becomes so, and nil where it cannot.
+func (k *keeper) wayLost() (lost bool, over <-chan struct{}) {
+	switch {
+	case network(k.run.Class) != engine.NetworkProxied || k.s.cfg.Egress == nil:
+		return false, nil
+	case k.way == nil:
+		return true, nil
+	}
+	return false, k.way.over
+}
+
 // shutWay cuts what the run has open and waits until all of it has ended.
 func (k *keeper) shutWay() {
 	if k.way == nil {

@@ -2,6 +2,7 @@ package workspace_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -163,5 +164,37 @@ func TestWithoutAnEgressNothingIsProxied(t *testing.T) {
 		wantKind(w.t, "Launch", err, bailey.Unavailable)
 		synctest.Wait()
 		w.wantClean()
+	})
+}
+
+// TestALostWayOutIsOpenedAgain: while the socket cannot be made, people work on,
+// and it is tried again; so it is when somebody takes the listener away.
+func TestALostWayOutIsOpenedAgain(t *testing.T) {
+	inAWorld(t, func(w *world) {
+		w.egress = outside{}
+		w.restart()
+		w.settings.change("small", proxied)
+		ws := w.launch(w.alice, "one", "small")
+		w.stop()
+		w.engine.FailNext("Egress", errors.New("no space left on device"), errors.New("no space left on device"))
+		w.serve()
+		w.await(func() bool {
+			_, err := w.workspaces.Route(w.t.Context(), w.alice, ws.Slug)
+			return err == nil
+		}, func() string { return "the workspace is not served while its way out is broken" })
+		reached := func() bool {
+			c, got := w.reach(ws, w.uid(w.alice))
+			if c != nil {
+				_ = c.Close()
+			}
+			return strings.HasPrefix(got, "alice/one")
+		}
+		w.await(reached, func() string { return "the workspace does not reach out" })
+		thief, err := w.engine.Egress(w.t.Context(), ws.RunID, w.uid(w.alice))
+		if err != nil {
+			w.t.Fatal(err)
+		}
+		_ = thief.Close() // in memory: never fails
+		w.await(reached, func() string { return "the workspace does not reach out after its listener was taken" })
 	})
 }

@@ -209,11 +209,12 @@ func (k *keeper) supervise(ctx context.Context, ws bailey.Workspace) error {
 			return err // nil: step looks again
 		}
 	}
-	if err := k.openWay(ctx, ws); err != nil {
-		return err
-	}
 	k.publish(ws, st.StartedAt)
-	k.fine()
+	if err := k.openWay(ctx, ws); err != nil {
+		k.cannot(ctx, err) // people work on meanwhile; watch looks again soon
+	} else {
+		k.fine()
+	}
 	k.tellOOM()
 	if ws.SelfCheck == "" {
 		k.check.start(ctx, k)
@@ -268,6 +269,10 @@ func (k *keeper) watch(ctx context.Context, ws bailey.Workspace) error {
 	for {
 		idle := k.idleIn(ctx, ws)
 		wait := min(k.verifyAt-k.s.elapsed(), idle)
+		lost, over := k.wayLost()
+		if lost {
+			wait = min(wait, longestPause)
+		}
 		if wait <= 0 {
 			return nil
 		}
@@ -279,9 +284,12 @@ func (k *keeper) watch(ctx context.Context, ws bailey.Workspace) error {
 		case <-k.kick:
 			timer.Stop()
 			return nil
+		case <-over:
+			timer.Stop()
+			return nil
 		case <-timer.C:
 		}
-		if k.s.elapsed() >= k.verifyAt {
+		if lost || k.s.elapsed() >= k.verifyAt {
 			return nil
 		}
 	}

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"maps"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/baileyhq/bailey"
@@ -205,7 +206,7 @@ func (s *Service) begin(ctx context.Context, by audit.Actor, ws bailey.Workspace
 		return bailey.Workspace{}, err
 	}
 	run.Digest, run.Receipt = receipt.Started, &receipt
-	steps.done("policy", receipt.Words)
+	steps.done("policy", both(receipt.Words, class.Reach))
 	if here {
 		steps.done("image", shortImage(receipt))
 	}
@@ -385,4 +386,12 @@ func (s *Service) isDeleting(id string) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.deleting[id] > 0
+}
+
+// both joins two sentences, either of which may be missing.
+func both(a, b string) string {
+	if a == "" || b == "" {
+		return a + b
+	}
+	return strings.TrimSuffix(a, ".") + ". " + b
 }
