@@ -166,7 +166,7 @@ func (s *Service) Approve(ctx context.Context, actor bailey.Actor, ref string) (
 	if err != nil {
 		return Entry{}, fmt.Errorf("approve image %s: %w", img.Name, err)
 	}
-	if v.Class != trust.Allowed {
+	if !v.Starts() { // a rule that only warns leaves it to the administrator
 		s.refused(ctx, audit.By(actor), img, audit.Untrusted, verdictOf(v), v)
 		kind := bailey.Denied
 		if v.Class == trust.Unavailable || v.Class == trust.Stale {
@@ -325,7 +325,7 @@ func (s *Service) Prefetch(ctx context.Context, actor bailey.Actor, ref string) 
 	if err != nil {
 		return Entry{}, err
 	}
-	if v.Class != trust.Allowed {
+	if !v.Starts() {
 		s.refused(ctx, audit.By(actor), img, audit.Untrusted, verdictOf(v), v)
 		return Entry{}, inCatalogue(img, v.Err())
 	}
