@@ -125,8 +125,14 @@ func (s *Service) Add(ctx context.Context, actor bailey.Actor, name, reference s
 	if err != nil {
 		return Entry{}, fmt.Errorf("add image %s: %w", name, err)
 	}
-	if v.Class == trust.Unavailable || !bailey.IsDigest(v.Digest) {
-		return Entry{}, &bailey.Error{Kind: bailey.Unavailable, Msg: "image " + reference + " cannot be looked at: " + v.Msg, Hint: v.Hint}
+	switch {
+	case v.Class == trust.Unavailable:
+		return Entry{}, &bailey.Error{Kind: bailey.Unavailable, Msg: "image " + ref.String() + " cannot be looked at: " + v.Msg, Hint: v.Hint}
+	case v.Rule == "" || !bailey.IsDigest(v.Digest): // no registry is asked that no rule names
+		return Entry{}, &bailey.Error{
+			Kind: bailey.Denied, Msg: "image " + ref.String() + " cannot be added: " + v.Msg,
+			Hint: "add a rule that matches " + ref.Repository + " to the image policy; it counts within a second", Cause: v.Err(),
+		}
 	}
 	img := bailey.Image{
 		Name: name, Repository: ref.Repository, Tag: ref.Tag, Digest: v.Digest, Source: bailey.FromRegistry, State: bailey.ImageCandidate, AddedBy: actor.Name,
