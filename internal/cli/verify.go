@@ -322,8 +322,8 @@ func dockerCredentials() func(host string) (string, secret.Value, bool) {
 
 // openFile returns what verify-bundle is about: a file, or a digest.
 func openFile(name string) (trust.File, func(), error) {
-	if sum, err := trust.ParseDigest(name); err == nil {
-		return trust.File{Digest: sum}, func() {}, nil
+	if f, err := trust.ParseFileDigest(name); err == nil {
+		return f, func() {}, nil
 	}
 	f, err := os.Open(name)
 	if err != nil {
