@@ -9,7 +9,6 @@ import (
 	"strings"
 
 	"github.com/sigstore/sigstore-go/pkg/bundle"
-	sigroot "github.com/sigstore/sigstore-go/pkg/root"
 	"github.com/sigstore/sigstore-go/pkg/verify"
 
 	"github.com/baileyhq/bailey/internal/trust/policy"
@@ -59,7 +58,7 @@ func VerifyBundle(data []byte, a *policy.Authority, f File) (signer Signer, err 
 	m := b.GetVerificationMaterial()
 	entries := m.GetTlogEntries()
 	times := observedTime(b.Bundle)
-	var material sigroot.TrustedMaterial = a.Root.Material
+	material := a.Root.Material
 	var opts []verify.VerifierOption
 	signer = Signer{Authority: a.Name, Format: "bundle", Evidence: digestOf(data)}
 	identity := verify.WithKey()

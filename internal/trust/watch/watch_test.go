@@ -79,7 +79,7 @@ func (l *tileLog) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	level, rest, _ := strings.Cut(path, "/")
 	number, width, partial := strings.Cut(rest, ".p/")
 	n, wide := int64(0), 256
-	for _, group := range strings.Split(strings.ReplaceAll(number, "x", ""), "/") {
+	for group := range strings.SplitSeq(strings.ReplaceAll(number, "x", ""), "/") {
 		var g int64
 		_, _ = fmt.Sscan(strings.TrimLeft(group, "0")+"", &g)
 		n = n*1000 + g
