@@ -38,6 +38,7 @@ type Store interface {
 
 // An Engine holds images.
 type Engine interface {
+	Probe(ctx context.Context) (engine.Capabilities, error)
 	Image(ctx context.Context, digest string) (engine.Image, error)
 	Pull(ctx context.Context, ref string, progress func(percent int)) error
 	Load(ctx context.Context, archive io.Reader) error

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io/fs"
 	"log/slog"
+	"slices"
 	"strings"
 	"time"
 
@@ -43,11 +44,14 @@ func (s *Service) List(ctx context.Context, actor bailey.Actor) ([]Entry, error)
 
 func (s *Service) entry(ctx context.Context, img bailey.Image) Entry {
 	e := Entry{Image: img, Fetched: -1}
+	ids := []string{img.Digest}
 	for _, p := range img.Platforms {
-		if _, err := s.cfg.Engine.Image(ctx, p.Config); p.Config != "" && err == nil {
-			e.Here = true
-		}
+		ids = append(ids, p.Config, p.Manifest)
 	}
+	e.Here = slices.ContainsFunc(ids, func(id string) bool {
+		_, err := s.cfg.Engine.Image(ctx, id)
+		return id != "" && err == nil
+	})
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if p, ok := s.pulls[img.Repository+"@"+img.Digest]; ok {

@@ -232,7 +232,9 @@ func (s *Service) Import(ctx context.Context, actor bailey.Actor, in Import) (En
 	if err := s.loadFile(ctx, file, one, v, name); err != nil {
 		return Entry{}, fmt.Errorf("import image %s: %w", name, err)
 	}
-	if _, err := s.cfg.Engine.Image(ctx, v.ConfigDigest); err != nil {
+	if held, err := s.held(ctx, img, v); err != nil {
+		return Entry{}, err
+	} else if _, err := s.cfg.Engine.Image(ctx, held); err != nil {
 		return Entry{}, &bailey.Error{Kind: bailey.Denied, Msg: "the engine does not hold what was signed after loading " + in.File, Hint: "the file is damaged: its layers are not those of the signed image", Cause: err}
 	}
 	added, err := s.cfg.Store.AddImage(ctx, img)
