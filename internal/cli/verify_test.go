@@ -89,8 +89,8 @@ func TestVerifyAsANewUser(t *testing.T) {
 	wants(out, "UNAVAILABLE", "429", "not the same as unsigned")
 	reg.Fault(nil)
 	run(7, "", "verify", "--key", keyFile, "--offline", repo+"@"+good)
-	_, text := run(2, "", "verify", repo+":v1")
-	wants(text, "whose signature counts is not said")
+	_, text := run(2, "", "verify", "--certificate-oidc-issuer", "https://x", repo+":v1")
+	wants(text, "an identity means nothing")
 	run(2, "", "verify", "--key", keyFile, "--policy", policyFile, repo+":v1")
 	run(2, "", "verify", "--certificate-identity", "me", repo+":v1")
 
