@@ -57,7 +57,7 @@ func TestATeamsImageStartsAfterOnePolicyLine(t *testing.T) {
 	dir := t.TempDir()
 	policy := filepath.Join(dir, "policy.yaml")
 	conf := filepath.Join(dir, "bailey.yaml")
-	write(t, conf, "trust: {policy: "+policy+", key: "+filepath.Join(dir, "own.key")+", layouts: \"\"}\nclasses:\n  - {name: lab, image: lab, memory: 1GiB}\n")
+	write(t, conf, "trust: {policy: "+policy+", key: "+filepath.Join(dir, "own.key")+", layouts: \"\"}\n")
 	s, _ := server(t, "--config", conf)
 	registry := trusttest.NewRegistry(t, true)
 	private, public, err := sign.GenerateKey()

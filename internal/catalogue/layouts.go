@@ -155,7 +155,7 @@ func (s *Service) judgeLayout(ctx context.Context, img bailey.Image) error {
 	if err == nil {
 		s.log.InfoContext(ctx, "image judged", slog.String("image", img.Name), slog.String("digest", img.Digest),
 			slog.String("state", string(img.State)), slog.String("verdict", verdictOf(v)), slog.String("why", v.Msg))
-		s.cfg.Changed()
+		s.cfg.Changed(ctx)
 	}
 	return err
 }

@@ -201,7 +201,7 @@ func (s *Service) Approve(ctx context.Context, actor bailey.Actor, ref string) (
 	if err != nil {
 		return Entry{}, err
 	}
-	s.cfg.Changed()
+	s.cfg.Changed(ctx)
 	e := s.entry(ctx, img)
 	e.Verdict = v
 	return e, nil
@@ -239,7 +239,7 @@ func (s *Service) Retire(ctx context.Context, actor bailey.Actor, ref, message, 
 	if err != nil {
 		return Entry{}, err
 	}
-	s.cfg.Changed()
+	s.cfg.Changed(ctx)
 	return s.entry(ctx, img), nil
 }
 
