@@ -195,12 +195,12 @@ test("two clicks from sign-in to JupyterLab, and a kernel computes", async () =>
   await page.context().close();
 });
 
-test("account, volumes and administration are there and accessible, dark too", async () => {
+test("account, volumes, images and administration are there and accessible, dark too", async () => {
   for (const colorScheme of ["light", "dark"]) {
     const page = await (await context({ colorScheme })).newPage();
     const errors = watch(page);
     await signIn(page);
-    for (const at of ["workspaces", "volumes", "network", "account", "admin"]) {
+    for (const at of ["workspaces", "volumes", "network", "images", "account", "admin"]) {
       await page.goto(`${origin}/${at}`);
       await page.getByRole("heading", { level: 1 }).waitFor();
       await accessible(page);

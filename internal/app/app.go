@@ -135,7 +135,7 @@ func New(ctx context.Context, cfg Config) (_ *App, err error) {
 	if err := a.openCatalogue(f); err != nil {
 		return nil, err
 	}
-	a.settings = newSettings(a.engine, gpus, a.images.Approved, cfg.Demo, a.log)
+	a.settings = newSettings(a.engine, gpus, a.images.Names, cfg.Demo, a.log)
 	a.images.Scan(ctx)
 	a.settings.set(ctx, f)
 

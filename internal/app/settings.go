@@ -30,23 +30,22 @@ const imageLabel = "dev.bailey.image"
 // settings is the configuration that is data, with image names resolved to
 // digests. It implements workspace.Settings and may be used concurrently.
 type settings struct {
-	engine   engine.Engine
-	gpus     workspace.GPUs
-	approved func(context.Context) (map[string]string, error) // the catalogue's digest of each name
-	demo     bool
-	log      *slog.Logger
-	kick     chan struct{} // one slot: another digest stands behind a name
-	live     atomic.Pointer[config.Live]
+	engine engine.Engine
+	gpus   workspace.GPUs
+	named  func(context.Context) (approved, retired map[string]string, err error) // the catalogue's digest of each name
+	demo   bool
+	log    *slog.Logger
+	live   atomic.Pointer[config.Live]
 
-	mu      sync.Mutex                    // held while a new Live is made; guards the rest
-	file    *config.Config                // the configuration in force
-	images  []engine.Image                // what the engine had when it last answered
-	names   map[string]string             // what the catalogue said when it last answered
-	inForce atomic.Pointer[config.Config] // the configuration in force
+	mu                sync.Mutex                    // held while a new Live is made; guards the rest
+	file              *config.Config                // the configuration in force
+	images            []engine.Image                // what the engine had when it last answered
+	inForce           atomic.Pointer[config.Config] // the configuration in force
+	approved, retired map[string]string             // what the catalogue said when it last answered
 }
 
-func newSettings(e engine.Engine, gpus workspace.GPUs, approved func(context.Context) (map[string]string, error), demo bool, log *slog.Logger) *settings {
-	s := &settings{engine: e, gpus: gpus, approved: approved, demo: demo, log: log, kick: make(chan struct{}, 1)}
+func newSettings(e engine.Engine, gpus workspace.GPUs, named func(context.Context) (approved, retired map[string]string, err error), demo bool, log *slog.Logger) *settings {
+	s := &settings{engine: e, gpus: gpus, named: named, demo: demo, log: log}
 	s.live.Store(config.NewLive(nil))
 	return s
 }
@@ -72,19 +71,17 @@ func (s *settings) run(ctx context.Context) error {
 		case <-ctx.Done():
 			return ctx.Err()
 		case <-tick.C:
-		case <-s.kick:
+			s.refresh(ctx)
 		}
-		s.mu.Lock()
-		s.resolve(ctx)
-		s.mu.Unlock()
 	}
 }
 
-// again makes run look at once. It never waits.
-func (s *settings) again() {
-	select {
-	case s.kick <- struct{}{}:
-	default: // it has been told
+// refresh looks at once: whoever approved an image can launch it then.
+func (s *settings) refresh(ctx context.Context) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.file != nil { // else the first set does it
+		s.resolve(ctx)
 	}
 }
 
@@ -104,18 +101,22 @@ func (s *settings) resolve(ctx context.Context) {
 	if err != nil {
 		s.log.WarnContext(ctx, "gpus unknown", slog.String("error", err.Error()))
 	}
-	if named, err := s.approved(ctx); err == nil {
-		s.names = named
+	if approved, retired, err := s.named(ctx); err == nil {
+		s.approved, s.retired = approved, retired
 	} else if ctx.Err() == nil {
 		s.log.WarnContext(ctx, "catalogue unknown", slog.String("error", err.Error()))
 	}
 	// What the engine has under a name that the catalogue does not know is
 	// offered too: whoever tries it is told why it may not start.
 	found := labelled(s.images)
-	maps.Copy(found, s.names)
+	maps.Copy(found, s.retired)
+	maps.Copy(found, s.approved)
 	names := make([]string, 0, len(found))
 	for name := range found {
-		names = append(names, name)
+		_, approved := s.approved[name]
+		if approved || slices.Contains(config.BuiltImages(), name) {
+			names = append(names, name)
+		}
 	}
 	slices.Sort(names)
 	live := config.NewLive(config.DefaultClasses(names, runtime.NumCPU(), memory(), len(gpus), s.demo))

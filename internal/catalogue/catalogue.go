@@ -38,6 +38,7 @@ type Store interface {
 
 // An Engine holds images.
 type Engine interface {
+	Probe(ctx context.Context) (engine.Capabilities, error)
 	Image(ctx context.Context, digest string) (engine.Image, error)
 	Pull(ctx context.Context, ref string, progress func(percent int)) error
 	Load(ctx context.Context, archive io.Reader) error
@@ -52,13 +53,13 @@ type Config struct {
 	Policies func() *trustpolicy.Policy // in force; asked at every decision
 	Source   trust.Source               // registries; nil: none is ever asked
 	Audit    audit.Appender
-	Layouts  []string         // directories with OCI layouts NAME.oci and their signatures NAME.sigstore.json
-	Transfer string           // directory through which images come and go as files; "": none do
-	Key      string           // file of the key that countersigns; "": none
-	Platform string           // "" means linux/amd64
-	Changed  func()           // told when another digest stands behind a name; may be nil
-	Log      *slog.Logger     // nil means silence
-	Now      func() time.Time // nil means time.Now
+	Layouts  []string              // directories with OCI layouts NAME.oci and their signatures NAME.sigstore.json
+	Transfer string                // directory through which images come and go as files; "": none do
+	Key      string                // file of the key that countersigns; "": none
+	Platform string                // "" means linux/amd64
+	Changed  func(context.Context) // told when another digest stands behind a name; may be nil
+	Log      *slog.Logger          // nil means silence
+	Now      func() time.Time      // nil means time.Now
 }
 
 // A Service is the catalogue. Its methods may be called concurrently.
@@ -92,7 +93,7 @@ func New(cfg Config) (*Service, error) {
 		cfg.Now = time.Now
 	}
 	if cfg.Changed == nil {
-		cfg.Changed = func() {}
+		cfg.Changed = func(context.Context) {}
 	}
 	s := &Service{cfg: cfg, log: cfg.Log, layouts: map[string]layoutState{}, pulls: map[string]*pull{}}
 	var err error
@@ -118,24 +119,24 @@ func (s *Service) Run(ctx context.Context) error {
 	}
 }
 
-// Approved returns the digest that stands behind each name.
-func (s *Service) Approved(ctx context.Context) (map[string]string, error) {
+// Names returns the digest behind each approved name, and behind each name that
+// is out of use: that still leads to another image, or to a message.
+func (s *Service) Names(ctx context.Context) (approved, retired map[string]string, err error) {
 	all, err := s.cfg.Store.Images(ctx)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	out := map[string]string{}
-	for _, img := range all {
-		if img.State == bailey.ImageApproved {
-			out[img.Name] = img.Digest
+	approved, retired = map[string]string{}, map[string]string{}
+	for _, img := range slices.Backward(all) { // the newest of a name last
+		switch img.State {
+		case bailey.ImageApproved:
+			approved[img.Name] = img.Digest
+		case bailey.ImageRetired:
+			retired[img.Name] = img.Digest
+		case bailey.ImageCandidate, bailey.ImageVerified:
 		}
 	}
-	for _, img := range all { // a retired name still leads somewhere, or to its message
-		if _, ok := out[img.Name]; !ok && img.State == bailey.ImageRetired {
-			out[img.Name] = img.Digest
-		}
-	}
-	return out, nil
+	return approved, retired, nil
 }
 
 // holds reports whether the entry is about that digest: the one that was

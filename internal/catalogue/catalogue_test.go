@@ -1,11 +1,14 @@
 package catalogue_test
 
 import (
+	"context"
 	"errors"
 	"net/http"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -362,5 +365,56 @@ func TestTheDefaultPolicyIsSound(t *testing.T) {
 	w.must(catalogue.EnsurePolicy(path, "elsewhere"))
 	if text, _ := os.ReadFile(path); string(text) != "version: 1\n" {
 		t.Errorf("an administrator's policy was overwritten: %s", text)
+	}
+}
+
+// Docker's newer store knows an image by its manifest.
+func TestAnEngineThatKnowsImagesByTheirManifest(t *testing.T) {
+	w := newWorld(t)
+	digest, config := w.push("team/torch", "v1", "torch one", true)
+	w.fake.SetImages(enginetest.Image{Image: engine.Image{ID: digest}})
+	_, err := w.images.Add(t.Context(), w.admin, "torch", w.registry.Host+"/team/torch:v1")
+	w.must(err)
+	_, err = w.images.Approve(t.Context(), w.admin, "torch")
+	w.must(err)
+	if r, err := w.verify("torch", ""); err != nil || r.Started != digest {
+		t.Errorf("receipt = %+v, %v; want it started by %s, not %s", r, err, digest, config)
+	}
+}
+
+// A hundred people launch one image that is not there: it is pulled once, also
+// when the first of them goes away.
+func TestAHundredLaunchesShareOnePull(t *testing.T) {
+	w := newWorld(t)
+	digest, config := w.push("team/torch", "v1", "torch one", true)
+	w.pullable("team/torch", digest, config)
+	_, err := w.images.Add(t.Context(), w.admin, "torch", w.registry.Host+"/team/torch:v1")
+	w.must(err)
+	_, err = w.images.Approve(t.Context(), w.admin, "torch")
+	w.must(err)
+	w.fake.Delay("Pull", time.Second) // long enough for everybody to come
+	r, err := w.verify("torch", "")
+	w.must(err)
+	gone, leave := context.WithCancel(t.Context())
+	first := make(chan error, 1)
+	go func() { first <- w.images.Fetch(gone, r, nil) }()
+	for w.fake.Calls("Pull") == 0 {
+		runtime.Gosched()
+	}
+	leave()
+	if err := <-first; !errors.Is(err, context.Canceled) {
+		t.Errorf("the first one who left: %v", err)
+	}
+	var all sync.WaitGroup
+	for range 100 {
+		all.Go(func() {
+			if err := w.images.Fetch(t.Context(), r, nil); err != nil {
+				t.Errorf("Fetch: %v", err)
+			}
+		})
+	}
+	all.Wait()
+	if n := w.fake.Calls("Pull"); n != 1 {
+		t.Errorf("the image was pulled %d times", n)
 	}
 }

@@ -15,6 +15,8 @@ import (
 
 	"github.com/google/go-containerregistry/pkg/name"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"github.com/google/go-containerregistry/pkg/v1/empty"
+	"github.com/google/go-containerregistry/pkg/v1/layout"
 	"github.com/google/go-containerregistry/pkg/v1/random"
 	"github.com/google/go-containerregistry/pkg/v1/remote"
 
@@ -306,4 +308,53 @@ func TestOnDockerWhatWasBuiltWithDockerIsSignedAndStarts(t *testing.T) {
 		t.Errorf("Docker holds %+v, %v after loading the layout", got, err)
 	}
 	w.forget("bailey/built:" + strings.TrimPrefix(digest, "sha256:")[:12])
+}
+
+// An OCI layout, as a folder and as a tar, without any registry.
+func TestOnDockerAnOCILayoutIsImported(t *testing.T) {
+	w := onDocker(t)
+	img, err := random.Image(4096, 2)
+	w.must(err)
+	index, err := layout.Write(w.file("transfer/app.oci"), empty.Index)
+	w.must(err)
+	repository := w.registry.Host + "/team/app"
+	w.must(index.AppendImage(img, layout.WithAnnotations(map[string]string{"io.containerd.image.name": repository + ":v1"})))
+	d, err := img.Digest()
+	w.must(err)
+	c, err := img.ConfigName()
+	w.must(err)
+	t.Cleanup(func() { w.forget(c.String()) })
+	key, err := sign.ParseKey(w.team)
+	w.must(err)
+	bundle, err := sign.Bundle(key, repository, d.String(), time.Now())
+	w.must(err)
+	w.must(os.WriteFile(w.file("transfer/app.json"), bundle, 0o600))
+	w.registry.Fault(down)
+	w.must(os.CopyFS(w.file("transfer/changed.oci"), os.DirFS(w.file("transfer/app.oci"))))
+	layers, err := img.Layers()
+	w.must(err)
+	l, err := layers[0].Digest()
+	w.must(err)
+	w.must(os.WriteFile(w.file("transfer/changed.oci/blobs/sha256/"+l.Hex), []byte("something else"), 0o600))
+	out, err := exec.CommandContext(t.Context(), "tar", "-C", w.file("transfer/app.oci"), "-cf", w.file("transfer/app.tar"), ".").CombinedOutput()
+	if err != nil {
+		t.Fatalf("tar: %v %s", err, out)
+	}
+
+	_, err = w.images.Import(t.Context(), w.admin, catalogue.Import{File: "app.oci"})
+	w.refused("without a signature", err, bailey.Denied, "nobody signed the image")
+	if _, err := w.images.Import(t.Context(), w.admin, catalogue.Import{File: "changed.oci", Bundle: "app.json"}); err == nil {
+		t.Error("a layout with another layer was imported")
+	}
+	if _, err := w.engine.Image(t.Context(), c.String()); err == nil {
+		t.Fatal("a refused import loaded the image")
+	}
+	for _, file := range []string{"app.oci", "app.tar"} {
+		e, err := w.images.Import(t.Context(), w.admin, catalogue.Import{File: file, Bundle: "app.json"})
+		w.must(err)
+		if e.Name != "app" || e.Digest != d.String() || !e.Here {
+			t.Errorf("imported %s: %+v", file, e)
+		}
+		w.forget(c.String())
+	}
 }

@@ -2,7 +2,6 @@ package catalogue
 
 import (
 	"archive/tar"
-	"bytes"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
@@ -156,7 +155,7 @@ func (s *Service) judgeLayout(ctx context.Context, img bailey.Image) error {
 	if err == nil {
 		s.log.InfoContext(ctx, "image judged", slog.String("image", img.Name), slog.String("digest", img.Digest),
 			slog.String("state", string(img.State)), slog.String("verdict", verdictOf(v)), slog.String("why", v.Msg))
-		s.cfg.Changed()
+		s.cfg.Changed(ctx)
 	}
 	return err
 }
@@ -194,6 +193,7 @@ type manifest struct {
 	Layers    []descriptor `json:"layers"`
 	Manifests []descriptor `json:"manifests"` // of an index
 
+	raw      []byte // as it was signed
 	platform string
 	version  string
 	created  time.Time
@@ -284,6 +284,7 @@ func decodeManifest(text []byte) (manifest, error) {
 	if !bailey.IsDigest(m.Config.Digest) || len(m.Manifests) > 0 {
 		return m, errors.New("read manifest: it is not that of one image")
 	}
+	m.raw = text
 	return m, nil
 }
 
@@ -414,72 +415,93 @@ func (s *Service) load(ctx context.Context, m manifest, tag string, progress fun
 	return err
 }
 
-// writeArchive writes what "docker save" would.
+// writeArchive writes an archive with two faces of one image: an OCI layout
+// with the very manifest that was signed, by which newer engines know it, and
+// the manifest.json that older ones read.
 func writeArchive(w io.Writer, m manifest, tag string, progress func(int), blob func(string) (io.ReadCloser, int64, error)) error {
-	out := tar.NewWriter(w)
-	hex := func(digest string) string { return strings.TrimPrefix(digest, "sha256:") }
-	type entry struct {
-		Config   string
-		RepoTags []string
-		Layers   []string
-	}
-	e := entry{Config: hex(m.Config.Digest) + ".json", RepoTags: []string{tag}}
-	total, done := m.size(), int64(0)
-	put := func(name string, d descriptor) error {
-		f, size, err := blob(d.Digest)
-		if err != nil {
-			return err
-		}
-		defer f.Close() //nolint:errcheck // only read
-		if size != d.Size {
-			return fmt.Errorf("blob %s has %d bytes, not %d", d.Digest, size, d.Size)
-		}
-		if err := out.WriteHeader(&tar.Header{Name: name, Size: size, Mode: 0o644, Format: tar.FormatPAX}); err != nil {
-			return err
-		}
-		sum := sha256.New()
-		count := writerFunc(func(p []byte) (int, error) {
-			sum.Write(p)
-			done += int64(len(p))
-			if progress != nil && total > 0 {
-				progress(int(min(99, 100*done/total)))
-			}
-			return len(p), nil
-		})
-		if _, err := io.Copy(io.MultiWriter(out, count), f); err != nil {
-			return err
-		}
-		if got := "sha256:" + fmt.Sprintf("%x", sum.Sum(nil)); got != d.Digest {
-			return fmt.Errorf("blob %s is not what its name says", d.Digest)
-		}
-		return nil
-	}
-	if err := put(e.Config, m.Config); err != nil {
-		return err
-	}
-	seen := map[string]bool{}
-	for _, l := range m.Layers {
-		name := hex(l.Digest) + ".tar.gz"
-		e.Layers = append(e.Layers, name)
-		if seen[name] {
-			continue
-		}
-		seen[name] = true
-		if err := put(name, l); err != nil {
-			return err
-		}
-	}
-	text, err := json.Marshal([]entry{e})
+	a := archiveWriter{out: tar.NewWriter(w), blob: blob, progress: progress, total: m.size()}
+	name := func(digest string) string { return "blobs/sha256/" + strings.TrimPrefix(digest, "sha256:") }
+	repository, version, _ := strings.Cut(tag, ":")
+	digest := digestOf(m.raw)
+	index, err := json.Marshal(map[string]any{
+		"schemaVersion": 2, "mediaType": "application/vnd.oci.image.index.v1+json",
+		"manifests": []any{map[string]any{
+			"mediaType": m.MediaType, "digest": digest, "size": len(m.raw),
+			"annotations": map[string]string{
+				"io.containerd.image.name": "docker.io/" + repository + ":" + version, "org.opencontainers.image.ref.name": version,
+			},
+		}},
+	})
 	if err != nil {
 		return err
 	}
-	if err := out.WriteHeader(&tar.Header{Name: "manifest.json", Size: int64(len(text)), Mode: 0o644}); err != nil {
+	e := archiveEntry{Config: name(m.Config.Digest), RepoTags: []string{tag}}
+	err = errors.Join(
+		a.put("oci-layout", []byte(`{"imageLayoutVersion":"1.0.0"}`)), a.put("index.json", index), a.put(name(digest), m.raw),
+		a.copy(name(m.Config.Digest), m.Config),
+	)
+	seen := map[string]bool{}
+	for _, l := range m.Layers {
+		e.Layers = append(e.Layers, name(l.Digest))
+		if err == nil && !seen[l.Digest] {
+			seen[l.Digest] = true
+			err = a.copy(name(l.Digest), l)
+		}
+	}
+	if err != nil {
 		return err
 	}
-	if _, err := io.Copy(out, bytes.NewReader(text)); err != nil {
+	text, err := json.Marshal([]archiveEntry{e})
+	if err != nil {
 		return err
 	}
-	return out.Close()
+	return errors.Join(a.put("manifest.json", text), a.out.Close())
+}
+
+// An archiveWriter writes blobs into a tar and tells how far it is.
+type archiveWriter struct {
+	out         *tar.Writer
+	blob        func(digest string) (io.ReadCloser, int64, error)
+	progress    func(percent int) // may be nil
+	total, done int64
+}
+
+func (a *archiveWriter) put(name string, data []byte) error {
+	if err := a.out.WriteHeader(&tar.Header{Name: name, Size: int64(len(data)), Mode: 0o644}); err != nil {
+		return err
+	}
+	_, err := a.out.Write(data)
+	return err
+}
+
+// copy writes a blob, and fails when it is not what its digest says.
+func (a *archiveWriter) copy(name string, d descriptor) error {
+	f, size, err := a.blob(d.Digest)
+	if err != nil {
+		return err
+	}
+	defer f.Close() //nolint:errcheck // only read
+	if size != d.Size {
+		return fmt.Errorf("blob %s has %d bytes, not %d", d.Digest, size, d.Size)
+	}
+	if err := a.out.WriteHeader(&tar.Header{Name: name, Size: size, Mode: 0o644, Format: tar.FormatPAX}); err != nil {
+		return err
+	}
+	sum := sha256.New()
+	count := writerFunc(func(p []byte) (int, error) {
+		a.done += int64(len(p))
+		if a.progress != nil && a.total > 0 {
+			a.progress(int(min(99, 100*a.done/a.total)))
+		}
+		return len(p), nil
+	})
+	if _, err := io.Copy(io.MultiWriter(a.out, sum, count), f); err != nil {
+		return err
+	}
+	if "sha256:"+hex.EncodeToString(sum.Sum(nil)) != d.Digest {
+		return fmt.Errorf("blob %s is not what its name says", d.Digest)
+	}
+	return nil
 }
 
 type writerFunc func(p []byte) (int, error)

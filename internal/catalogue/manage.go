@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io/fs"
 	"log/slog"
+	"slices"
 	"strings"
 	"time"
 
@@ -43,11 +44,14 @@ func (s *Service) List(ctx context.Context, actor bailey.Actor) ([]Entry, error)
 
 func (s *Service) entry(ctx context.Context, img bailey.Image) Entry {
 	e := Entry{Image: img, Fetched: -1}
+	ids := []string{img.Digest}
 	for _, p := range img.Platforms {
-		if _, err := s.cfg.Engine.Image(ctx, p.Config); p.Config != "" && err == nil {
-			e.Here = true
-		}
+		ids = append(ids, p.Config, p.Manifest)
 	}
+	e.Here = slices.ContainsFunc(ids, func(id string) bool {
+		_, err := s.cfg.Engine.Image(ctx, id)
+		return id != "" && err == nil
+	})
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if p, ok := s.pulls[img.Repository+"@"+img.Digest]; ok {
@@ -125,8 +129,14 @@ func (s *Service) Add(ctx context.Context, actor bailey.Actor, name, reference s
 	if err != nil {
 		return Entry{}, fmt.Errorf("add image %s: %w", name, err)
 	}
-	if v.Class == trust.Unavailable || !bailey.IsDigest(v.Digest) {
-		return Entry{}, &bailey.Error{Kind: bailey.Unavailable, Msg: "image " + reference + " cannot be looked at: " + v.Msg, Hint: v.Hint}
+	switch {
+	case v.Class == trust.Unavailable:
+		return Entry{}, &bailey.Error{Kind: bailey.Unavailable, Msg: "image " + ref.String() + " cannot be looked at: " + v.Msg, Hint: v.Hint}
+	case v.Rule == "" || !bailey.IsDigest(v.Digest): // no registry is asked that no rule names
+		return Entry{}, &bailey.Error{
+			Kind: bailey.Denied, Msg: "image " + ref.String() + " cannot be added: " + v.Msg,
+			Hint: "add a rule that matches " + ref.Repository + " to the image policy; it counts within a second", Cause: v.Err(),
+		}
 	}
 	img := bailey.Image{
 		Name: name, Repository: ref.Repository, Tag: ref.Tag, Digest: v.Digest, Source: bailey.FromRegistry, State: bailey.ImageCandidate, AddedBy: actor.Name,
@@ -166,7 +176,7 @@ func (s *Service) Approve(ctx context.Context, actor bailey.Actor, ref string) (
 	if err != nil {
 		return Entry{}, fmt.Errorf("approve image %s: %w", img.Name, err)
 	}
-	if v.Class != trust.Allowed {
+	if !v.Starts() { // a rule that only warns leaves it to the administrator
 		s.refused(ctx, audit.By(actor), img, audit.Untrusted, verdictOf(v), v)
 		kind := bailey.Denied
 		if v.Class == trust.Unavailable || v.Class == trust.Stale {
@@ -191,7 +201,7 @@ func (s *Service) Approve(ctx context.Context, actor bailey.Actor, ref string) (
 	if err != nil {
 		return Entry{}, err
 	}
-	s.cfg.Changed()
+	s.cfg.Changed(ctx)
 	e := s.entry(ctx, img)
 	e.Verdict = v
 	return e, nil
@@ -229,7 +239,7 @@ func (s *Service) Retire(ctx context.Context, actor bailey.Actor, ref, message, 
 	if err != nil {
 		return Entry{}, err
 	}
-	s.cfg.Changed()
+	s.cfg.Changed(ctx)
 	return s.entry(ctx, img), nil
 }
 
@@ -325,7 +335,7 @@ func (s *Service) Prefetch(ctx context.Context, actor bailey.Actor, ref string) 
 	if err != nil {
 		return Entry{}, err
 	}
-	if v.Class != trust.Allowed {
+	if !v.Starts() {
 		s.refused(ctx, audit.By(actor), img, audit.Untrusted, verdictOf(v), v)
 		return Entry{}, inCatalogue(img, v.Err())
 	}

@@ -156,6 +156,14 @@ func (s *Service) held(ctx context.Context, img bailey.Image, v trust.Verdict) (
 			Hint: "remove the image from Docker (docker image rm) and start again: it is fetched by digest",
 		}
 	}
+	// It has to be fetched, and then has the ID that this engine's store gives.
+	can, err := s.cfg.Engine.Probe(ctx)
+	if err != nil {
+		return "", unavailable(img, err)
+	}
+	if can.ByManifest {
+		return img.Digest, nil
+	}
 	return v.ConfigDigest, nil
 }
 

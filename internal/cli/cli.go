@@ -106,9 +106,9 @@ func newRoot(s *streams) *cobra.Command {
 		loginCommand(s), logoutCommand(s),
 		runCommand(s), lsCommand(s), openCommand(s), stopCommand(s), rmCommand(s), logsCommand(s),
 		classCommand(s, "class"), imageCommand(s), volumeCommand(s), auditCommand(s), adminCommand(s),
-		verifyCommand(s), trustCommand(s), imageVerifierCommand(s),
 		redactCommand(s), scanCommand(s), stripCommand(s), hooksCommand(s), rulesCommand(s),
 		egressCommand(s),
+		verifyCommand(s), trustCommand(s), imageVerifierCommand(s), rekorCommand(s),
 	)
 	return root
 }

@@ -16,6 +16,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/baileyhq/bailey/internal/config"
 	"github.com/baileyhq/bailey/internal/secret"
 	"github.com/baileyhq/bailey/internal/trust"
 	"github.com/baileyhq/bailey/internal/trust/layout"
@@ -107,6 +108,8 @@ func (f *whomFlags) policyInForce() (*policy.Policy, error) {
 	switch {
 	case f.policy != "" && len(of) > 0:
 		return nil, usage("give either --policy or --key and --certificate-identity", "a policy says itself who may sign")
+	case f.policy == "" && len(of) == 0 && existing(config.DefaultPolicy) != "":
+		f.policy = config.DefaultPolicy
 	case f.policy == "" && len(of) == 0:
 		return nil, usage("add --policy FILE, --key FILE, or --certificate-identity and --certificate-oidc-issuer", "whose signature counts is not said")
 	case f.policy == "":
@@ -137,7 +140,7 @@ func verifyCommand(s *streams) *cobra.Command {
 	}
 	fl := cmd.Flags()
 	whom.add(cmd)
-	fl.StringVar(&whom.policy, "policy", "", "image policy (YAML)")
+	fl.StringVar(&whom.policy, "policy", "", "image policy (YAML); without it and without keys this machine's, "+config.DefaultPolicy)
 	fl.StringVar(&whom.identityRegexp, "certificate-identity-regexp", "", "keyless: an expression that must cover the whole identity")
 	fl.BoolVar(&whom.log, "require-log", false, "with --key: the signature must be in a transparency log")
 	fl.BoolVar(&offline, "offline", false, "ask no registry: judge only what files hold")
@@ -322,8 +325,8 @@ func dockerCredentials() func(host string) (string, secret.Value, bool) {
 
 // openFile returns what verify-bundle is about: a file, or a digest.
 func openFile(name string) (trust.File, func(), error) {
-	if sum, err := trust.ParseDigest(name); err == nil {
-		return trust.File{Digest: sum}, func() {}, nil
+	if f, err := trust.ParseFileDigest(name); err == nil {
+		return f, func() {}, nil
 	}
 	f, err := os.Open(name)
 	if err != nil {

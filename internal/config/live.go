@@ -105,9 +105,14 @@ func cloneClasses(in []bailey.Class) []bailey.Class {
 	return out
 }
 
+// BuiltImages returns the names of the images that bailey's own recipes make.
+func BuiltImages() []string {
+	return []string{"notebook", "pytorch", "cuda", "pytorch-cuda", "pytorch-gpu"}
+}
+
 // DefaultClasses returns classes for a configuration that has none: "notebook"
-// and "pytorch" when such images exist, and "pytorch-gpu" when the machine has
-// GPUs. images are the catalogue names found; cpus and memory are the
+// and "pytorch" when such images exist, "pytorch-gpu" when the machine has
+// GPUs, and one for each other image, under its name. images are the catalogue names found; cpus and memory are the
 // machine's. Each class takes at most half of the machine, so that the second
 // person still gets in; demo makes them small enough for a laptop.
 func DefaultClasses(images []string, cpus int, memory int64, gpus int, demo bool) []bailey.Class {
@@ -143,6 +148,11 @@ func DefaultClasses(images []string, cpus int, memory int64, gpus int, demo bool
 		c := class("pytorch-gpu", "PyTorch with a GPU", "JupyterLab and PyTorch with one GPU of your own.", name, "cuda", share)
 		c.GPUs = 1
 		all = append(all, c)
+	}
+	for _, name := range images {
+		if !slices.Contains(BuiltImages(), name) {
+			all = append(all, class(name, name, "From the catalogue of images.", name, "python", notebook))
+		}
 	}
 	return all
 }

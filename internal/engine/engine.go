@@ -108,6 +108,7 @@ type Capabilities struct {
 	CDI            bool // CDI device requests work
 	GPUDriver      bool // an "nvidia" runtime or CDI devices exist
 	DefaultRuntime string
+	ByManifest     bool // an image's ID is the digest of its manifest, not of its configuration
 	CPUs           int
 	MemoryBytes    int64
 	RootDir        string

@@ -10,7 +10,6 @@ import (
 	"encoding/pem"
 	"fmt"
 	"io"
-
 	"strings"
 	"time"
 
@@ -179,13 +178,13 @@ func (c *claim) setLeaf(der []byte) {
 func certificateNames(leaf *x509.Certificate) (identity, issuer string, err error) {
 	var san []byte
 	for _, e := range leaf.Extensions {
-		switch id := e.Id.String(); {
-		case id == "2.5.29.17":
+		switch e.Id.String() {
+		case "2.5.29.17":
 			if san != nil {
 				return "", "", fmt.Errorf("two lists of names")
 			}
 			san = e.Value
-		case id == issuerOIDPrefix+"8":
+		case issuerOIDPrefix + "8":
 			var s string
 			if rest, err := asn1.Unmarshal(e.Value, &s); err != nil || len(rest) > 0 {
 				return "", "", fmt.Errorf("its issuer cannot be read")
@@ -194,7 +193,7 @@ func certificateNames(leaf *x509.Certificate) (identity, issuer string, err erro
 				return "", "", fmt.Errorf("two issuers")
 			}
 			issuer = s
-		case id == issuerOIDPrefix+"1":
+		case issuerOIDPrefix + "1":
 			if issuer != "" && issuer != string(e.Value) {
 				return "", "", fmt.Errorf("two issuers")
 			}
@@ -422,7 +421,7 @@ func strictJSON(data []byte, into any) error {
 	if err := dec.Decode(into); err != nil {
 		return fmt.Errorf("read JSON: %w", err)
 	}
-	if _, err := dec.Token(); err != io.EOF { //nolint:errorlint // the decoder returns it bare
+	if _, err := dec.Token(); err != io.EOF {
 		return fmt.Errorf("read JSON: something follows it")
 	}
 	return nil

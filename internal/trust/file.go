@@ -2,12 +2,13 @@ package trust
 
 import (
 	"crypto/ed25519"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
+	"strings"
 
 	"github.com/sigstore/sigstore-go/pkg/bundle"
-	sigroot "github.com/sigstore/sigstore-go/pkg/root"
 	"github.com/sigstore/sigstore-go/pkg/verify"
 
 	"github.com/baileyhq/bailey/internal/trust/policy"
@@ -15,8 +16,20 @@ import (
 
 // A File is what a bundle is about: its content, or its digest alone.
 type File struct {
-	Content io.Reader // nil: Digest is given
-	Digest  []byte    // SHA-256
+	Content   io.Reader // nil: Digest is given
+	Digest    []byte
+	Algorithm string // of Digest: "sha256", "sha384" or "sha512"
+}
+
+// ParseFileDigest reads "sha256:HEX" (or sha384, sha512) into a File.
+func ParseFileDigest(s string) (File, error) {
+	algorithm, text, _ := strings.Cut(s, ":")
+	size := map[string]int{"sha256": 32, "sha384": 48, "sha512": 64}[algorithm]
+	sum, err := hex.DecodeString(text)
+	if err != nil || size == 0 || len(sum) != size || strings.ToLower(text) != text {
+		return File{}, fmt.Errorf("%q is no digest", s)
+	}
+	return File{Digest: sum, Algorithm: algorithm}, nil
 }
 
 // VerifyBundle checks that an authority signed a file, by a sigstore bundle
@@ -36,16 +49,16 @@ func VerifyBundle(data []byte, a *policy.Authority, f File) (signer Signer, err 
 	if err := b.UnmarshalJSON(data); err != nil {
 		return Signer{}, fmt.Errorf("read bundle: %w", err)
 	}
-	artifact := verify.WithArtifactDigest("sha256", f.Digest)
+	artifact := verify.WithArtifactDigest(f.Algorithm, f.Digest)
 	if f.Content != nil {
 		artifact = verify.WithArtifact(f.Content)
-	} else if len(f.Digest) != 32 {
+	} else if len(f.Digest) < 32 || f.Algorithm == "" {
 		return Signer{}, errors.New("verify bundle: neither a file nor its digest is given")
 	}
 	m := b.GetVerificationMaterial()
 	entries := m.GetTlogEntries()
 	times := observedTime(b.Bundle)
-	var material sigroot.TrustedMaterial = a.Root.Material
+	material := a.Root.Material
 	var opts []verify.VerifierOption
 	signer = Signer{Authority: a.Name, Format: "bundle", Evidence: digestOf(data)}
 	identity := verify.WithKey()

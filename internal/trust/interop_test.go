@@ -18,7 +18,6 @@ type cosign struct {
 	path  string
 	major string
 	dir   string // its home: keys, no configuration of anybody
-
 }
 
 // cosigns returns the commands below BAILEY_TEST_COSIGN (scripts/cosign.sh

@@ -349,7 +349,7 @@ func FuzzBundle(f *testing.F) {
 		if v := trust.Judge(ev, p, trust.Reference{Repository: teamApp, Digest: digest}, "linux/amd64", time.Now()); v.Class == trust.Allowed {
 			t.Fatalf("allowed by %+v", v.Signers)
 		}
-		if _, err := trust.VerifyBundle(data, keyless, trust.File{Digest: make([]byte, 32)}); err == nil {
+		if _, err := trust.VerifyBundle(data, keyless, trust.File{Digest: make([]byte, 32), Algorithm: "sha256"}); err == nil {
 			t.Fatal("a bundle verified for a digest that nobody signed")
 		}
 	})

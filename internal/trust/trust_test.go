@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"crypto/sha256"
 	"encoding/base64"
+	"fmt"
 	"strings"
 	"testing"
 	"time"
@@ -169,3 +170,25 @@ func (p party) signPayload(t testing.TB, payload []byte) trusttest.Layer {
 	}
 	return trusttest.Layer{Data: payload, Annotations: map[string]string{"dev.cosignproject.cosign/signature": base64.StdEncoding.EncodeToString(sig)}}
 }
+
+// partyOf returns somebody with a key of a kind.
+func partyOf(t testing.TB, generate func() (any, error)) party {
+	t.Helper()
+	k, err := generate()
+	if err != nil {
+		t.Fatal(err)
+	}
+	key, ok := k.(crypto.Signer)
+	if !ok {
+		t.Fatalf("%T cannot sign", k)
+	}
+	public, err := sign.PublicKey(key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return party{key, public}
+}
+
+func sha(data []byte) string { return trusttest.Digest(data) }
+
+func hexOf(b []byte) string { return fmt.Sprintf("%x", b) }

@@ -63,6 +63,7 @@ func capabilitiesOf(info system.Info) engine.Capabilities {
 		CDI:            len(info.CDISpecDirs) > 0,
 		GPUDriver:      nvidia || cdi,
 		DefaultRuntime: info.DefaultRuntime,
+		ByManifest:     slices.Contains(info.DriverStatus, [2]string{"driver-type", "io.containerd.snapshotter.v1"}),
 		CPUs:           info.NCPU,
 		MemoryBytes:    info.MemTotal,
 		RootDir:        info.DockerRootDir,

@@ -205,7 +205,7 @@ func (c *collector) referrers(ctx context.Context, digest string) ([]descriptor,
 			return all, nil
 		}
 		a, err := c.fetch(ctx, http.MethodGet, address, maxManifest)
-		if page == 0 && (errors.Is(err, errNotFound) || err == nil && !strings.HasPrefix(a.header.Get("Content-Type"), indexType)) {
+		if page == 0 && (errors.Is(err, errNotFound) || errors.Is(err, errUnknownQuestion) || err == nil && !strings.HasPrefix(a.header.Get("Content-Type"), indexType)) {
 			// A registry that does not know the question keeps the list in a tag.
 			if a, err = c.get(ctx, http.MethodGet, "/manifests/"+tagOf(digest), maxManifest); errors.Is(err, errNotFound) {
 				return nil, nil
@@ -217,7 +217,7 @@ func (c *collector) referrers(ctx context.Context, digest string) ([]descriptor,
 		var ix index
 		if json.Unmarshal(a.data, &ix) != nil {
 			c.skip(1)
-			return all, nil
+			return all, nil //nolint:nilerr // what cannot be read is counted as not looked at
 		}
 		all = append(all, ix.Manifests...)
 		next := c.nextPage(address, a.header.Get("Link"))
@@ -294,7 +294,7 @@ func (c *collector) bundle(ctx context.Context, subject string, d descriptor) er
 	}
 	var m manifest
 	if json.Unmarshal(a.data, &m) != nil || m.Subject == nil || m.Subject.Digest != subject || len(m.Layers) != 1 {
-		return nil // it does not refer to this image, whatever the list says
+		return nil //nolint:nilerr // it does not refer to this image, whatever the list says
 	}
 	layer := m.Layers[0]
 	if !strings.HasPrefix(layer.MediaType, bundlePrefix) {
@@ -328,7 +328,7 @@ func (c *collector) legacy(ctx context.Context, subject, suffix, mediaType strin
 	var m manifest
 	if json.Unmarshal(a.data, &m) != nil {
 		c.skip(1)
-		return nil
+		return nil //nolint:nilerr // what cannot be read is counted as not looked at
 	}
 	layers := slices.DeleteFunc(m.Layers, func(d descriptor) bool { return d.MediaType != mediaType })
 	if n := len(layers) - maxLayers; n > 0 {

@@ -58,7 +58,7 @@ func (r *Registry) dial(ctx context.Context, registry, network, address string) 
 	if err != nil {
 		return nil, err
 	}
-	var last error = errors.New("the name has no address")
+	last := errors.New("the name has no address")
 	for _, ip := range addrs {
 		if err := r.allowed(ctx, registry, host, ip); err != nil {
 			last = err

@@ -146,6 +146,10 @@ func unavailable(what string, err error) error { return &trust.UnavailableError{
 
 var errNotFound = errors.New("not there")
 
+// errUnknownQuestion is how registries without referrers answer about them. To
+// any other question it is as good as no answer.
+var errUnknownQuestion = errors.New("it does not know the question")
+
 // errBudget ends a look that costs too much. What was found until then stays.
 var errBudget = errors.New("the budget for one look is spent")
 
@@ -203,13 +207,15 @@ func (l *look) fetch(ctx context.Context, method, address string, limit int64) (
 
 func (l *look) read(resp *http.Response, limit int64) (answer, error) {
 	defer func() { _ = resp.Body.Close() }()
-	switch {
-	case resp.StatusCode == http.StatusOK:
-	case resp.StatusCode == http.StatusNotFound, resp.StatusCode == http.StatusBadRequest,
-		resp.StatusCode == http.StatusMethodNotAllowed, resp.StatusCode == http.StatusNotImplemented:
+	what := fmt.Sprintf("registry %s answered %d (%s)", l.host, resp.StatusCode, strings.ToLower(http.StatusText(resp.StatusCode)))
+	switch resp.StatusCode {
+	case http.StatusOK:
+	case http.StatusNotFound:
 		return answer{}, errNotFound
+	case http.StatusBadRequest, http.StatusMethodNotAllowed, http.StatusNotImplemented:
+		return answer{}, unavailable(what, errUnknownQuestion)
 	default:
-		return answer{}, unavailable(fmt.Sprintf("registry %s answered %d (%s)", l.host, resp.StatusCode, strings.ToLower(http.StatusText(resp.StatusCode))), nil)
+		return answer{}, unavailable(what, nil)
 	}
 	l.mu.Lock()
 	limit = min(limit, maxBytes-l.bytes)

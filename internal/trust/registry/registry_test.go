@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/base64"
 	"fmt"
+	"maps"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -132,9 +133,7 @@ func TestAttack17LedIntoTheHouse(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			n := &network{names: map[string][]string{"registry.example.org": {outside}}, serve: map[string]http.HandlerFunc{outside + ":80": tt.answer}}
-			for k, v := range tt.names {
-				n.names[k] = v
-			}
+			maps.Copy(n.names, tt.names)
 			_, err := n.registry(t).Collect(t.Context(), ref("registry.example.org"), trust.Want{})
 			if err == nil {
 				t.Fatal("collected")

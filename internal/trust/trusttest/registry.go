@@ -10,7 +10,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
-	"log"
+	"log" //nolint:depguard // the foreign registry takes no other
 	"net/http"
 	"net/http/httptest"
 	"strings"
