@@ -38,7 +38,7 @@ type part struct {
 // parts are all measurements, in the order of the tables.
 func parts() []part {
 	return []part{
-		{"launch", launch}, {"get", get}, {"ws", sockets}, {"audit", auditAppend}, {"password", password}, {"memory", memory}, {"filter", filter},
+		{"launch", launch}, {"get", get}, {"ws", sockets}, {"audit", auditAppend}, {"password", password}, {"memory", memory}, {"filter", filterBench},
 	}
 }
 
