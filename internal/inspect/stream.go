@@ -202,6 +202,9 @@ func (s *Stream) Close(dst []byte) ([]byte, error) {
 	}
 	s.look(true)
 	dst = s.release(dst, s.end())
+	for _, d := range s.sides {
+		d.stop() // gives back what it borrowed
+	}
 	s.buf, s.lanes, s.sides, s.closed = nil, nil, nil, true
 	s.base = s.released
 	return dst, s.err
@@ -454,6 +457,9 @@ func (s *Stream) mask(dst []byte, rule string, to int64) []byte {
 // trim forgets text that nobody needs any more.
 func (s *Stream) trim() {
 	if s.err != nil {
+		for _, d := range s.sides {
+			d.stop()
+		}
 		s.buf, s.lanes, s.sides, s.spans = nil, nil, nil, nil
 		s.base = s.released
 		return
