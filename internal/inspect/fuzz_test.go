@@ -52,8 +52,9 @@ func FuzzLanes(f *testing.F) {
 			return
 		}
 		rng := rand.New(rand.NewPCG(seed, 1))
-		// Within a tag, a comment or a control string nobody sees the value.
-		if bytes.ContainsAny(raw, "<\x1b\u009b") {
+		// Within a tag, a comment or a control string nobody sees the value, nor
+		// what is taken back.
+		if bytes.ContainsAny(raw, "<\b\x1b\u009b") {
 			which %= 2
 		}
 		tr := all[int(which)%len(all)]
