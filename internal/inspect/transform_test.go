@@ -100,8 +100,7 @@ var transforms = []transform{
 		}
 		return "<pre>" + b.String() + "</pre>"
 	}), func(s string) string { return string(view.HTML([]byte(s)).Text) }, .98},
-	{"wrapped at 40", inspect.Batch, one(fold),
-		func(s string) string { return strings.ReplaceAll(s, "\r\n", "") }, .98},
+	{"wrapped at 40", inspect.Batch, one(fold), func(s string) string { return strings.ReplaceAll(s, "\r\n", "") }, .98},
 	{"two messages", inspect.Batch, func(s string) []string { return []string{s[:len(s)/2], s[len(s)/2:]} }, same, .98},
 	{"two messages, terminal", inspect.Terminal, func(s string) []string { return []string{s[:len(s)/2], s[len(s)/2:]} }, same, .98},
 	{"one byte a message", inspect.Batch, func(s string) []string { return strings.SplitAfter(s, "") }, same, .98},
