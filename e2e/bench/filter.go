@@ -21,8 +21,10 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/baileyhq/bailey/e2e/bench/measure"
+	"github.com/baileyhq/bailey/internal/filter"
 	"github.com/baileyhq/bailey/internal/inspect"
 	"github.com/baileyhq/bailey/internal/inspect/exact"
+	wire "github.com/baileyhq/bailey/internal/jupyter"
 	"github.com/baileyhq/bailey/internal/secret"
 )
 
@@ -36,9 +38,9 @@ type corpus struct {
 	text     []byte
 }
 
-// filter measures how fast text is looked at, in CPU time of one core, in turns
+// filterBench measures how fast text is looked at, in CPU time of one core, in turns
 // with gitleaks and with copying the text.
-func filter(ctx context.Context, b *bench) (r result, err error) {
+func filterBench(ctx context.Context, b *bench) (r result, err error) {
 	set, err := inspect.Compile(inspect.Config{})
 	if err != nil {
 		return r, err
@@ -85,6 +87,11 @@ func filter(ctx context.Context, b *bench) (r result, err error) {
 		})
 		b.say("%s: %s, copying %s", c.name, measure.BytesPerSecond.Format(ours.Median()), measure.BytesPerSecond.Format(copied.Median()))
 	}
+	replayed, err := replay(set, corpora[0].text, rounds)
+	if err != nil {
+		return r, err
+	}
+	r.Rows = append(r.Rows, replayed)
 	known, err := b.knownSecrets(corpora[0].text, rounds)
 	if err != nil {
 		return r, err
@@ -105,6 +112,58 @@ func filter(ctx context.Context, b *bench) (r result, err error) {
 		"Through the gateway: bailey without containers, a terminal that prints what is typed, eight at a time; each piece is timed from the moment that it should have been sent. The peer is the same server with the filter off.",
 		"Keystrokes and messages are timed in process, one after the other, through a Stream with 1,000 known secrets and all rules.")
 	return r, nil
+}
+
+// replay measures a Jupyter kernel's messages through the filter, frames taken
+// apart and put together: what 40 cells print, in messages of 1 KiB.
+func replay(set *inspect.Set, text []byte, rounds int) (measure.Row, error) {
+	f, err := filter.New(filter.Config{Rules: set, Report: func(filter.Finding) {}})
+	if err != nil {
+		return measure.Row{}, err
+	}
+	var messages []filter.Message
+	size, each := 0, len(text)/40
+	for cell := range 40 {
+		part := text[cell*each : (cell+1)*each]
+		for i := 0; len(part) > 0; i++ {
+			n := min(1<<10, len(part))
+			content, err := json.Marshal(map[string]string{"name": "stdout", "text": string(part[:n])})
+			if err != nil {
+				return measure.Row{}, err
+			}
+			part = part[n:]
+			data := wire.AppendV1(nil, wire.Message{
+				Channel: "iopub", Metadata: []byte("{}"), Content: content,
+				Header: fmt.Appendf(nil, `{"msg_id":"%d-%d","msg_type":"stream","session":"s","username":"u","date":"2026-11-21T02:41:17Z","version":"5.3"}`, cell, i),
+				Parent: fmt.Appendf(nil, `{"msg_id":"cell-%d","msg_type":"execute_request","session":"s","username":"u","date":"2026-11-21T02:41:17Z","version":"5.3"}`, cell),
+			})
+			messages = append(messages, filter.Message{Data: data})
+			size += len(data)
+		}
+	}
+	var rate measure.Samples
+	for round := range rounds + 1 {
+		conn := f.For(filter.Subject{UserID: "u", User: "u", WorkspaceID: "w", Workspace: "w"}, nil).Conn(filter.Kernel, fmt.Sprint(round), true)
+		took, err := cpuTime(func() error {
+			for _, m := range messages {
+				if v := conn.Down(m); v.Close != "" || v.Stop {
+					return fmt.Errorf("a message of the replay was refused: %s", v.Close)
+				}
+			}
+			return nil
+		})
+		conn.End()
+		if err != nil {
+			return measure.Row{}, err
+		}
+		if round > 0 { // what is built on first use is built
+			rate = append(rate, float64(size)/took.Seconds())
+		}
+	}
+	return measure.Row{
+		ID: "filter.replay", Path: fmt.Sprintf("filter, all rules, a Jupyter replay of %d messages, frames included: per core", len(messages)),
+		Unit: measure.BytesPerSecond, Ours: rate.Median(), Peer: new(memcpy(text)),
+	}, nil
 }
 
 // cpuTime returns the CPU time of this process that do took.

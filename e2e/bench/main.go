@@ -44,7 +44,7 @@ func parts() []part {
 		{"audit", auditAppend},
 		{"password", password},
 		{"memory", memory},
-		{"filter", filter},
+		{"filter", filterBench},
 		{"trust", trustDecisions},
 		{"egress", egressDownload},
 	}

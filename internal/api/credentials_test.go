@@ -222,8 +222,8 @@ func TestSignInForToken(t *testing.T) {
 	if me := d.send(d.request(http.MethodGet, mePath, "", "Authorization", "Bearer "+got.Token)); me.status != 200 {
 		t.Errorf("the new token: %d %s", me.status, me.body)
 	}
-	wrong := d.send(d.request(http.MethodPost, path, `{"user":"alice","password":"not-this-one-4711"}`))
-	unknown := d.send(d.request(http.MethodPost, path, `{"user":"carol","password":"not-this-one-4711"}`))
+	wrong := d.send(d.request(http.MethodPost, path, `{"user":"alice","password":"not-this-one-4711"}`))   // bailey:allow
+	unknown := d.send(d.request(http.MethodPost, path, `{"user":"carol","password":"not-this-one-4711"}`)) // bailey:allow
 	wrong.problem(t, http.StatusUnauthorized, "unauthenticated")
 	if wrong.words(t) != unknown.words(t) || wrong.status != unknown.status {
 		t.Errorf("a known name gives %s, an unknown one %s", wrong.body, unknown.body)

@@ -14,7 +14,7 @@ import (
 // testdata/problems (go test -update writes them: read the difference).
 var badFiles = []struct{ name, text string }{
 	{"unknown-fields", "listen: {htps: \":8443\"}\nsesions: {}\nmetrics: \":9443\"\nxyzzy: 1\nclasses:\n  - name: a\n    image: b\n    idle_stopp: 2h\n"},
-	{"secret-in-unknown-field", "password: hunter2\ndatabse: postgres://bailey:hunter2@db/bailey\ntls: {passphrase: 'hunter2'}\ndb_url: postgres://u:hunter2/#?@h/d\n"},
+	{"secret-in-unknown-field", "password: hunter2\ndatabse: postgres://bailey:hunter2@db/bailey\ntls: {passphrase: 'hunter2'}\ndb_url: postgres://u:hunter2/#?@h/d\n"}, // bailey:allow
 	{"wrong-types", "listen: {https: 8443}\nstate: [a]\ndatabase: {url: x}\nlog: info\nsessions: {idle: true, lifetime: [1h]}\norigin: {public_port: \"443\", host: 10, ports: 8500}\n" +
 		"images: [a]\nclasses: {name: a}\nquotas: {default: {workspaces: 1.5, cpus: four, memory: 32}}\ngpus: {devices: [GPU-1]}\n"},
 	{"no-values", "state:\nlog: {level: ~}\nclasses:\n  -\n  - name: a\n    image:\n"},
@@ -45,9 +45,9 @@ var badFiles = []struct{ name, text string }{
 	{"places", "state: data\ntls: {cert: bailey.crt, key: \"-----BEGIN PRIVATE KEY----- hunter2\"}\ndocker: {host: \"tcp://127.0.0.1:2375\"}\n"},
 	{"places-2", "state: /\ntls: {cert: /a.crt}\ndocker: {host: /var/run/docker.sock}\n"},
 	{"tls-key-alone", "tls: {key: /a.key}\n"},
-	{"database-password", "database: \"postgres://bailey:hunter2@db.example.org/bailey\"  # hunter2\n"},
+	{"database-password", "database: \"postgres://bailey:hunter2@db.example.org/bailey\"  # hunter2\n"}, // bailey:allow
 	{"database-password-query", "{database: \"postgres://db.example.org/bailey?user=u&sslpassword=hunter2\", log: {level: loud}}\n"},
-	{"database-keywords", "database: host=db user=bailey password=hunter2\n"},
+	{"database-keywords", "database: host=db user=bailey password=hunter2\n"}, // bailey:allow
 	{"database-env", "database: \"env:\"\n"},
 	{"database-file", "database: file:database-url\n"},
 	{"origin-localhost", "origin: {mode: localhost, host: hub.example.org, domain: apps.example.net}\n"},
@@ -147,9 +147,9 @@ func manyUnknown(n int) string {
 
 func TestBlot(t *testing.T) {
 	tests := []struct{ in, want string }{
-		{"database: postgres://u:hunter2@h/d", "database: postgres://u:[hidden]@h/d"},
+		{"database: postgres://u:hunter2@h/d", "database: postgres://u:[hidden]@h/d"}, // bailey:allow
 		{"postgres://u:p@ss@h postgres://v:q@h", "postgres://u:[hidden]@h postgres://v:[hidden]@h"},
-		{"dsn: host=h password=hunter2 user=u", "dsn: host=h password=[hidden]"},
+		{"dsn: host=h password=hunter2 user=u", "dsn: host=h password=[hidden]"}, // bailey:allow
 		{"api_key: abc", "api_key: [hidden]"},
 		{"{token: 'a b', level: x}", "{token: [hidden], level: x}"},
 		{"listen: {https: \":8443\"}", "listen: {https: \":8443\"}"},

@@ -42,7 +42,7 @@ func FuzzLanes(f *testing.F) {
 	all := slices.Concat(transforms, exactOnly)
 	for i, seed := range []string{
 		"", "plain text\r\n", "\x1b[31mred\x1b[0m\rX\bY\u200b", "<p>a &amp; b</p><!-- c", `{"a": "\u0041\n\\"}`, "aGVsbG8gd29ybGQgaGVsbG8gd29ybGQ=",
-		strings.Repeat("forty columns of text, and no more than ", 3), "sk-sk", "sk-\x1b[1m", "ghp_0123456789abcdefghijABCDEFGHIJ012345",
+		strings.Repeat("forty columns of text, and no more than ", 3), "sk-sk", "sk-\x1b[1m", "ghp_0123456789abcdefghijABCDEFGHIJ012345", // bailey:allow
 	} {
 		f.Add([]byte(seed), uint8(i), uint64(i))
 		f.Add([]byte(seed), uint8(i+11), uint64(i))
@@ -52,8 +52,9 @@ func FuzzLanes(f *testing.F) {
 			return
 		}
 		rng := rand.New(rand.NewPCG(seed, 1))
-		// Within a tag, a comment or a control string nobody sees the value.
-		if bytes.ContainsAny(raw, "<\x1b\u009b") {
+		// Within a tag, a comment or a control string nobody sees the value, nor
+		// what is taken back.
+		if bytes.ContainsAny(raw, "<\b\x1b\u009b") {
 			which %= 2
 		}
 		tr := all[int(which)%len(all)]

@@ -46,6 +46,7 @@ type allowlist struct {
 
 	once  sync.Once
 	re    *regexp.Regexp
+	quick *match.Pattern // what it does not accept, re does not match
 	paRe  *regexp.Regexp
 	words *wordSet
 }
@@ -55,12 +56,31 @@ func (a *allowlist) compile() {
 	a.once.Do(func() {
 		if len(a.regexes) > 0 {
 			a.re = regexp.MustCompile(either(a.regexes))
+			a.quick = quick(a.regexes)
 		}
 		if len(a.paths) > 0 {
 			a.paRe = regexp.MustCompile(either(a.paths))
 		}
 		a.words = newWordSet(a.stopwords)
 	})
+}
+
+// quick returns a pattern that accepts from the start of a text when one of the
+// expressions matches anywhere in it.
+func quick(exprs []string) *match.Pattern {
+	all := &syntax.Regexp{Op: syntax.OpAlternate}
+	anything := &syntax.Regexp{Op: syntax.OpStar, Sub: []*syntax.Regexp{{Op: syntax.OpAnyChar}}}
+	for _, e := range exprs {
+		tree, err := syntax.Parse(e, syntax.Perl)
+		if err != nil {
+			panic(err) // it has been parsed before
+		}
+		if tree.Op != syntax.OpConcat || tree.Sub[0].Op != syntax.OpBeginText {
+			tree = &syntax.Regexp{Op: syntax.OpConcat, Sub: []*syntax.Regexp{anything, tree}}
+		}
+		all.Sub = append(all.Sub, tree)
+	}
+	return match.New(all, 0)
 }
 
 func either(exprs []string) string {
@@ -94,9 +114,11 @@ func (a *allowlist) allowed(secret, match, line []byte, path string, trustPath b
 		case "line":
 			text = line
 		}
-		check(true, a.re.Match(text))
+		check(true, a.quick.MayMatch(text) && a.re.Match(text))
 	}
-	check(len(a.stopwords) > 0, a.words.in(secret))
+	if len(a.stopwords) > 0 {
+		check(true, a.words.in(secret))
+	}
 	if a.all {
 		return checks > 0 && held == checks
 	}

@@ -37,8 +37,8 @@ type lane struct {
 
 	searched int // text[:searched] has been searched for literals
 	cands    []cand
-	marks    [][]int64 // by keyword: where it was lately
-	nearTo   int64     // up to here a keyword is near of a rule that has no literal
+	marks    []mark // keywords that were seen lately
+	nearTo   int64  // up to here a keyword is near of a rule that has no literal
 	exact    *exact.Stream
 	exactAt  int64 // lane position at which exact began
 	exactTo  int   // text[:exactTo] has been searched for known secrets
@@ -372,10 +372,8 @@ func (l *lane) marked(r *rule, m hit) bool {
 	if len(r.marks) == 0 {
 		return true
 	}
-	for _, k := range r.marks {
-		if k < len(l.marks) && slices.ContainsFunc(l.marks[k], func(at int64) bool {
-			return at <= l.base+int64(m.to) && at+markReach >= l.base+int64(m.from)
-		}) {
+	for _, seen := range l.marks {
+		if seen.at <= l.base+int64(m.to) && seen.at+markReach >= l.base+int64(m.from) && slices.Contains(r.marks, seen.k) {
 			return true
 		}
 	}
@@ -383,27 +381,39 @@ func (l *lane) marked(r *rule, m hit) bool {
 	return slices.ContainsFunc(r.Keywords, func(k string) bool { return bytes.Contains(low, []byte(k)) })
 }
 
-// mark remembers a keyword, and forgets those that are far away. Of keywords
-// that stand close together, the first is enough.
+// mark is a keyword that no pattern holds, and where it stood.
+type mark struct {
+	at int64
+	k  int
+}
+
+// mark remembers a keyword. Of those that stand close together, the first is
+// enough.
 func (l *lane) mark(k int, at int64) {
-	if l.marks == nil {
-		l.marks = make([][]int64, len(l.s.set.markRules))
-	}
 	if l.s.set.gates[k] {
 		l.nearTo = at + markReach + stride
 	}
-	marks := l.marks[k]
-	if n := len(marks); n > 0 && at < marks[n-1]+markReach/32 {
-		return
-	}
-	if n := len(marks); n > 0 && marks[0]+markReach+stride+piece < at {
-		old := 0
-		for old < n && marks[old]+markReach+stride+piece < at {
-			old++
+	for _, m := range slices.Backward(l.marks) {
+		if m.at+markReach/8 <= at {
+			break
 		}
-		marks = slices.Delete(marks, 0, old)
+		if m.k == k {
+			return
+		}
 	}
-	l.marks[k] = append(marks, at)
+	if n := len(l.marks); n > 0 && n == cap(l.marks) {
+		l.forget(at - piece)
+	}
+	l.marks = append(l.marks, mark{at, k})
+}
+
+// forget drops the keywords that are too far away for what begins at a position.
+func (l *lane) forget(at int64) {
+	old := 0
+	for old < len(l.marks) && l.marks[old].at+markReach < at {
+		old++
+	}
+	l.marks = slices.Delete(l.marks, 0, old)
 }
 
 // report records that text[start:end] was found.

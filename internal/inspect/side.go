@@ -174,7 +174,7 @@ func (d *side) begin(at int64) {
 	d.fed = at
 	d.reader = view.NewReaderAt(d.kind, d.s.cfg.Columns, at)
 	d.lane = newLane(d.s, d.name)
-	d.seen = seens.Get().(*view.Seen) //nolint:errcheck // nothing else is in there
+	d.seen = seens.Get().(*view.Seen)
 	d.lane.from, d.lane.to = d.seen.From, d.seen.To
 }
 
@@ -240,6 +240,10 @@ func (d *side) advanceRuns(src *lane, eof bool) {
 				break
 			}
 			at = next
+			if over := view.RunEnd(src.text, at); over < len(src.text) && !d.kind.Begins(src.text[at:over]) {
+				d.fed = src.base + int64(over)
+				continue
+			}
 			if d.reader != nil && d.fed >= d.until {
 				d.lane.advance(true)
 				d.stop()
@@ -252,7 +256,9 @@ func (d *side) advanceRuns(src *lane, eof bool) {
 		stop := min(view.RunEnd(src.text, at)+1, len(src.text))
 		d.feed(src, src.base+int64(stop), false)
 		d.until = d.fed + linger
-		d.lane.advance(false)
+		if len(d.lane.text) > d.lane.searched {
+			d.lane.advance(false)
+		}
 	}
 	if d.lane == nil {
 		return
@@ -261,7 +267,9 @@ func (d *side) advanceRuns(src *lane, eof bool) {
 		d.feed(src, d.fed, true)
 	}
 	over := eof || !d.reader.InRun() && d.fed >= d.until
-	d.lane.advance(over)
+	if over || len(d.lane.text) > d.lane.searched {
+		d.lane.advance(over)
+	}
 	if over && !eof {
 		d.stop() // the next run is too far away to belong to this
 	}

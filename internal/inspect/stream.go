@@ -69,8 +69,7 @@ type Stream struct {
 	set      *Set
 	prefixes *match.Prefixes
 	reach    int
-	off      []bool // rules that are not for this path
-	plain    bool   // the path is allowed: no patterns
+	plain    bool // the path is allowed: no patterns
 
 	buf      []byte // what is held, after some context
 	base     int64  // raw offset of buf[0]
@@ -88,21 +87,13 @@ type Stream struct {
 	lanes   []*lane // the stream itself
 	sides   []*side // the other ways to read it
 	matches []exact.Match
-	finds   int           // how often something was found
-	notes   map[int]notes // by rule
+	finds   int // how often something was found
+	notes   []notes
 }
 
 // NewStream returns a Stream that has seen nothing yet.
 func NewStream(cfg StreamConfig) *Stream {
 	s := &Stream{cfg: cfg, set: cfg.Set, prefixes: cfg.Set.prefixes, reach: cfg.Set.reach}
-	for i, r := range s.set.rules {
-		if r.path != nil && !r.path.MatchString(cfg.Path) {
-			if s.off == nil {
-				s.off = make([]bool, len(s.set.rules))
-			}
-			s.off[i] = true
-		}
-	}
 	s.plain = slices.ContainsFunc(s.set.over.AllowPaths, func(p string) bool { return underPath(cfg.Path, p) })
 	s.lanes = []*lane{newLane(s, "")}
 	s.sides = newSides(s)
@@ -129,8 +120,21 @@ func (s *Stream) Write(dst, p []byte) ([]byte, error) {
 // rest gives back what a stream does not need while it waits.
 func (s *Stream) rest() {
 	if len(s.buf) <= idle && cap(s.buf) > 4*idle && len(s.lanes) > 0 {
-		s.buf = append(make([]byte, 0, idle), s.buf...)
+		s.buf = append(make([]byte, 0, len(s.buf)+64), s.buf...)
 		s.lanes[0].text = s.buf
+	}
+	if len(s.lanes) > 0 {
+		l := s.lanes[0]
+		l.forget(l.needed())
+		if cap(l.marks) > 32 && len(l.marks) <= 32 {
+			l.marks = slices.Clone(l.marks)
+		}
+		if cap(l.cands) > 8 && len(l.cands) == 0 {
+			l.cands = nil
+		}
+		if len(s.spans) == 0 {
+			s.spans = nil
+		}
 	}
 	if cap(s.matches) > 64 {
 		s.matches = nil
@@ -144,21 +148,26 @@ func (s *Stream) enough(r *rule, at int64) bool {
 	if s.cfg.Kind == Document {
 		return false
 	}
-	n := s.notes[r.index]
-	return n.block == at/piece && n.count >= notesPerPiece
+	for _, n := range s.notes {
+		if n.rule == r {
+			return n.block == at/piece && n.count >= notesPerPiece
+		}
+	}
+	return false
 }
 
 // note counts a finding of a rule that only tells.
 func (s *Stream) note(r *rule, at int64) {
-	if s.notes == nil {
-		s.notes = map[int]notes{}
+	i := slices.IndexFunc(s.notes, func(n notes) bool { return n.rule == r })
+	if i < 0 {
+		i = len(s.notes)
+		s.notes = append(s.notes, notes{rule: r})
 	}
-	n := s.notes[r.index]
+	n := &s.notes[i]
 	if n.block != at/piece {
-		n = notes{block: at / piece}
+		n.block, n.count = at/piece, 0
 	}
 	n.count++
-	s.notes[r.index] = n
 }
 
 // notesPerPiece is how many findings of a rule that masks nothing are told for
@@ -167,6 +176,7 @@ const notesPerPiece = 16
 
 // notes counts the findings of a rule in one piece of the stream.
 type notes struct {
+	rule  *rule
 	block int64
 	count int
 }
@@ -202,6 +212,9 @@ func (s *Stream) Close(dst []byte) ([]byte, error) {
 	}
 	s.look(true)
 	dst = s.release(dst, s.end())
+	for _, d := range s.sides {
+		d.stop() // gives back what it borrowed
+	}
 	s.buf, s.lanes, s.sides, s.closed = nil, nil, nil, true
 	s.base = s.released
 	return dst, s.err
@@ -255,7 +268,7 @@ func (s *Stream) least() int {
 
 // skip reports whether a rule does not apply at text[at].
 func (s *Stream) skip(r *rule, l *lane, at int) bool {
-	if s.set.modes[r.index] <= Off || s.plain || s.off != nil && s.off[r.index] {
+	if s.set.modes[r.index] <= Off || s.plain || r.path != nil && (s.cfg.Path == "" || !r.path.MatchString(s.cfg.Path)) {
 		return true
 	}
 	if s.cfg.Sampling.Every < 2 || r.Priority >= 0 {
@@ -454,6 +467,9 @@ func (s *Stream) mask(dst []byte, rule string, to int64) []byte {
 // trim forgets text that nobody needs any more.
 func (s *Stream) trim() {
 	if s.err != nil {
+		for _, d := range s.sides {
+			d.stop()
+		}
 		s.buf, s.lanes, s.sides, s.spans = nil, nil, nil, nil
 		s.base = s.released
 		return

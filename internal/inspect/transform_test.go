@@ -74,6 +74,15 @@ func quote(s string) string {
 	return string(b)
 }
 
+// fold breaks lines at 40 columns.
+func fold(s string) string {
+	var lines []string
+	for line := range strings.Lines(s) {
+		lines = append(lines, strings.TrimSuffix(every(40, strings.TrimSuffix(line, "\n"), "", "\r\n"), "\r\n"))
+	}
+	return strings.Join(lines, "\r\n")
+}
+
 // transforms are the suite.
 var transforms = []transform{
 	{"as it is", inspect.Batch, one(same), same, .995},
@@ -91,14 +100,7 @@ var transforms = []transform{
 		}
 		return "<pre>" + b.String() + "</pre>"
 	}), func(s string) string { return string(view.HTML([]byte(s)).Text) }, .98},
-	{"wrapped at 40", inspect.Batch, one(func(s string) string {
-		var lines []string
-		for line := range strings.Lines(s) {
-			lines = append(lines, strings.TrimSuffix(every(40, strings.TrimSuffix(line, "\n"), "", "\r\n"), "\r\n"))
-		}
-		return strings.Join(lines, "\r\n")
-	}),
-		func(s string) string { return strings.ReplaceAll(s, "\r\n", "") }, .98},
+	{"wrapped at 40", inspect.Batch, one(fold), func(s string) string { return strings.ReplaceAll(s, "\r\n", "") }, .98},
 	{"two messages", inspect.Batch, func(s string) []string { return []string{s[:len(s)/2], s[len(s)/2:]} }, same, .98},
 	{"two messages, terminal", inspect.Terminal, func(s string) []string { return []string{s[:len(s)/2], s[len(s)/2:]} }, same, .98},
 	{"one byte a message", inspect.Batch, func(s string) []string { return strings.SplitAfter(s, "") }, same, .98},

@@ -276,7 +276,7 @@ func (l *look) content(ctx context.Context, data []byte) []Finding {
 	case kindText:
 	}
 	l.s.count(1, 0)
-	if strings.EqualFold(path.Ext(l.name), ".ipynb") {
+	if strings.EqualFold(path.Ext(l.name), ".ipynb") || bytes.HasPrefix(data, []byte("{")) && bytes.Contains(data, []byte(`"nbformat"`)) {
 		if parts, err := notebook.Parts(data); err == nil {
 			return l.notebook(data, parts)
 		} // else it is text like any other

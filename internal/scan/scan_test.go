@@ -187,6 +187,9 @@ func TestEveryKindOfFileIsLookedInto(t *testing.T) {
 	if found, err := s.Paths(t.Context(), []string{filepath.Join(dir, "h.dat")}); err != nil || len(found) != 1 {
 		t.Errorf("with Binary: %v, %v; want one finding", found, err)
 	}
+	if found, err := s.Reader(t.Context(), "(stdin)", bytes.NewReader(nbText)); err != nil || len(found) != 1 || found[0].Cell != 1 {
+		t.Errorf("a notebook on stdin: %v, %v; want one finding in cell 1", found, err)
+	}
 	printed, err := json.Marshal(found)
 	if err != nil || bytes.Contains(printed, []byte(token[3:])) {
 		t.Errorf("the findings hold the value: %v", err)

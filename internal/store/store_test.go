@@ -174,10 +174,10 @@ func TestOpenRefuses(t *testing.T) {
 		{"garbage", store.Config{Path: garbage}, bailey.Unavailable, []string{"not an SQLite database", "move away"}},
 		{"a directory open to all", store.Config{Path: filepath.Join(open777, "b.db")}, bailey.Invalid, []string{"chmod 700 " + open777}},
 		{"a path below a file", store.Config{Path: filepath.Join(garbage, "b.db")}, bailey.Unavailable, []string{"cannot be made"}},
-		{"another database", store.Config{URL: "mysql://root:hunter2@db/x"}, bailey.Invalid, []string{`"mysql://"`, "postgres://"}},
-		{"a broken URL", store.Config{URL: "postgres://bailey:hunter2%zz@db:notaport/x"}, bailey.Invalid, []string{"%XX"}},
-		{"a broken pool", store.Config{URL: "postgres://bailey:hunter2@db/x?pool_max_conns=1"}, bailey.Invalid, []string{"2 to 1000"}},
-		{"nobody there", store.Config{URL: "postgres://bailey:hunter2@127.0.0.1:1/x"}, bailey.Unavailable, []string{"does not answer"}},
+		{"another database", store.Config{URL: "mysql://root:hunter2@db/x"}, bailey.Invalid, []string{`"mysql://"`, "postgres://"}},     // bailey:allow
+		{"a broken URL", store.Config{URL: "postgres://bailey:hunter2%zz@db:notaport/x"}, bailey.Invalid, []string{"%XX"}},              // bailey:allow
+		{"a broken pool", store.Config{URL: "postgres://bailey:hunter2@db/x?pool_max_conns=1"}, bailey.Invalid, []string{"2 to 1000"}},  // bailey:allow
+		{"nobody there", store.Config{URL: "postgres://bailey:hunter2@127.0.0.1:1/x"}, bailey.Unavailable, []string{"does not answer"}}, // bailey:allow
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			tt.cfg.Key = testKey

@@ -165,7 +165,7 @@ func TestWeakValuesAreLeftOutWithAWarning(t *testing.T) {
 // A private key must be recognised by any of its lines, but not by its borders,
 // nor a service account file by its constant lines.
 func TestLinesOfAFile(t *testing.T) {
-	key := "-----BEGIN PRIVATE KEY-----\nMIIEvQIBADANBgkqhkiG9w0BAQEFAASCBKcwggSj\nAgEAAoIBAQC7VJTUt9Us8cKjMzEfYyjiWA4R4q\n-----END PRIVATE KEY-----\n"
+	key := "-----BEGIN PRIVATE KEY-----\nMIIEvQIBADANBgkqhkiG9w0BAQEFAASCBKcwggSj\nAgEAAoIBAQC7VJTUt9Us8cKjMzEfYyjiWA4R4q\n-----END PRIVATE KEY-----\n" // bailey:allow
 	s := set(t, key, `{"type": "service_account", "auth_uri": "https://accounts.example.com/o/oauth2/auth",`+"\n"+`"private_key_id": "8f3a2b9c7d6e5f4a3b2c"}`)
 	tests := []struct {
 		text string

@@ -146,6 +146,28 @@ func (p *Pattern) Run(s State, text []byte, in int, whole bool) (state State, at
 	return State{g, cell}, len(text), accepted, in
 }
 
+// MayMatch reports whether a match may begin with text and be over in it.
+func (p *Pattern) MayMatch(text []byte) bool {
+	start := p.Start()
+	if start.cell&accepts != 0 {
+		return true
+	}
+	in := -1
+	if start.Entered() {
+		in = 0
+	}
+	for {
+		state, at, accepted, inside := p.Run(start, text, in, false)
+		if accepted > 0 {
+			return true
+		}
+		if state.Dead() || at == len(text) {
+			return false
+		}
+		start, text, in = state, text[at:], inside
+	}
+}
+
 // Hopeless reports whether no match can begin with text, nor with text and
 // whatever may follow it.
 func (p *Pattern) Hopeless(text []byte) bool {

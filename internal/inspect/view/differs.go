@@ -171,10 +171,6 @@ func dated(text []byte) bool {
 // WrapReach is how far before a line break the line may begin that Joined joins.
 const WrapReach = 320
 
-func alphanumericOr(c byte) bool {
-	return runBytes[c] != 0 || c == '=' || c == '.' || c == 'm' || c == '~'
-}
-
 // simple reports whether every byte of line takes one column.
 func simple(line []byte) bool {
 	const tops = 0x8080808080808080
@@ -256,6 +252,23 @@ func NextRun(text []byte, i int) (at int, ok bool) {
 		at--
 	}
 	return at, false
+}
+
+// Begins reports whether a Reader of runs may show something of a whole run of
+// letters: whether what its first digits hold could be text.
+func (l Lane) Begins(run []byte) bool {
+	if l == Base64 {
+		return len(run) >= shortestRun && readable(base64Sample(standard(run[:shortestRun])))
+	}
+	n := 0
+	for i, c := range run {
+		if runBytes[c] != 3 {
+			n = 0
+		} else if n++; n == shortestRun && readable(hexSample(run[i+1-shortestRun:i+1])) {
+			return true
+		}
+	}
+	return false
 }
 
 // RunEnd returns the index behind the letters that begin at text[i].

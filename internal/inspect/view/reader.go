@@ -587,7 +587,7 @@ func (r *Reader) letters(out *Seen, i int) int {
 		r.decode(out, false)
 		return n
 	}
-	if c := text[0]; (c == '\n' || c == '\r') && r.line >= fullLine && (!r.broken || c == '\n') {
+	if c := text[0]; (c == '\n' || c == '\r') && r.mode != skipRun && r.line >= fullLine && (!r.broken || c == '\n') {
 		r.broken = true
 		return 1
 	}
