@@ -89,6 +89,7 @@ func TestARealKernelLeaksNoToken(t *testing.T) {
 		"import sys,time\nsys.stdout.write('" + a + "'); sys.stdout.flush(); time.sleep(.02); sys.stdout.write('" + b + " end\\n'); sys.stdout.flush()": "[REDACTED:jwt] end",
 		"'" + a + "' + '" + b + "'": "'[REDACTED:jwt]'",
 		"import os; print(open('/run/bailey/token').read() if os.path.exists('/run/bailey/token') else os.environ.get('JUPYTER_TOKEN', '[REDACTED:secret:jupyter-token]'))": "[REDACTED",
+		"import time\nfor i in range(21): print(f'\\r{i*5:3d}%|' + '█'*i + '|', end='', flush=True); time.sleep(.03)\nprint(' done')":                                       "\r100%|████████████████████| done",
 		"print(list(range(3)), 'AutoTokenizer, AutoModel', 3.14159265358979)":                                                                                               "[0, 1, 2] AutoTokenizer, AutoModel 3.14159265358979",
 	} {
 		got, err := k.Run(ctx, code)

@@ -135,7 +135,7 @@ func (c *Conn) Down(m Message) Verdict {
 	var out Verdict
 	err := c.down.guarded(func() (err error) {
 		c.refresh()
-		switch c.kind {
+		switch c.kind { //nolint:exhaustive // the others have no protocol that we know
 		case Kernel:
 			out, err = c.kernelDown(m)
 		case Terminal:
@@ -537,7 +537,7 @@ func (c *Conn) Up(m Message) Verdict {
 	var out Verdict
 	err := c.up.guarded(func() (err error) {
 		c.upView = c.up.scope.view()
-		switch c.kind {
+		switch c.kind { //nolint:exhaustive // the others have no protocol that we know
 		case Kernel:
 			out, err = c.kernelUp(m)
 		case Terminal:

@@ -16,7 +16,6 @@ import (
 	"maps"
 	"runtime/debug"
 	"slices"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -505,6 +504,3 @@ func (s *Scope) resume(key string) map[streamKey]*printed {
 	}
 	return p.streams
 }
-
-// rulesOf is the rule that a refusal names, as a word for messages.
-func (r *Refusal) rule() string { return cmp.Or(r.Rule, strings.SplitN(r.Reason, ":", 2)[0]) }

@@ -337,7 +337,7 @@ func (e *Exchange) archive(w way, b []byte) ([]byte, error) {
 	}
 	zr, err := zip.NewReader(bytes.NewReader(b), int64(len(b)))
 	if err != nil {
-		return w.binary(e.view, b), nil // no archive after all, for any reader
+		return w.binary(e.view, b), nil //nolint:nilerr // no archive after all, for any reader
 	}
 	if len(zr.File) > maxEntries {
 		return nil, &Refusal{Reason: fmt.Sprintf("an archive of more than %d files cannot be looked into", maxEntries)}
@@ -390,7 +390,7 @@ func (e *Exchange) archive(w way, b []byte) ([]byte, error) {
 
 // unchanged refuses data that would have to be changed.
 func (w way) unchanged(v *view, data []byte) error {
-	got := data
+	var got []byte
 	var err error
 	if isText(data) {
 		got, err = w.text(v, data)

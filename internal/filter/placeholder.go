@@ -7,6 +7,7 @@ import (
 	"crypto/hmac"
 	"crypto/sha256"
 	"encoding/hex"
+	"errors"
 	"regexp"
 	"slices"
 	"sync"
@@ -155,9 +156,9 @@ func (w way) hide(text []byte, found []inspect.Finding, back bool) []byte {
 	return append(out, text[at:]...)
 }
 
-// unknownPlaceholder says that a text to be saved holds a placeholder that
+// errPlaceholder says that a text to be saved holds a placeholder that
 // nobody knows the meaning of.
-var unknownPlaceholder = &Refusal{Reason: "this text holds a mark of the filter whose meaning is not known here, or not whole; saving it would lose what it stands for: close the file without saving and open it again"}
+var errPlaceholder = &Refusal{Reason: "this text holds a mark of the filter whose meaning is not known here, or not whole; saving it would lose what it stands for: close the file without saving and open it again"}
 
 // restore puts the text back where placeholders are.
 func (s *Scope) restore(text []byte) ([]byte, error) {
@@ -172,11 +173,11 @@ func (s *Scope) restore(text []byte) ([]byte, error) {
 		return got
 	})
 	if !known || bytes.Contains(out, remnant) {
-		return nil, unknownPlaceholder
+		return nil, errPlaceholder
 	}
 	return out, nil
 }
 
 // NeedsOriginal reports whether a request was refused because it holds a
 // placeholder that the file on disk may explain.
-func NeedsOriginal(err error) bool { return err == error(unknownPlaceholder) }
+func NeedsOriginal(err error) bool { return errors.Is(err, errPlaceholder) }

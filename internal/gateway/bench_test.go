@@ -28,6 +28,7 @@ import (
 	"time"
 
 	"github.com/baileyhq/bailey/internal/edge"
+	"github.com/baileyhq/bailey/internal/filter"
 	"github.com/baileyhq/bailey/internal/gateway"
 )
 
@@ -36,6 +37,7 @@ import (
 
 var (
 	childUpstream = flag.String("gateway.upstream", "", "run as the benchmarks' server, with the workspace at this Unix socket")
+	childFilter   = flag.Bool("gateway.filter", false, "with -gateway.upstream: look into what passes")
 	childBare     = flag.Bool("gateway.bare", false, "with -gateway.upstream: nothing but TLS and httputil.ReverseProxy")
 )
 
@@ -84,6 +86,12 @@ func runChild() {
 	quiet := func(c *gateway.Config) {
 		c.Log = slog.New(slog.DiscardHandler)
 		c.Limits = gateway.Limits{TunnelsPerWorkspace: 1 << 20, TunnelsPerUser: 1 << 20}
+		if *childFilter {
+			var err error
+			if c.Filter, err = filter.New(filter.Config{Rules: compile(tb), Report: func(filter.Finding) {}}); err != nil {
+				tb.Fatal(err)
+			}
+		}
 	}
 	w := newWorld(tb, http.NotFoundHandler(), quiet)
 	ca := filepath.Join(tb.TempDir(), "ca.crt")
@@ -282,14 +290,19 @@ func (c *child) roundTrip(conn net.Conn, br *bufio.Reader, get []byte) {
 // ways on each, and measures what the server keeps for each: resident memory
 // as it comes, and after a collection.
 func BenchmarkIdleWebSockets(b *testing.B) {
+	b.Run("opaque", func(b *testing.B) { idleWebSockets(b) })
+	b.Run("inspected", func(b *testing.B) { idleWebSockets(b, "-gateway.filter") })
+}
+
+func idleWebSockets(b *testing.B, flags ...string) {
 	const sockets = 1000
 	for b.Loop() {
-		c := newChild(b, http.HandlerFunc(echoSocket))
+		c := newChild(b, http.HandlerFunc(echoSocket), flags...)
 		cookies := c.pass("ada", adaSlug)
 		open := func() *tls.Conn {
 			conn := c.dial(adaSlug)
 			_ = conn.SetDeadline(time.Now().Add(time.Minute))
-			msg := masked(1, true, `{"header":{"msg_type":"kernel_info_request"},"padding":"`+strings.Repeat("x", 300)+`"}`)
+			msg := masked(1, true, `{"header":{"msg_id":"1","msg_type":"kernel_info_request"},"parent_header":{},"metadata":{},"content":{"padding":"`+strings.Repeat("x ", 100)+`"},"channel":"shell","buffers":[]}`)
 			_, _ = io.WriteString(conn, handshake(c.host(adaSlug), kernelPath, "Cookie: "+cookies, "Origin: "+c.origin(adaSlug)))
 			br := bufio.NewReaderSize(conn, 1024)
 			res, err := http.ReadResponse(br, nil)

@@ -82,7 +82,14 @@ func (e *engine) build() {
 				}
 			}
 		}
-		r.bounded = r.boundary != nil || startsAtBoundary(r.syntax)
+		most, known := r.pattern.Before()
+		switch {
+		case (!known || most > 512) && anything(r.syntax):
+			r.crowd = crowdOfAny
+		case r.inside:
+			r.crowd = crowdOfTokens
+		}
+		r.bounded = r.boundary != nil && known && most == 0 || startsAtBoundary(r.syntax)
 		if !implied(r.Keywords, lits) {
 			for _, k := range r.Keywords {
 				if len(k) < 2 {
@@ -236,4 +243,15 @@ func inSecret(p *match.Pattern, lit match.Literal) bool {
 	}
 	_, _, _, in = p.Run(state, []byte(lit.Text), in, false)
 	return in >= 0 && in < len(lit.Text)
+}
+
+// anything reports whether an expression holds a repeated "any character"
+// without a limit.
+func anything(re *syntax.Regexp) bool {
+	if re.Op == syntax.OpStar || re.Op == syntax.OpPlus {
+		if op := re.Sub[0].Op; op == syntax.OpAnyChar || op == syntax.OpAnyCharNotNL {
+			return true
+		}
+	}
+	return slices.ContainsFunc(re.Sub, anything)
 }

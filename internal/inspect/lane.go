@@ -38,7 +38,8 @@ type lane struct {
 	searched int // text[:searched] has been searched for literals
 	cands    []cand
 	marks    []mark // keywords that were seen lately
-	nearTo   int64  // up to here a keyword is near of a rule that has no literal
+	begun    []begun
+	nearTo   int64 // up to here a keyword is near of a rule that has no literal
 	exact    *exact.Stream
 	exactAt  int64 // lane position at which exact began
 	exactTo  int   // text[:exactTo] has been searched for known secrets
@@ -129,7 +130,9 @@ func (l *lane) literal(as *anchors, at int, eof bool) {
 		switch {
 		case a.rule == nil:
 			l.mark(a.mark, l.base+int64(at))
-		case dead || a.word && at > 0 && isWord(l.text[at-1]) && !escapedBefore(l.text, at):
+		case dead || a.rule.crowd > 0 && l.crowded(a.rule, at):
+		case a.max == 0 && a.rule.bounded && at > 0 && l.text[at-1] != '_' && isWord(l.text[at-1]) && isWord(l.text[at]) && !escapedBefore(l.text, at):
+		case a.word && at > 0 && isWord(l.text[at-1]) && !escapedBefore(l.text, at):
 		case a.max == 0:
 			l.try(a.rule, at, l.text[at:min(len(l.text), at+stride)], eof)
 		case !l.s.skip(a.rule, l, at):
@@ -143,6 +146,36 @@ func (l *lane) literal(as *anchors, at int, eof bool) {
 			}
 		}
 	}
+}
+
+// How many matches of a rule may begin in 4 KiB of text: of one that may go on
+// for long whatever follows, and of one that its token begins. Nobody begins
+// more but to keep us busy.
+const (
+	crowdOfAny    = 16
+	crowdOfTokens = 256
+)
+
+// crowded reports whether too many matches of the rule have begun near text[at].
+func (l *lane) crowded(r *rule, at int) bool {
+	i := slices.IndexFunc(l.begun, func(b begun) bool { return b.rule == r })
+	if i < 0 {
+		i = len(l.begun)
+		l.begun = append(l.begun, begun{rule: r})
+	}
+	b := &l.begun[i]
+	if block := (l.base + int64(at)) / stride; b.block != block {
+		b.block, b.count = block, 0
+	}
+	b.count++
+	return b.count > r.crowd
+}
+
+// begun counts the matches of a rule that began in a block of text.
+type begun struct {
+	rule  *rule
+	block int64
+	count int
 }
 
 // free tries the rules that have no literal at text[at].
@@ -280,7 +313,7 @@ func (l *lane) worthwhile(c *cand) bool {
 		return false
 	}
 	if !c.accepted || c.rule.MaxLength > 0 && c.rule.MaxLength < stride {
-		return c.pos-c.start < 4*stride
+		return false
 	}
 	saved := *c
 	c.end = c.pos
@@ -473,7 +506,7 @@ func (l *lane) hold() int64 {
 		if c.entered < 0 || c.loose || c.mask != nil || l.s.set.modes[c.rule.index] < Mask {
 			continue
 		}
-		if l.s.cfg.Kind == Terminal && c.pos-c.entered < int64(c.rule.shows) {
+		if l.s.cfg.Kind == Terminal && !c.accepted && c.pos-c.entered < int64(c.rule.shows) {
 			continue
 		}
 		keep(int(c.entered - l.base))

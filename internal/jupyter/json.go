@@ -154,12 +154,12 @@ func (s *scanner) end() error {
 // value passes over one value, which stands depth deep.
 func (s *scanner) value(depth int) error {
 	s.space()
-	switch c := s.peek(); {
-	case c == '{':
+	switch s.peek() {
+	case '{':
 		return s.object(depth+1, nil)
-	case c == '[':
+	case '[':
 		return s.array(depth+1, nil)
-	case c == '"':
+	case '"':
 		return s.str()
 	}
 	return s.scalar()
@@ -277,7 +277,7 @@ func hex4(p []byte) (r rune, ok bool) {
 		case c >= '0' && c <= '9':
 			c -= '0'
 		case c|0x20 >= 'a' && c|0x20 <= 'f':
-			c = c | 0x20 - 'a' + 10
+			c = (c | 0x20) - 'a' + 10
 		default:
 			return 0, false
 		}

@@ -140,7 +140,7 @@ func read(dirs []string) ([]inspect.File, string, error) {
 			}
 			var data []byte
 			if err == nil {
-				data, err = os.ReadFile(name) //nolint:gosec // an administrator named the folder
+				data, err = os.ReadFile(name)
 			}
 			if err != nil {
 				return nil, fmt.Sprintf("%x", sum.Sum(nil)) + err.Error(), fmt.Errorf("read rules: %w", err)
@@ -216,7 +216,7 @@ func (b *Book) look(ctx context.Context, due bool) bool {
 // Reload reads the files now. The rules in force stay when it fails.
 func (b *Book) Reload(ctx context.Context, actor bailey.Actor) error {
 	if !policy.Decide(actor, policy.FilterManage, policy.Thing{}) {
-		return denied
+		return errDenied
 	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -245,7 +245,7 @@ func (b *Book) reload(ctx context.Context, actor bailey.Actor) error {
 	})
 }
 
-var denied = &bailey.Error{Kind: bailey.Denied, Msg: "only administrators change the filter's rules"}
+var errDenied = &bailey.Error{Kind: bailey.Denied, Msg: "only administrators change the filter's rules"}
 
 // recorded makes a change durable in the journal, and then makes it.
 func (b *Book) recorded(ctx context.Context, actor bailey.Actor, action audit.Action, hash string, do func() error) error {
@@ -280,7 +280,7 @@ var fileName = regexp.MustCompile(`^[a-z0-9][a-z0-9._-]{0,60}\.toml$`)
 // Invalid, with every problem, when the files do not compile.
 func (b *Book) Shadow(ctx context.Context, actor bailey.Actor, files map[string]string) (Status, error) {
 	if !policy.Decide(actor, policy.FilterManage, policy.Thing{}) {
-		return Status{}, denied
+		return Status{}, errDenied
 	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -346,12 +346,12 @@ func (b *Book) resume(ctx context.Context) {
 // Unshadow ends a trial without a change.
 func (b *Book) Unshadow(ctx context.Context, actor bailey.Actor) error {
 	if !policy.Decide(actor, policy.FilterManage, policy.Thing{}) {
-		return denied
+		return errDenied
 	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if b.trial == nil {
-		return noTrial
+		return errNoTrial
 	}
 	return b.recorded(ctx, actor, audit.RulesShadow, "", func() error {
 		b.trial = nil
@@ -360,18 +360,18 @@ func (b *Book) Unshadow(ctx context.Context, actor bailey.Actor) error {
 	})
 }
 
-var noTrial = &bailey.Error{Kind: bailey.Conflict, Msg: "no rules are on trial", Hint: "begin with bailey rules shadow FILE…"}
+var errNoTrial = &bailey.Error{Kind: bailey.Conflict, Msg: "no rules are on trial", Hint: "begin with bailey rules shadow FILE…"}
 
 // Activate puts the set on trial in force. What was in force can be brought
 // back by Rollback.
 func (b *Book) Activate(ctx context.Context, actor bailey.Actor) (Status, error) {
 	if !policy.Decide(actor, policy.FilterManage, policy.Thing{}) {
-		return Status{}, denied
+		return Status{}, errDenied
 	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if b.trial == nil {
-		return Status{}, noTrial
+		return Status{}, errNoTrial
 	}
 	_, set := b.cfg.Filter.Sets()
 	err := b.recorded(ctx, actor, audit.RulesActivate, set.Hash(), func() error {
@@ -389,7 +389,7 @@ func (b *Book) Activate(ctx context.Context, actor bailey.Actor) (Status, error)
 // changes back. Conflict when there was none since the server started.
 func (b *Book) Rollback(ctx context.Context, actor bailey.Actor) (Status, error) {
 	if !policy.Decide(actor, policy.FilterManage, policy.Thing{}) {
-		return Status{}, denied
+		return Status{}, errDenied
 	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
