@@ -17,6 +17,12 @@ import (
 	"github.com/baileyhq/bailey/internal/secret"
 )
 
+// A rule file, as text and within a JSON string.
+const (
+	ruleText  = "[[rules]]\nid = 'team-token'\ndescription = 'Team token'\nregex = 'team_[0-9a-f]{16}'\nkeywords = ['team_']\n"
+	jsonRules = `[[rules]]\nid = 'team-token'\ndescription = 'Team token'\nregex = 'team_[0-9a-f]{16}'\nkeywords = ['team_']\n`
+)
+
 // An attempt is one operation on what is alice's, by everybody in turn.
 type attempt struct {
 	op     string // "METHOD /path" as in the document; the query does not count
@@ -152,6 +158,22 @@ func attemptsOnAlice(d *door, lab bailey.Workspace) []attempt {
 		}
 		return k.Name
 	}
+	// These change what is there, and add nothing to the path.
+	trial := func() string {
+		d.t.Helper()
+		if _, err := d.Rules.Shadow(d.t.Context(), d.Actor(Admin), map[string]string{"team.toml": ruleText}); err != nil {
+			d.t.Fatal(err)
+		}
+		return ""
+	}
+	activated := func() string {
+		d.t.Helper()
+		trial()
+		if _, err := d.Rules.Activate(d.t.Context(), d.Actor(Admin)); err != nil {
+			d.t.Fatal(err)
+		}
+		return ""
+	}
 	account := func() string {
 		u, err := d.Store.CreateUser(d.t.Context(), bailey.User{Name: name(), Role: bailey.RoleUser}, "none")
 		if err != nil {
@@ -230,6 +252,13 @@ func attemptsOnAlice(d *door, lab bailey.Workspace) []attempt {
 		{op: get + "/secrets", want: staff},
 		{op: put + "/secrets/{name}", body: `{"value":"Y29ycmVjdC1ob3JzZS05NDMx"}`, target: func() string { return "HF_TOKEN" }, want: wants{401, 403, 403, 200, 403}},
 		{op: del + "/secrets/{name}", target: known, want: wants{401, 403, 403, 204, 403}},
+		{op: get + "/filter", want: staff},
+		{op: get + "/filter/findings", want: staff},
+		{op: put + "/filter/shadow", body: `{"files":[{"name":"team.toml","text":"` + jsonRules + `"}]}`, want: wants{401, 403, 403, 200, 403}},
+		{op: del + "/filter/shadow", target: trial, want: wants{401, 403, 403, 204, 403}},
+		{op: post + "/filter/activate", target: trial, want: wants{401, 403, 403, 200, 403}},
+		{op: post + "/filter/rollback", target: activated, want: wants{401, 403, 403, 200, 403}},
+		{op: post + "/filter/reload", want: wants{401, 403, 403, 200, 403}},
 		{op: get + "/gpus", want: everybody},
 		{op: get + "/orphans", want: staff},
 		{op: get + "/audit", want: staff},

@@ -32,8 +32,10 @@ import (
 	"github.com/baileyhq/bailey/internal/egress/rules"
 	"github.com/baileyhq/bailey/internal/engine"
 	"github.com/baileyhq/bailey/internal/engine/enginetest"
+	"github.com/baileyhq/bailey/internal/filter"
 	"github.com/baileyhq/bailey/internal/guard"
 	"github.com/baileyhq/bailey/internal/identity"
+	"github.com/baileyhq/bailey/internal/rulebook"
 	"github.com/baileyhq/bailey/internal/secret"
 	"github.com/baileyhq/bailey/internal/store"
 	"github.com/baileyhq/bailey/internal/trust"
@@ -65,6 +67,7 @@ type World struct {
 	Identity   *identity.Service
 	Workspaces *workspace.Service
 	Vault      *vault.Vault
+	Rules      *rulebook.Book
 	Egress     *egress.Proxy      // class small is proxied and reaches files.example.org alone
 	Images     *catalogue.Service // its policy knows its own key and nobody else
 	Origins    *edge.Origins
@@ -130,6 +133,13 @@ func NewEmpty(tb testing.TB) *World {
 	check("identity")
 	w.Vault, err = vault.New(vault.Config{Store: w.Store, Audit: w.Journal, Log: log, Class: func(string) bool { return true }})
 	check("vault")
+	ruleDir := filepath.Join(dir, "rules")
+	set, err := rulebook.Load(ruleDir, nil, secret.New("apptest"))
+	check("filter rules")
+	looks, err := filter.New(filter.Config{Rules: set, Report: func(filter.Finding) {}})
+	check("filter")
+	w.Rules, err = rulebook.New(rulebook.Config{Filter: looks, Dir: ruleDir, Key: secret.New("apptest"), Audit: w.Journal, Log: log})
+	check("rulebook")
 	_, err = catalogue.EnsureKey(filepath.Join(dir, "own.key"))
 	check("key")
 	imageRules, err := trustpolicy.Parse(filepath.Join(dir, "policy.yaml"), []byte(catalogue.DefaultPolicy("own.pub")), os.ReadFile)
