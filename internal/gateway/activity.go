@@ -2,6 +2,7 @@ package gateway
 
 import (
 	"net/http"
+	"slices"
 	"strings"
 	"time"
 )
@@ -88,12 +89,7 @@ func (s *sniffer) feed(p []byte) (input bool) {
 // message looks for input in one whole message.
 func (s *sniffer) message(p []byte) bool {
 	s.match.reset()
-	for _, b := range p[:min(len(p), sniffLimit)] {
-		if s.match.feed(b) {
-			return true
-		}
-	}
-	return false
+	return slices.ContainsFunc(p[:min(len(p), sniffLimit)], s.match.feed)
 }
 
 // frames follows the borders of WebSocket frames (RFC 6455, 5.2) through a

@@ -345,7 +345,7 @@ func (i *inspection) release() { <-i.lock }
 // settle does what a verdict says. On the way down the caller holds the lock.
 func (t *tunnel) settle(v filter.Verdict, up bool) error {
 	if v.Stop {
-		t.g.wg.Go(func() { t.insp.stop(context.Background()) })
+		t.g.wg.Go(func() { t.insp.stop(context.Background()) }) //nolint:forbidigo // it outlives the message
 	}
 	if up {
 		for _, m := range v.On {
@@ -463,7 +463,7 @@ func (t *tunnel) bye(code int32, reason string) {
 	}
 	p := binary.BigEndian.AppendUint16(nil, uint16(code)) //nolint:gosec // four digits
 	_ = t.client.SetWriteDeadline(time.Now().Add(closeTime))
-	frame := append([]byte{0x88, byte(2 + len(reason))}, append(p, reason...)...)
+	frame := append([]byte{0x88, byte(2 + len(reason))}, append(p, reason...)...) //nolint:gosec // at most 122
 	_, _ = t.client.Write(frame)
 	_ = t.client.SetReadDeadline(time.Now().Add(closeTime))
 	_ = t.upstream.Close()
