@@ -35,7 +35,6 @@ type settings struct {
 	named  func(context.Context) (approved, retired map[string]string, err error) // the catalogue's digest of each name
 	demo   bool
 	log    *slog.Logger
-	kick   chan struct{} // one slot: another digest stands behind a name
 	live   atomic.Pointer[config.Live]
 
 	mu                sync.Mutex        // held while a new Live is made; guards the rest
