@@ -3,12 +3,12 @@
 # the tier "trust", and prints the folder they are in. It takes minutes of CPU
 # once; afterwards nothing.
 #
-#   BAILEY_TOOLS   where to; default /var/cache/bailey/tools
+#   BAILEY_TEST_TOOLS   where to; default /var/cache/bailey/tools
 set -euo pipefail
 # shellcheck source=scripts/lib.sh
 source "$(dirname "$0")/lib.sh"
 need_go
-tools=${BAILEY_TOOLS:-/var/cache/bailey/tools}
+tools=${BAILEY_TEST_TOOLS:-/var/cache/bailey/tools}
 install() {
   local major=$1 version=$2
   local to=$tools/cosign-$version

@@ -122,6 +122,7 @@ func New(ctx context.Context, cfg Config) (_ *App, err error) {
 		}
 		if a.engine, err = docker.New(docker.Config{
 			Host: f.Docker.Host, Instance: a.st.instance, Root: a.st.dir, AgentPath: agent, Log: a.log,
+			Credentials: credentials(f.Trust.Credentials, a.log),
 		}); err != nil {
 			return nil, err
 		}

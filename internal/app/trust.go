@@ -34,7 +34,7 @@ func (a *App) openCatalogue(f *config.Config) error {
 	if f.Trust.Layouts != "" {
 		layouts = []string{f.Trust.Layouts}
 	}
-	registries, err := registry.New(registry.Config{})
+	registries, err := registry.New(registry.Config{Credentials: credentials(f.Trust.Credentials, a.log)})
 	if err != nil {
 		return err
 	}

@@ -62,3 +62,30 @@ func FuzzWriteLayout(f *testing.F) {
 		}
 	})
 }
+
+// FuzzImport: whatever a file says of itself, what nobody signed is not taken
+// in, and the engine gets nothing of it.
+func FuzzImport(f *testing.F) {
+	const evidence = `{"version":1,"name":"torch","evidence":{"repository":"registry.example/team/torch","digest":"sha256:` +
+		`aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa","items":[{"kind":"bundle","data":"e30="}]}}`
+	f.Add(saved(f, "bailey/evidence.json", evidence, "c.json", savedConfig, "l/layer.tar", "layer", "manifest.json", savedManifest))
+	f.Add(saved(f, "bailey/evidence.json", "{", "manifest.json", savedManifest))
+	f.Add(saved(f, "c.json", savedConfig, "l/layer.tar", "layer", "manifest.json", savedManifest))
+	f.Add(saved(f, "index.json", `{"schemaVersion":2,"manifests":[]}`))
+	var w *world
+	f.Fuzz(func(t *testing.T, archive []byte) {
+		if w == nil || w.Context().Err() != nil {
+			w = newWorld(t)
+		}
+		if err := os.WriteFile(w.file("transfer/x.tar"), archive, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		e, err := w.images.Import(t.Context(), w.admin, catalogue.Import{File: "x.tar", Name: "torch", Repository: w.registry.Host + "/team/torch"})
+		if err == nil {
+			t.Errorf("imported %+v", e)
+		}
+		if n := w.fake.Calls("Load"); n != 0 {
+			t.Errorf("the engine was given something %d times", n)
+		}
+	})
+}

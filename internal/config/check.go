@@ -265,11 +265,12 @@ func (d *decoder) checkFiles() {
 		{"trust.policy", c.Trust.Policy, DefaultPolicy},
 		{"trust.key", c.Trust.Key, "/etc/bailey/trust/images.key"},
 		{"trust.layouts", c.Trust.Layouts, "/var/cache/bailey/images"},
+		{"trust.credentials", c.Trust.Credentials, "/etc/bailey/trust/registries.json"},
 	} {
 		switch {
 		case strings.Contains(f.value, "-----BEGIN"):
 			d.wrong([]string{f.path}, "this is the PEM text itself", "a key in the configuration would be copied, shown and backed up with it", d.write(f.path, f.example))
-		case f.value == "" && f.path == "trust.layouts":
+		case f.value == "" && (f.path == "trust.layouts" || f.path == "trust.credentials"):
 		case !path.IsAbs(f.value) || strings.ContainsFunc(f.value, unprintable):
 			d.wrong([]string{f.path}, quote(f.value)+" is not an absolute path", "relative paths depend on where the server was started", d.write(f.path, f.example))
 		}

@@ -147,9 +147,10 @@ type Quota struct {
 
 // Trust says whose images may start.
 type Trust struct {
-	Policy  string `yaml:"policy" doc:"File that says whose signatures count, for which images; docs/image-trust.md describes it. Made with sensible rules if it is missing. It is read again when it changes: a key taken out of it counts within a second."`
-	Key     string `yaml:"key" doc:"File of the private key that signs what is built on this machine and what administrators vouch for. Made, with the public half beside it, if it is missing. Readable by the server alone."`
-	Layouts string `yaml:"layouts" doc:"Directory with images that were built on this machine: OCI layouts NAME.oci, each with its signature NAME.sigstore.json. Empty: none."`
+	Policy      string `yaml:"policy" doc:"File that says whose signatures count, for which images; docs/image-trust.md describes it. Made with sensible rules if it is missing. It is read again when it changes: a key taken out of it counts within a second."`
+	Key         string `yaml:"key" doc:"File of the private key that signs what is built on this machine and what administrators vouch for. Made, with the public half beside it, if it is missing. Readable by the server alone."`
+	Credentials string `yaml:"credentials" example:"/etc/bailey/trust/registries.json" doc:"File with sign-ins to private registries, as docker login writes it (config.json, without helpers). Read at every use; readable by the server alone. Empty: every registry is asked as a stranger."`
+	Layouts     string `yaml:"layouts" doc:"Directory with images that were built on this machine: OCI layouts NAME.oci, each with its signature NAME.sigstore.json. Empty: none."`
 }
 
 // GPUs says where the list of cards comes from.

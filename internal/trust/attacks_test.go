@@ -725,6 +725,7 @@ func TestAttack20Rollback(t *testing.T) {
 	wantDenied(t, decide(t, verifier(t, reg.Policy(us.public, "max_age: 90d")), reg.Ref("team/app", old)), trust.Denied, trust.ReasonTooOld, "longer ago than the 90 days")
 	wantDenied(t, decide(t, verifier(t, reg.Policy(us.public, "not_before: "+time.Now().Add(-24*time.Hour).Format(time.DateOnly))), reg.Ref("team/app", old)), trust.Denied, trust.ReasonBefore, "before")
 	wantDenied(t, decide(t, verifier(t, reg.Policy(us.public, "deny: ["+old+"]")), reg.Ref("team/app", old)), trust.Denied, trust.ReasonListed, "denies this very digest")
+	wantDenied(t, decide(t, verifier(t, reg.Policy(us.public, "mode: warn\ndeny: ["+old+"]")), reg.Ref("team/app", old)), trust.Denied, trust.ReasonListed, "denies this very digest")
 
 	// A fresh timestamp, which anybody can get, does not make it new.
 	w := newKeylessWorld(t)

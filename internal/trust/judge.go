@@ -53,6 +53,7 @@ type judgement struct {
 
 func (j *judgement) run() {
 	if slices.Contains(j.rule.Deny, j.image.Digest) {
+		j.v.Mode = policy.Enforce // "never" is meant also where the rest is only warned about
 		j.v.deny("deny list", ReasonListed, "choose a newer image", "rule %s denies this very digest", j.rule.Name)
 		return
 	}
@@ -61,6 +62,7 @@ func (j *judgement) run() {
 		return
 	}
 	if slices.Contains(j.rule.Deny, j.v.PlatformDigest) {
+		j.v.Mode = policy.Enforce
 		j.v.deny("deny list", ReasonListed, "choose a newer image", "rule %s denies the manifest for %s", j.rule.Name, j.platform)
 		return
 	}
@@ -172,7 +174,7 @@ func (j *judgement) unsigned(what, subject string, seen int, best *miss) {
 		j.v.deny("signature", ReasonPlatform, "sign every platform: cosign sign --recursive", "%s is not signed by itself, as rule %s wants of platforms", what, j.rule.Name)
 	case j.ev.Skipped > 0 || j.spent:
 		j.v.deny("signature", ReasonTooMany, "remove what does not belong there; the repository's owner sees who may push to it",
-			"no trusted signature is among what was looked at, and %d more pieces are attached to %s than one decision looks at", j.ev.Skipped, what)
+			"no trusted signature is among what was looked at, and more pieces are attached to %s than one decision looks at", what)
 	case seen == 0:
 		j.v.deny("signature", ReasonUnsigned, sign, "nobody signed %s; rule %s wants a signature of %s", what, j.rule.Name, names(j.rule.Of))
 	default:

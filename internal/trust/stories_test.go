@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
+	mrand "math/rand/v2"
 	"os"
 	"path/filepath"
 	"strings"
@@ -431,4 +433,98 @@ func FuzzReference(f *testing.F) {
 			t.Errorf("%q is %+v, and that is %+v, %v", s, r, again, err)
 		}
 	})
+}
+
+// TestMutants changes honest evidence in many small ways: bytes of bundles,
+// payloads, certificates and log entries. Whatever is allowed afterwards is
+// allowed by the same signer, of the same image. BAILEY_TEST_MUTANTS asks for
+// more of them.
+func TestMutants(t *testing.T) {
+	n := 2000
+	if s := os.Getenv("BAILEY_TEST_MUTANTS"); s != "" { //nolint:forbidigo // asked for by name
+		if _, err := fmt.Sscan(s, &n); err != nil {
+			t.Fatal(err)
+		}
+	}
+	us, sigstore := newParty(t), trusttest.NewSigstore(t)
+	victim, _ := evidenceOf(t, "victim", us)
+	app, keyed := evidenceOf(t, "app", us)
+	cert := sigstore.Issue(trusttest.Identity{URI: workflow, Issuer: github})
+	honest := map[string][]byte{
+		"key":     keyed.Items[1].Data,
+		"keyless": sigstore.Sign(cert, trusttest.Statement(app, signType, map[string]any{})).Bundle(),
+		"v2":      sigstore.SignV2("dev@example.org", github, trusttest.Statement(app, signType, map[string]any{})).Bundle(),
+	}
+	layer := us.legacy(t, teamApp, app)
+	key, err := policy.ParseKey(us.public)
+	if err != nil {
+		t.Fatal(err)
+	}
+	p, err := policy.AdHoc(sigstore.Root(),
+		&policy.Authority{Name: "us", Key: key},
+		&policy.Authority{Name: "stacks", Log: true, SCT: true, Keyless: &policy.Keyless{Issuer: github, Identity: policy.Exact(workflow)}},
+		&policy.Authority{Name: "dev", Log: true, Keyless: &policy.Keyless{Issuer: github, Identity: policy.Exact("dev@example.org")}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	signers := map[string]bool{key.Fingerprint: true, workflow: true, "dev@example.org": true}
+	manifest := keyed.Items[0]
+	now := time.Now()
+	rng := mrand.New(mrand.NewPCG(1, 2)) //nolint:gosec // mutations must come back the same
+	mutate := func(data []byte) []byte {
+		out := append([]byte{}, data...)
+		for range 1 + rng.IntN(3) {
+			i := rng.IntN(len(out))
+			switch rng.IntN(5) {
+			case 0:
+				out[i] ^= 1 << rng.IntN(8)
+			case 1: // another letter, so that base64 and JSON stay readable
+				out[i] = "ABCDEFabcdef0123456789+/="[rng.IntN(25)]
+			case 2:
+				out = append(out[:i], out[min(len(out), i+1+rng.IntN(8)):]...)
+			case 3:
+				j := rng.IntN(len(out))
+				out[i], out[j] = out[j], out[i]
+			case 4:
+				out = append(out[:i:i], append([]byte{out[i]}, out[i:]...)...)
+			}
+			if len(out) == 0 {
+				return []byte("{}")
+			}
+		}
+		return out
+	}
+	allowed := 0
+	judge := func(kind trust.ItemKind, data []byte, annotations map[string]string) {
+		t.Helper()
+		item := trust.Item{Kind: kind, Subject: app, Digest: trusttest.Digest(data), Data: data, Annotations: annotations}
+		v := trust.Judge(trust.Evidence{Repository: teamApp, Digest: app, Items: []trust.Item{manifest, item}}, p, trust.Reference{Repository: teamApp, Digest: app}, "linux/amd64", now)
+		if v.Class == trust.Allowed {
+			allowed++
+			if !signers[v.Signers[0].ID] {
+				t.Fatalf("allowed by %+v", v.Signers)
+			}
+		}
+		// The same, attached to an image that nobody has signed.
+		other, _, _ := trusttest.ImageManifest("victim")
+		item.Subject = victim
+		v = trust.Judge(trust.Evidence{Repository: teamApp, Digest: victim, Items: []trust.Item{{Kind: trust.ImageManifest, Subject: victim, Digest: victim, Data: other}, item}}, p, trust.Reference{Repository: teamApp, Digest: victim}, "linux/amd64", now)
+		if v.Class == trust.Allowed {
+			t.Fatalf("the victim is allowed by %+v with %s", v.Signers, data)
+		}
+	}
+	for i := 0; i < n; i += 4 {
+		for _, b := range honest {
+			judge(trust.SigstoreBundle, mutate(b), nil)
+		}
+		annotations := maps.Clone(layer.Annotations)
+		data := layer.Data
+		if i%8 == 0 {
+			data = mutate(data)
+		} else {
+			annotations["dev.cosignproject.cosign/signature"] = string(mutate([]byte(annotations["dev.cosignproject.cosign/signature"])))
+		}
+		judge(trust.LegacySignature, data, annotations)
+	}
+	t.Logf("%d mutants, of which %d left what was signed as it was", n, allowed)
 }

@@ -26,6 +26,7 @@ import (
 	"github.com/moby/moby/client"
 
 	"github.com/baileyhq/bailey/internal/engine"
+	"github.com/baileyhq/bailey/internal/secret"
 )
 
 // DefaultHost is where Docker listens when nothing else is configured.
@@ -38,6 +39,10 @@ type Config struct {
 	Root      string       // absolute directory of ours: volumes/<id> and run/<run> are kept in it; required
 	AgentPath string       // absolute path of the static bailey-agent binary; required
 	Log       *slog.Logger // nil discards
+
+	// Credentials returns the sign-in to a registry ("docker.io", "host:port"),
+	// for pulls; nil means none.
+	Credentials func(host string) (user string, password secret.Value, ok bool)
 }
 
 // An Engine is a Docker Engine as [engine.Engine]. Make one with [New]. Its

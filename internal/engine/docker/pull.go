@@ -2,6 +2,7 @@ package docker
 
 import (
 	"context"
+	"encoding/base64"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -24,7 +25,11 @@ func (e *Engine) Pull(ctx context.Context, ref string, progress func(percent int
 	if !strings.Contains(ref, "@") {
 		return &bailey.Error{Kind: bailey.Invalid, Msg: "an image is pulled from a repository: NAME@sha256:…"}
 	}
-	resp, err := e.api.ImagePull(ctx, ref, client.ImagePullOptions{})
+	auth, err := e.registryAuth(ref)
+	if err != nil {
+		return fmt.Errorf("pull %s: %w", ref, err)
+	}
+	resp, err := e.api.ImagePull(ctx, ref, client.ImagePullOptions{RegistryAuth: auth})
 	if cerrdefs.IsNotFound(err) {
 		return fmt.Errorf("pull %s: %w: %w", ref, engine.ErrNoImage, err)
 	}
@@ -43,6 +48,24 @@ func (e *Engine) Pull(ctx context.Context, ref string, progress func(percent int
 	}
 	meter.done()
 	return nil
+}
+
+// registryAuth returns the sign-in to the registry of ref as Docker's API takes
+// it: "" for none.
+func (e *Engine) registryAuth(ref string) (string, error) {
+	if e.cfg.Credentials == nil {
+		return "", nil
+	}
+	host, rest, _ := strings.Cut(ref, "/")
+	if rest == "" || !strings.ContainsAny(host, ".:") && host != "localhost" {
+		host = "docker.io"
+	}
+	user, password, ok := e.cfg.Credentials(host)
+	if !ok {
+		return "", nil
+	}
+	text, err := json.Marshal(map[string]string{"username": user, "password": password.Reveal(), "serveraddress": host})
+	return base64.URLEncoding.EncodeToString(text), err
 }
 
 // A layer is how far one of a pull's downloads is.

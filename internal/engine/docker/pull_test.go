@@ -1,6 +1,7 @@
 package docker
 
 import (
+	"encoding/base64"
 	"encoding/json"
 	"errors"
 	"net/http"
@@ -9,6 +10,7 @@ import (
 	"testing"
 
 	"github.com/baileyhq/bailey/internal/engine"
+	"github.com/baileyhq/bailey/internal/secret"
 )
 
 const pulled = "registry.example/torch@sha256:aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa"
@@ -25,6 +27,9 @@ func TestPullTellsPercent(t *testing.T) {
 		`{"status":"Digest: sha256:aaaa"}`,
 	}
 	e := withDaemon(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if auth, _ := base64.URLEncoding.DecodeString(r.Header.Get("X-Registry-Auth")); string(auth) != `{"password":"pw","serveraddress":"registry.example","username":"alice"}` {
+			t.Errorf("signed in with %q", auth)
+		}
 		if got := r.URL.Query().Get("tag"); r.URL.Path != "/images/create" || got != strings.SplitN(pulled, "@", 2)[1] {
 			t.Errorf("asked for %s with tag %q", r.URL.Path, got)
 		}
@@ -32,6 +37,9 @@ func TestPullTellsPercent(t *testing.T) {
 			_, _ = w.Write([]byte(m + "\n"))
 		}
 	}))
+	e.cfg.Credentials = func(host string) (string, secret.Value, bool) {
+		return "alice", secret.New("pw"), host == "registry.example"
+	}
 	var told []int
 	if err := e.Pull(t.Context(), pulled, func(p int) { told = append(told, p) }); err != nil {
 		t.Fatal(err)
