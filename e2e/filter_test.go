@@ -206,3 +206,25 @@ def digest(name): return hashlib.sha256(open(name, 'rb').read()).hexdigest()`)
 		t.Errorf("the journal does not tell: %v", err)
 	}
 }
+
+// A rule that blocks stops a cell that would go on for ever, and says so where
+// the output would be; the kernel lives.
+func TestABlockStopsARealCell(t *testing.T) {
+	conf := filepath.Join(t.TempDir(), "bailey.yaml")
+	write(t, conf, "filter:\n  modes:\n    - {rule: jwt, mode: block}\n")
+	s, _ := server(t, "--config", conf)
+	admin := start(t, s)
+	k := kernel(t, admin, laboratory(t, admin))
+	ctx := deadline(t, time.Minute)
+	got, err := k.Run(ctx, "import time\nprint('fine'); print('Bearer ' + '"+canary[:40]+"' + '"+canary[40:]+"', flush=True)\nwhile True: time.sleep(.1)")
+	if err == nil || !strings.Contains(err.Error(), "BlockedByFilter") && !strings.Contains(err.Error(), "KeyboardInterrupt") || strings.Contains(got+err.Error(), canary[40:]) {
+		t.Errorf("the cell shows %q, %v", got, err)
+	}
+	// What was sent before the interrupt arrived is aborted with the cell.
+	for ctx.Err() == nil && !strings.Contains(got, "42") {
+		got, err = k.Run(ctx, "6*7")
+	}
+	if err != nil || !strings.Contains(got, "42") {
+		t.Errorf("afterwards: %q, %v", got, err)
+	}
+}
