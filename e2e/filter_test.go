@@ -190,11 +190,11 @@ def digest(name): return hashlib.sha256(open(name, 'rb').read()).hexdigest()`)
 	var recorded bool
 	err = filepath.WalkDir(s.State, func(path string, d fs.DirEntry, err error) error {
 		if err != nil || !d.Type().IsRegular() || strings.Contains(path, "/volumes/") {
-			return nil
+			return nil //nolint:nilerr // what has gone meanwhile holds no token
 		}
 		b, err := os.ReadFile(path)
 		if err != nil {
-			return nil
+			return nil //nolint:nilerr // the same
 		}
 		if bytes.Contains(b, []byte(canary[40:])) {
 			t.Errorf("the token is in %s", path)

@@ -394,6 +394,8 @@ func (w way) shadowed(v *view, kind inspect.Kind) *inspect.Stream {
 
 // A Refusal says that something may not pass, in words for whoever sent or
 // wanted it.
+//
+//nolint:errname // a Refusal is a decision first
 type Refusal struct {
 	Rule   string // the rule that matched, or ""
 	Reason string

@@ -24,12 +24,17 @@ import (
 type Store interface {
 	identity.Store
 	workspace.Store
-	Secrets
-	Catalogue
+	books
 	Locker
-	egress.Store
 	Ping(ctx context.Context) error
 	Close() error
+}
+
+// books are what administrators keep.
+type books interface {
+	Secrets
+	Catalogue
+	egress.Store
 }
 
 // Secrets keeps what administrators registered.
