@@ -1,6 +1,7 @@
 package docker
 
 import (
+	"context"
 	"errors"
 	"io"
 	"net"
@@ -118,8 +119,8 @@ func TestBridgeKeepsNeighboursApart(t *testing.T) {
 	b := newBench(t)
 	e := b.engine(t)
 	t.Cleanup(func() {
-		if _, err := b.api.NetworkRemove(t.Context(), e.bridgeName(), client.NetworkRemoveOptions{}); err != nil {
-			t.Logf("remove network: %v", err)
+		if _, err := b.api.NetworkRemove(context.WithoutCancel(t.Context()), e.bridgeName(), client.NetworkRemoveOptions{}); err != nil {
+			t.Errorf("remove network: %v", err)
 		}
 	})
 	alice, bob := b.spec(), b.spec()
