@@ -189,6 +189,17 @@ func TestRefusals(t *testing.T) {
 			"none",
 		},
 		{
+			"in the catalogue, and not approved", func(w *world) {
+				w.settings.change("torch", func(c *bailey.Class) { c.Digest = "" })
+				w.trust.set(func(v *verifier) {
+					v.refuse = bailey.Errorf(bailey.Denied, "image torch may not start: nobody has approved it")
+				})
+			},
+			"torch", bailey.Denied,
+			[]string{"nobody has approved it"},
+			"none", // the catalogue has it in the journal
+		},
+		{
 			"image not there", func(w *world) { w.engine.SetImages() },
 			"torch", bailey.Unavailable,
 			[]string{"image torch is not on this machine", "make images"},

@@ -430,6 +430,9 @@ func (v *verifier) Verify(_ context.Context, _ audit.Actor, name, digest string)
 	if v.refuse != nil {
 		return bailey.Receipt{}, v.refuse
 	}
+	if digest == "" {
+		return bailey.Receipt{}, &bailey.Error{Kind: bailey.NotFound, Msg: "there is no image " + name}
+	}
 	return bailey.Receipt{
 		Image: name, Digest: digest, Started: cmp.Or(v.other, digest), Source: v.source, Signer: "key build", RekorIndex: -1,
 		Words: "signed by key build", PolicyHash: "sha256:p", RootHash: "sha256:r",
