@@ -33,7 +33,7 @@ unit() { go test ./... && (cd tools/imagepack && go test ./...); }
 # The race detector needs cgo; the rooms with the most goroutines are worth it.
 race() {
   CGO_ENABLED=1 go test -race -short ./internal/audit ./internal/guard ./internal/identity ./internal/edge \
-    ./internal/gateway ./internal/workspace ./internal/catalogue ./internal/egress/... ./internal/store ./internal/config ./internal/agent ./internal/engine/...
+    ./internal/gateway ./internal/workspace ./internal/catalogue ./internal/vault ./internal/filter ./internal/rulebook ./internal/egress/... ./internal/store ./internal/config ./internal/agent ./internal/engine/...
 }
 
 postgres() {
