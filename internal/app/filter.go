@@ -52,6 +52,11 @@ func newFilterMeters() filterMeters {
 
 // newFiltering builds the filter.
 func (a *App) newFiltering(ctx context.Context, f *config.Config) (*filtering, error) {
+	// A filter that did not know what is registered would let it pass: in doubt
+	// nothing is served.
+	if _, err := a.vault.Values(ctx); err != nil {
+		return nil, fmt.Errorf("read the registered secrets: %w", err)
+	}
 	fl := &filtering{a: a, meters: newFilterMeters()}
 	fl.known.Store(map[string]secret.Value{})
 	fl.ledger = filter.NewLedger(fl.record)
