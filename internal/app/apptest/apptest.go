@@ -469,6 +469,9 @@ func (cards) Inventory(context.Context) ([]bailey.GPU, error) {
 
 // Verify implements workspace.Verifier: everything that is here may start.
 func (w *World) Verify(_ context.Context, _ audit.Actor, name, digest string) (bailey.Receipt, error) {
+	if digest == "" {
+		return bailey.Receipt{}, &bailey.Error{Kind: bailey.NotFound, Msg: "there is no image " + name}
+	}
 	return bailey.Receipt{
 		Image: name, Digest: digest, Started: digest, Source: bailey.FromArchive, Signer: "key build", RekorIndex: -1,
 		Words: "signed by key build",
