@@ -14,6 +14,7 @@ package main
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"flag"
 	"fmt"
@@ -23,6 +24,7 @@ import (
 	"net/http/pprof"
 	"os"
 	"os/signal"
+	"path/filepath"
 	"runtime/debug"
 	"strings"
 	"syscall"
@@ -30,6 +32,7 @@ import (
 
 	"github.com/baileyhq/bailey/internal/app"
 	"github.com/baileyhq/bailey/internal/config"
+	"github.com/baileyhq/bailey/internal/engine"
 	"github.com/baileyhq/bailey/internal/engine/enginetest"
 	"github.com/baileyhq/bailey/internal/secret"
 )
@@ -79,6 +82,7 @@ func up(ctx context.Context, args []string) error {
 	backend := fs.String("backend", "", "the Unix socket that every workspace leads to")
 	debugAddr := fs.String("debug", "", "address of pprof and POST /gc")
 	password := fs.String("admin-password-file", "", "as of bailey up")
+	cache := fs.String("images", "/var/cache/bailey/images", "where scripts/images.sh leaves what it builds")
 	flags := map[string]*string{
 		"state": fs.String("state", "", "as of bailey up"), "listen.https": fs.String("https", "", "as of bailey up"),
 		"listen.metrics": fs.String("metrics", "", "as of bailey up"), "log.level": fs.String("log-level", "", "as of bailey up"),
@@ -100,10 +104,14 @@ func up(ctx context.Context, args []string) error {
 	if err != nil {
 		return err
 	}
+	images, err := built(*cache)
+	if err != nil {
+		return err
+	}
 	a, err := app.New(ctx, app.Config{
 		File: cfg, Source: src, Admin: secret.New(strings.TrimSpace(string(b))),
 		Log:    slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelWarn})),
-		Engine: piped{enginetest.NewFake(enginetest.Config{}), *backend},
+		Engine: piped{enginetest.NewFake(enginetest.Config{Images: images}), *backend},
 	})
 	if err != nil {
 		return err
@@ -119,6 +127,34 @@ func up(ctx context.Context, args []string) error {
 		go func() { _ = s.Serve(ln) }()
 	}
 	return a.Run(ctx)
+}
+
+// built returns the images that were built and signed on this machine: an
+// engine that held others would be refused by the image policy.
+func built(dir string) ([]enginetest.Image, error) {
+	names, err := filepath.Glob(filepath.Join(dir, "*.json"))
+	if err != nil {
+		return nil, err
+	}
+	var all []enginetest.Image
+	for _, name := range names {
+		b, err := os.ReadFile(name)
+		if err != nil {
+			return nil, err
+		}
+		var facts struct {
+			ID string `json:"image_id"`
+		}
+		if err := json.Unmarshal(b, &facts); err != nil {
+			return nil, fmt.Errorf("read %s: %w", name, err)
+		}
+		if facts.ID == "" {
+			continue // a signature beside an image
+		}
+		label := strings.TrimSuffix(filepath.Base(name), ".json")
+		all = append(all, enginetest.Image{Image: engine.Image{ID: facts.ID, Labels: map[string]string{engine.LabelImage: label}}})
+	}
+	return all, nil
 }
 
 // inside shows the process to whoever measures it.
