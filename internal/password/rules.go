@@ -1,51 +1,80 @@
-package identity
+package password
 
 import (
 	_ "embed"
 	"fmt"
 	"slices"
 	"strings"
+	"sync"
 	"unicode"
 	"unicode/utf8"
+
+	"github.com/trustelem/zxcvbn/frequency"
 
 	"github.com/baileyhq/bailey"
 	"github.com/baileyhq/bailey/internal/secret"
 )
 
+// MinLength is the fewest characters that any installation may ask for, and
+// DefaultLength what it asks for when nobody says otherwise.
 const (
-	minPassword = 10   // characters
-	maxPassword = 1024 // bytes
+	MinLength     = 8
+	DefaultLength = 10
 )
 
-// common.txt holds what guessers try first.
+// common.txt holds the words that guessers try first.
 //
 //go:embed common.txt
 var commonWords string
 
-// checkPassword says whether a password may be set for the account name: long
-// enough and not among the first that somebody would try. There are no rules
-// about kinds of characters; they make passwords worse, not better.
-func checkPassword(name string, password secret.Value) error {
-	text := password.Reveal()
+// Rules say which passwords may be set. The zero value is the default.
+type Rules struct {
+	Length int      // characters at least; 0 means [DefaultLength]
+	Words  []string // that guessers would try here: the company, the project, the host
+}
+
+// Check says whether a password may be set: long enough and not among the first
+// that somebody would try. context is what those would know of the account: its
+// name, the host. There are no rules about kinds of characters; they make
+// passwords worse, not better. The error is of kind Invalid.
+func (r Rules) Check(password secret.Value, context ...string) error {
+	text, least := password.Reveal(), r.Length
+	if least == 0 {
+		least = DefaultLength
+	}
+	least = max(least, MinLength)
+	words := append(slices.Clone(r.Words), context...)
 	switch {
-	case utf8.RuneCountInString(text) < minPassword:
-		return badPassword(fmt.Sprintf("the password is shorter than %d characters", minPassword))
-	case len(text) > maxPassword:
-		return badPassword(fmt.Sprintf("the password is longer than %d bytes", maxPassword))
+	case utf8.RuneCountInString(text) < least:
+		return bad(least, fmt.Sprintf("the password is shorter than %d characters", least))
+	case len(text) > MaxBytes:
+		return bad(least, fmt.Sprintf("the password is longer than %d bytes", MaxBytes))
 	case repeats(text), counts(text):
-		return badPassword("the password is a simple repetition or sequence")
-	case isCommon(name, text):
-		return badPassword("the password is one of the first that somebody would try: a common one, or made of words like the user name")
+		return bad(least, "the password is a simple repetition or sequence")
+	case isCommon(words, text):
+		return bad(least, "the password is one of the first that somebody would try: a common one, or made of words like the user name")
 	}
 	return nil
 }
 
-func badPassword(why string) error {
+func bad(least int, why string) error {
 	return &bailey.Error{
 		Kind: bailey.Invalid, Msg: why,
-		Hint: fmt.Sprintf("use %d characters or more that nobody would guess, such as four words that do not belong together", minPassword),
+		Hint: fmt.Sprintf("use %d characters or more that nobody would guess, such as four words that do not belong together", least),
 	}
 }
+
+// leaked holds the passwords that are found most often in what was stolen
+// elsewhere, those that are long enough to be set at all.
+var leaked = sync.OnceValue(func() map[string]bool {
+	set := map[string]bool{}
+	for _, p := range frequency.FrequencyLists["passwords"] {
+		if len(p) >= MinLength {
+			set[p] = true
+		}
+	}
+	return set
+})
 
 // repeats reports whether the text is one short piece, over and over.
 func repeats(text string) bool {
@@ -77,29 +106,34 @@ func counts(text string) bool {
 	return false
 }
 
-// isCommon reports whether the text is on the list, or nothing but words of the
-// list and of the account's name with digits and signs around them.
-func isCommon(name, text string) bool {
+// isCommon reports whether the text is on a list, or nothing but words of ours
+// and of the account's with digits and signs around them.
+func isCommon(context []string, text string) bool {
 	lower := strings.ToLower(text)
-	weak := weakWords(name)
-	if slices.Contains(weak, lower) {
+	weak := weakWords(context)
+	if slices.Contains(weak, lower) || leaked()[lower] {
 		return true
 	}
 	core := strings.TrimFunc(lower, func(r rune) bool { return !unicode.IsLetter(r) })
 	return madeOf(lower, weak) || madeOf(unleet(core), weak)
 }
 
-// weakWords lists the words of common.txt and of the account's name.
-func weakWords(name string) []string {
+// weakWords lists the words of common.txt and of the context, whole and in
+// their parts.
+func weakWords(context []string) []string {
 	var words []string
 	for line := range strings.Lines(commonWords) {
 		if line = strings.TrimSpace(line); line != "" && !strings.HasPrefix(line, "#") {
 			words = append(words, line)
 		}
 	}
-	for _, part := range append(strings.Split(name, "-"), name) {
-		if len(part) >= 3 {
-			words = append(words, strings.ToLower(part))
+	for _, text := range context {
+		text = strings.ToLower(text)
+		parts := strings.FieldsFunc(text, func(r rune) bool { return !unicode.IsLetter(r) && !unicode.IsDigit(r) })
+		for _, part := range append(parts, text) {
+			if len(part) >= 3 && len(part) <= 64 {
+				words = append(words, part)
+			}
 		}
 	}
 	return words
