@@ -5,17 +5,24 @@ import "time"
 // An SSHKind is what somebody did over SSH.
 type SSHKind string
 
-// The kinds of SSH sessions. Each is one channel of a connection.
+// The kinds of SSH sessions: a connection, and what is in it.
 const (
-	SSHShell   SSHKind = "shell"   // a terminal
-	SSHExec    SSHKind = "exec"    // a command without a terminal
-	SSHSFTP    SSHKind = "sftp"    // files
-	SSHForward SSHKind = "forward" // a connection carried to the workspace or from it
+	SSHShell      SSHKind = "shell"
+	SSHExec       SSHKind = "exec"
+	SSHSFTP       SSHKind = "sftp"
+	SSHForward    SSHKind = "forward"    // from the client to a port or socket inside
+	SSHRemote     SSHKind = "remote"     // from a port or socket inside to the client
+	SSHAgent      SSHKind = "agent"      // the client's agent, lent to the workspace
+	SSHConnection SSHKind = "connection" // the connection itself
 )
 
 // Valid reports whether k is a kind that exists.
 func (k SSHKind) Valid() bool {
-	return k == SSHShell || k == SSHExec || k == SSHSFTP || k == SSHForward
+	switch k {
+	case SSHShell, SSHExec, SSHSFTP, SSHForward, SSHRemote, SSHAgent, SSHConnection:
+		return true
+	}
+	return false
 }
 
 // A RecordingState says what there is of a session's recording.
@@ -23,15 +30,16 @@ type RecordingState string
 
 // The states of a recording.
 const (
-	RecordingNone    RecordingState = "none"    // it was not to be recorded
+	RecordingNone    RecordingState = "none"    // there was none to be: the index has all there is
 	RecordingOpen    RecordingState = "open"    // being written
 	RecordingWhole   RecordingState = "whole"   // from the first byte to the last
 	RecordingCut     RecordingState = "cut"     // a beginning: the disk was full, or the server ended
 	RecordingDeleted RecordingState = "deleted" // by an administrator, or too old
 )
 
-// An SSHSession is one channel that somebody had over SSH, as the index keeps
-// it: who, where, when and how much, never what.
+// An SSHSession is a connection that somebody made over SSH, or one of the
+// channels in it, as the index keeps it: who, where, when and how much. What
+// was typed and shown is in the recording alone.
 type SSHSession struct {
 	ID            string         `json:"id"`
 	Connection    string         `json:"connection"` // the same for all channels of a connection
@@ -43,6 +51,7 @@ type SSHSession struct {
 	Class         string         `json:"class"`
 	Run           string         `json:"run"`
 	Kind          SSHKind        `json:"kind"`
+	Target        string         `json:"target"`         // of a forward: host and port, or a path; as the client asked
 	Client        string         `json:"client"`         // address
 	ClientVersion string         `json:"client_version"` // as it named itself
 	Key           string         `json:"key"`            // fingerprint of the key that signed: "SHA256:…"

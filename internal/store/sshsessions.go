@@ -7,14 +7,14 @@ import (
 	"github.com/baileyhq/bailey"
 )
 
-const sshSessionColumns = `SELECT id, connection, server, user_id, user_name, workspace_id, workspace_name, class, run, kind,
+const sshSessionColumns = `SELECT id, connection, server, user_id, user_name, workspace_id, workspace_name, class, run, kind, target,
 	client, client_version, key_print, began_at, ended_at, bytes_in, bytes_out, exit_code, end_reason, recording, size, digest
 	FROM ssh_sessions `
 
 func scanSSHSession(row scanner) (bailey.SSHSession, error) {
 	var s bailey.SSHSession
 	var began, ended int64
-	err := row.Scan(&s.ID, &s.Connection, &s.Server, &s.UserID, &s.User, &s.WorkspaceID, &s.Workspace, &s.Class, &s.Run, (*string)(&s.Kind),
+	err := row.Scan(&s.ID, &s.Connection, &s.Server, &s.UserID, &s.User, &s.WorkspaceID, &s.Workspace, &s.Class, &s.Run, (*string)(&s.Kind), &s.Target,
 		&s.Client, &s.ClientVersion, &s.Key, &began, &ended, &s.In, &s.Out, &s.Exit, &s.End, (*string)(&s.Recording), &s.Size, &s.Digest)
 	s.BeganAt, s.EndedAt = fromMicros(began), fromMicros(ended)
 	return s, err
@@ -30,10 +30,10 @@ func (s *Store) BeginSSHSession(ctx context.Context, n bailey.SSHSession) error 
 		n.Recording = bailey.RecordingNone
 	}
 	return s.change(ctx, "begin an SSH session", func(ctx context.Context, r runner) error {
-		_, err := r.exec(ctx, `INSERT INTO ssh_sessions (id, connection, server, user_id, user_name, workspace_id, workspace_name, class, run, kind,
+		_, err := r.exec(ctx, `INSERT INTO ssh_sessions (id, connection, server, user_id, user_name, workspace_id, workspace_name, class, run, kind, target,
 			client, client_version, key_print, began_at, ended_at, bytes_in, bytes_out, exit_code, end_reason, recording, size, digest)
-			VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 0, 0, 0, -1, '', ?, 0, '')`,
-			n.ID, n.Connection, n.Server, n.UserID, clean(n.User, shortText), n.WorkspaceID, clean(n.Workspace, shortText), n.Class, n.Run, string(n.Kind),
+			VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 0, 0, 0, -1, '', ?, 0, '')`,
+			n.ID, n.Connection, n.Server, n.UserID, clean(n.User, shortText), n.WorkspaceID, clean(n.Workspace, shortText), n.Class, n.Run, string(n.Kind), clean(n.Target, longText),
 			clean(n.Client, shortText), clean(n.ClientVersion, shortText), clean(n.Key, shortText), n.BeganAt, string(n.Recording))
 		if isDuplicate(err) {
 			return bailey.Errorf(bailey.Conflict, "there is such an SSH session already")
