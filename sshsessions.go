@@ -69,7 +69,9 @@ type SSHSession struct {
 // SSHFilter chooses sessions. Zero fields choose all.
 type SSHFilter struct {
 	UserID    string
+	User      string // id or name, also of an account that is gone
 	Workspace string // id or name
+	Kind      SSHKind
 	Live      bool   // only those that have not ended
 	Before    string // only what began before the session with this id: the next page
 	Limit     int    // 0 means 100, at most 1,000

@@ -147,8 +147,9 @@ type Ending struct {
 }
 
 // Lines writes the rest of a recording as lines of JSON: what is known of the
-// session, its records, and an [Ending].
-func Lines(w io.Writer, r *Reader) error {
+// session, its records, and an [Ending]. Output goes through clean, which may
+// be nil.
+func Lines(w io.Writer, r *Reader, clean func(string) string) error {
 	out := bufio.NewWriterSize(w, sealAt)
 	b, err := json.Marshal(r.Meta)
 	if err != nil {
@@ -160,6 +161,9 @@ func Lines(w io.Writer, r *Reader) error {
 		end := ""
 		switch {
 		case err == nil:
+			if clean != nil && rec.Code == Output {
+				rec.Text = clean(rec.Text)
+			}
 			if _, err := out.Write(appendRecord(nil, rec)); err != nil {
 				return err
 			}

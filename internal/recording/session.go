@@ -327,6 +327,9 @@ func (s *Session) flush(last bool) {
 	if s.stopped || !last && len(s.plain) == 0 {
 		return
 	}
+	if len(s.plain) == 0 {
+		s.first = time.Since(s.begin)
+	}
 	err := s.write(s.seal.seal(s.first, s.plain, last))
 	s.plain = s.plain[:0]
 	if err != nil {

@@ -79,10 +79,11 @@ func (s *Store) SSHSessions(ctx context.Context, f bailey.SSHFilter) ([]bailey.S
 		limit = 100
 	}
 	all, err := list(ctx, s.reads(), scanSSHSession, sshSessionColumns+`WHERE (? = '' OR user_id = ?)
+		AND (? = '' OR user_id = ? OR user_name = ?) AND (? = '' OR kind = ?)
 		AND (? = '' OR workspace_id = ? OR workspace_name = ?) AND (? = 0 OR ended_at = 0)
 		AND (? = '' OR (began_at, id) < (SELECT p.began_at, p.id FROM ssh_sessions p WHERE p.id = ?))
 		ORDER BY began_at DESC, id DESC LIMIT ?`,
-		f.UserID, f.UserID, f.Workspace, f.Workspace, f.Workspace, f.Live, f.Before, f.Before, min(limit, 1000))
+		f.UserID, f.UserID, f.User, f.User, f.User, string(f.Kind), string(f.Kind), f.Workspace, f.Workspace, f.Workspace, f.Live, f.Before, f.Before, min(limit, 1000))
 	return all, fail("list SSH sessions", err)
 }
 
