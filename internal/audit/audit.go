@@ -30,6 +30,10 @@ const (
 	TokenCreate    Action = "token.create"
 	TokenRevoke    Action = "token.revoke"
 	AccessDenied   Action = "access.denied"
+	GuardLock      Action = "guard.lock"  // failures blocked a subject from one place
+	GuardBan       Action = "guard.ban"   // failures on many subjects, or an administrator, banned a place
+	GuardAlert     Action = "guard.alert" // a place would be banned that may be everybody's way in
+	GuardLift      Action = "guard.lift"
 	UserCreate     Action = "user.create"
 	UserUpdate     Action = "user.update"
 	UserDelete     Action = "user.delete"

@@ -105,6 +105,8 @@ func grants() map[policy.Action]map[string][]string {
 		policy.EgressManage:    anyThing(admins),
 		policy.EgressView:      withoutOwner(staff, owned(both(owners, staff))),
 		policy.ImageManage:     anyThing(admins),
+		policy.BanManage:       anyThing(admins),
+		policy.BanList:         anyThing(staff),
 		policy.ImageList:       anyThing(both(everyone, []string{"bailey itself"})),
 		policy.UserList:        anyThing(staff),
 		policy.AuditRead:       anyThing(staff),
