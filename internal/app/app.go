@@ -213,7 +213,7 @@ func New(ctx context.Context, cfg Config) (_ *App, err error) {
 		Identity: a.identity, Workspaces: a.workspaces, Egress: a.egress, Images: a.images, Rules: a.filtering.book,
 		Origins: a.origins, Audit: a.journal, Log: a.log, Open: a.gateway.OpenHandler(),
 		API: api.New(api.Config{
-			Identity: a.identity, Workspaces: a.workspaces, Vault: a.vault, Rules: a.filtering.book, Egress: a.egress, Images: a.images,
+			Identity: a.identity, Workspaces: a.workspaces, Vault: a.vault, Rules: a.filtering.book, Egress: a.egress, Images: a.images, Bans: a.bans,
 			Origins: a.origins, Audit: a.journal, Log: a.log,
 		}),
 	})
