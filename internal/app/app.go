@@ -164,7 +164,7 @@ func New(ctx context.Context, cfg Config) (_ *App, err error) {
 	if a.identity, err = identity.New(identity.Config{
 		Store: a.store, Guard: limits, Audit: a.journal, Log: a.log,
 		SessionIdle: time.Duration(f.Sessions.Idle), SessionLifetime: time.Duration(f.Sessions.Lifetime),
-		UnknownKey: a.st.key("unknown names"),
+		UnknownKey: a.st.key("unknown names"), Places: a.settings.places.Load,
 	}); err != nil {
 		return nil, err
 	}

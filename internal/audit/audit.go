@@ -92,6 +92,8 @@ const (
 	BadCredentials  Reason = "bad_credentials"
 	LockedOut       Reason = "locked_out"
 	AccountDisabled Reason = "account_disabled"
+	WrongPlace      Reason = "wrong_place" // an address on none of the lists that concern the person
+	Pressed         Reason = "pressed"     // many strangers failed on the account; a password is not enough now
 	NotAllowed      Reason = "not_allowed"
 	OverQuota       Reason = "over_quota"
 	NoGPU           Reason = "no_gpu"

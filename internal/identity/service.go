@@ -17,6 +17,7 @@ import (
 	"unicode/utf8"
 
 	"github.com/baileyhq/bailey"
+	"github.com/baileyhq/bailey/internal/allow"
 	"github.com/baileyhq/bailey/internal/audit"
 	"github.com/baileyhq/bailey/internal/guard"
 	"github.com/baileyhq/bailey/internal/policy"
@@ -33,6 +34,8 @@ type Config struct {
 	SessionIdle     time.Duration // 0 means 8 h
 	SessionLifetime time.Duration // 0 means 24 h
 	SetupLifetime   time.Duration // 0 means 30 min
+	Places func() *allow.Lists // from where people may come, asked each time; nil: from everywhere
+
 	UnknownKey      []byte        // keys the hash under which unknown names are audited; empty: a random one
 }
 
