@@ -4,6 +4,8 @@ import (
 	"math"
 	"slices"
 	"time"
+
+	"github.com/baileyhq/bailey/internal/mutant"
 )
 
 // Check says whether an attempt on subject (a name as it was typed) from prefix
@@ -12,6 +14,9 @@ import (
 // [Guard.Release]: until then the attempt counts as a possible failure, so that
 // guesses made at the same moment do not slip past the limit together.
 func (g *Guard) Check(prefix, subject string) Verdict {
+	if mutant.Counters {
+		return Verdict{Allowed: true}
+	}
 	now := g.now()
 	p := g.place(prefix, subject)
 	known := g.known(p, now)

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/baileyhq/bailey"
+	"github.com/baileyhq/bailey/internal/mutant"
 )
 
 // What guards tell each other.
@@ -177,6 +178,9 @@ func (n *people) most(prefixKey uint64) bool {
 // Docker's proxy or a tunnel ends, what is no address at all, and a private
 // address that most people come from.
 func (g *Guard) shared(p place) bool {
+	if mutant.SelfBan {
+		return false
+	}
 	if !p.private {
 		return g.own(p.prefix)
 	}

@@ -7,6 +7,7 @@ import (
 
 	"github.com/baileyhq/bailey"
 	"github.com/baileyhq/bailey/internal/audit"
+	"github.com/baileyhq/bailey/internal/mutant"
 )
 
 // Permitted refuses a person who may not come from where they come: an
@@ -17,6 +18,9 @@ func (s *Service) Permitted(u bailey.User, ip string) error {
 	a, _ := netip.ParseAddr(ip) // an address that is none is on no list
 	if err := s.anybody(a); err != nil {
 		return err
+	}
+	if mutant.Places {
+		return nil
 	}
 	if s.cfg.Places != nil && !s.cfg.Places().Permits(u.Name, u.Groups, a) {
 		return errPlace()

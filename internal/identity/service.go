@@ -40,7 +40,7 @@ type Config struct {
 
 	Places func() *allow.Lists // from where people may come, asked each time; nil: from everywhere
 
-	UnknownKey      []byte        // keys the hash under which unknown names are audited; empty: a random one
+	UnknownKey []byte // keys the hash under which unknown names are audited; empty: a random one
 }
 
 // A Service signs people in. Methods may be called concurrently.
