@@ -22,7 +22,7 @@ HeaderSpoof ./internal/gateway TestAttack06IdentityHeaderSpoof$
 Address ./internal/edge TestAttack07NobodyChoosesTheirAddress$
 ProxyHeader ./internal/edge TestAttack07ProxyHeaders$
 Smuggling ./internal/edge TestNoRequestIsSmuggledBehindAChunkedOne$
-Paths ./internal/gateway TestAttack09PathConfusion$
+Paths ./internal/edge TestWhatNoHandlerSees$
 Redirects ./internal/gateway TestAttack10OpenRedirect$
 Counters ./internal/identity TestSprayingAndStuffingEndEarly$|TestAllWaysToGuessShareOneLimit$
 Known ./internal/identity TestNobodyLocksTheAdministratorOut$
