@@ -297,9 +297,10 @@ func (s *Starts) ask(text []byte, at, to int, m, next *masks, hit func(pattern, 
 	if at > 0 && isDigit(text[at-1]) {
 		fresh &^= 1
 	}
-	var d [farthest]uint64 // where digits stand, by how far behind
-	for k := range d {
-		d[k] = behind(m.digits, next.digits, k)
+	e, f := m.digits, next.digits
+	d := [farthest]uint64{ // where digits stand, by how far behind
+		e, behind(e, f, 1), behind(e, f, 2), behind(e, f, 3), behind(e, f, 4), behind(e, f, 5),
+		behind(e, f, 6), behind(e, f, 7), behind(e, f, 8), behind(e, f, 9), behind(e, f, 10), behind(e, f, 11),
 	}
 	var sum [4]uint64 // digits of the window
 	counted := false
@@ -327,7 +328,10 @@ func (s *Starts) ask(text []byte, at, to int, m, next *masks, hit func(pattern, 
 			can &= word(m.words, next.words, g.word)
 		}
 		for ; can != 0; can &= can - 1 {
-			s.look(text, at+bits.TrailingZeros64(can), g.patterns, hit)
+			here := at + bits.TrailingZeros64(can)
+			if here < len(text) && s.can[0][text[here]]&g.patterns != 0 {
+				s.look(text, here, g.patterns, hit)
+			}
 		}
 	}
 }
