@@ -74,7 +74,7 @@ func NewStarts(patterns []Start) *Starts {
 		s.enter(n, 1<<i)
 	}
 	for i := range s.groups {
-		s.groups[i].log = bits.Len(uint(s.groups[i].run)) - 1 //nolint:gosec // it is not negative
+		s.groups[i].log = bits.Len(uint(s.groups[i].run)) - 1
 	}
 	return s
 }

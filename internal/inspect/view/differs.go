@@ -295,7 +295,7 @@ func sixteen(letters *[shortestRun]byte) []byte {
 	out := make([]byte, 12)
 	for i := range 4 {
 		w := uint32(sixBits[letters[4*i]])<<18 | uint32(sixBits[letters[4*i+1]])<<12 | uint32(sixBits[letters[4*i+2]])<<6 | uint32(sixBits[letters[4*i+3]])
-		out[3*i], out[3*i+1], out[3*i+2] = byte(w>>16), byte(w>>8), byte(w)
+		out[3*i], out[3*i+1], out[3*i+2] = byte(w>>16), byte(w>>8), byte(w) //nolint:gosec // three bytes of it
 	}
 	return out
 }
