@@ -365,7 +365,7 @@ func (p *process) listen(r *wire.Reader) (now bool) {
 		if err != nil {
 			return false
 		}
-		switch t {
+		switch t { //nolint:exhaustive // everything else is nothing that a server says here
 		case wire.Input:
 			if !p.queue.put(payload) {
 				return false // more than was allowed: it is not our server

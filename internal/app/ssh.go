@@ -24,7 +24,7 @@ func (a *App) listenSSH(ctx context.Context, f *config.Config) error {
 	}
 	if a.ssh, err = sshgate.New(ctx, sshgate.Config{
 		People: people, Workspaces: a.workspaces, Filter: a.filtering.filter, Audit: a.journal, Log: a.log,
-		HostKeys: keys, NextKeys: next, Live: &a.sshLive,
+		HostKeys: keys, NextKeys: next, Live: a.sshLive, Recorder: a.witness,
 		Policy: func(class string) sshgate.Policy { return sshPolicy(a.settings.configuration().SSHFor(class)) },
 	}); err != nil {
 		return err

@@ -36,7 +36,7 @@ type conn struct {
 	ip     string
 	client string
 
-	ctx    context.Context
+	ctx    context.Context //nolint:containedctx // the connection's own: what it opened ends with it
 	cancel context.CancelFunc
 	wg     sync.WaitGroup // everything that runs for the connection
 

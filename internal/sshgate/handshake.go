@@ -44,7 +44,7 @@ func keyAlgorithms() []string {
 // goroutine of the handshake.
 type knock struct {
 	g       *Gate
-	ctx     context.Context
+	ctx     context.Context //nolint:containedctx // the library's callbacks have none
 	ip      string
 	user    string // as first given; it may not change
 	named   bool

@@ -82,6 +82,7 @@ func (p Policy) mayForward(port int) bool {
 		return true
 	case ForwardPorts:
 		return port > 0 && slices.Contains(p.Ports, port)
+	case ForwardNone:
 	}
 	return false
 }

@@ -91,7 +91,7 @@ func cutString(in []byte) (s, rest []byte, ok bool) {
 		return nil, nil, false
 	}
 	n := uint64(in[0])<<24 | uint64(in[1])<<16 | uint64(in[2])<<8 | uint64(in[3])
-	if n > uint64(len(in)-4) {
+	if n > uint64(len(in)-4) { //nolint:gosec // not negative
 		return nil, nil, false
 	}
 	return in[4 : 4+n], in[4+n:], true

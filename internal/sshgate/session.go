@@ -137,7 +137,7 @@ func (s *session) pty(payload []byte) bool {
 	return true
 }
 
-func clamp(n uint32) uint16 { return uint16(min(n, 2000)) } //nolint:gosec // it fits
+func clamp(n uint32) uint16 { return uint16(min(n, 2000)) }
 
 func (s *session) setenv(payload []byte) bool {
 	var p struct{ Name, Value string }

@@ -99,7 +99,7 @@ type Limits struct {
 type Gate struct {
 	cfg    Config
 	log    *slog.Logger
-	ctx    context.Context // of everything that is open; ended by Drain
+	ctx    context.Context //nolint:containedctx // of everything that is open; ended by Drain
 	cancel context.CancelFunc
 	wg     sync.WaitGroup
 
@@ -175,7 +175,7 @@ func (g *Gate) Serve(ln net.Listener) error {
 			return nil
 		case err != nil:
 			if g.ctx.Err() != nil {
-				return nil
+				return nil //nolint:nilerr // it was stopped
 			}
 			g.log.Warn("ssh connection not accepted", slog.String("error", err.Error()))
 			select { // out of descriptors, most likely
