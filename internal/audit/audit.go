@@ -77,6 +77,10 @@ const (
 	RulesShadow    Action = "rules.shadow"
 	RulesActivate  Action = "rules.activate"
 	RulesRollback  Action = "rules.rollback"
+	SSHSession     Action = "ssh.session" // a shell, a command or sftp begins; before anything runs
+	SSHForward     Action = "ssh.forward" // a port or socket inside is reached, or listens; once for each in a connection
+	SSHEnd         Action = "ssh.end"     // a session has ended, and what it carried
+	SSHUnrecorded  Action = "ssh.unrecorded"
 )
 
 // An Outcome says how an action ended.
@@ -169,6 +173,12 @@ type Attrs struct {
 	Length string `json:"length,omitempty"` // a class of lengths: "8-15", "16-31", …
 	Bytes  int64  `json:"bytes,omitempty"`  // that were not looked at by every rule
 	Sum    string `json:"sum,omitempty"`    // keyed: equal for equal values
+
+	// Of an SSH session.
+	Session string `json:"session,omitempty"` // its id, by which it is listed and its recording found
+	Kind    string `json:"kind,omitempty"`    // shell, exec, sftp, forward, remote, agent
+	Key     string `json:"key,omitempty"`     // fingerprint of the key that signed in
+	Exit    int    `json:"exit,omitempty"`    // exit code; 128 and the signal's number
 }
 
 // An Event is one line of the journal. Append fills V, ID, TS, Seq, Boot and
