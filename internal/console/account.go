@@ -4,6 +4,7 @@ import (
 	"net/http"
 
 	"github.com/baileyhq/bailey"
+	"github.com/baileyhq/bailey/internal/identity"
 	"github.com/baileyhq/bailey/internal/secret"
 )
 
@@ -79,7 +80,7 @@ func (c *Console) newToken(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	grant, err := c.cfg.Identity.CreateToken(r.Context(), actor, f.Get("note"), 0)
+	grant, err := c.cfg.Identity.CreateToken(r.Context(), actor, identity.TokenRequest{Note: f.Get("note")})
 	if err != nil {
 		c.refuse(w, r, err)
 		return c.account(w, r)

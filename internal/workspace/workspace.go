@@ -66,6 +66,7 @@ type Service struct {
 	locks   locks    // by workspace id, or volume: held for decisions, never while waiting for an engine to stop something
 	news    notifier // by workspace id: a stage or a state is new in the store
 	denials denials
+	looks   denials // at other people's workspaces
 
 	started atomic.Bool
 	over    chan struct{} // closed when Run has returned
