@@ -103,6 +103,9 @@ func (a *API) routes() {
 	a.adminRoutes()
 	a.secretRoutes()
 	a.filterRoutes()
+	a.groupRoutes()
+	a.serviceRoutes()
+	a.deviceRoutes()
 	// huma describes its own error form for operations without one; all of
 	// ours answer with Problem.
 	schemas := a.huma.OpenAPI().Components.Schemas.Map()
@@ -158,7 +161,7 @@ func (a *API) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 func (a *API) unrouted(w http.ResponseWriter, r *http.Request) {
 	const hint = "GET /api/openapi.json lists the operations"
 	var allowed []string
-	for _, method := range []string{http.MethodDelete, http.MethodGet, http.MethodPatch, http.MethodPost} {
+	for _, method := range []string{http.MethodDelete, http.MethodGet, http.MethodPatch, http.MethodPost, http.MethodPut} {
 		if _, route := a.mux.Handler(&http.Request{Method: method, URL: r.URL, Host: r.Host}); route != "" {
 			allowed = append(allowed, method)
 		}

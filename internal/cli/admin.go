@@ -156,7 +156,7 @@ func userAdd(s *streams) *cobra.Command {
 				return err
 			}
 			rl := client.CreateUserInputBodyRole(role)
-			body := client.CreateUserInputBody{Name: args[0], Password: password.Reveal(), Role: &rl}
+			body := client.CreateUserInputBody{Name: args[0], Password: new(password.Reveal()), Role: &rl}
 			if g := strings.FieldsFunc(groups, func(r rune) bool { return r == ',' || r == ' ' }); len(g) > 0 {
 				body.Groups = &g
 			}
