@@ -19,6 +19,7 @@ import (
 	"github.com/baileyhq/bailey"
 	"github.com/baileyhq/bailey/internal/audit"
 	"github.com/baileyhq/bailey/internal/guard"
+	"github.com/baileyhq/bailey/internal/password"
 	"github.com/baileyhq/bailey/internal/policy"
 )
 
@@ -33,16 +34,19 @@ type Config struct {
 	SessionIdle     time.Duration // 0 means 8 h
 	SessionLifetime time.Duration // 0 means 24 h
 	SetupLifetime   time.Duration // 0 means 30 min
+	Rules           func() Rules  // what holds now; nil means the defaults
+	Host            string        // of the console: no word for a password
 	UnknownKey      []byte        // keys the hash under which unknown names are audited; empty: a random one
 }
 
 // A Service signs people in. Methods may be called concurrently.
 type Service struct {
-	cfg    Config
-	hasher *hasher
-	live   *live
-	waits  *waits
-	strays *audit.Denials // tokens used from outside their networks
+	cfg     Config
+	queue   *password.Queue
+	classes classes
+	live    *live
+	waits   *waits
+	strays  *audit.Denials // tokens used from outside their networks
 
 	passwordMu sync.Mutex // held while a stored hash is compared and replaced: making one anew must not undo a change
 }
@@ -68,7 +72,7 @@ func New(cfg Config) (*Service, error) {
 		cfg.UnknownKey = make([]byte, 32)
 		_, _ = rand.Read(cfg.UnknownKey) // never fails since Go 1.24: the program aborts instead
 	}
-	s := &Service{cfg: cfg, hasher: newHasher(), live: newLive(), strays: audit.NewDenials(cfg.Audit, cfg.Log)}
+	s := &Service{cfg: cfg, queue: password.NewQueue(), live: newLive(), strays: audit.NewDenials(cfg.Audit, cfg.Log)}
 	s.waits = newWaits(cfg.Now, cfg.SessionIdle)
 	return s, nil
 }

@@ -48,7 +48,7 @@ func (s *Service) CreateUser(ctx context.Context, actor bailey.Actor, n NewUser)
 	if n.Service {
 		fresh.OwnerID, err = s.answerable(ctx, actor, n)
 	} else {
-		err = checkPassword(n.Name, n.Password)
+		err = s.checkPassword(n.Name, n.Password)
 	}
 	if err != nil {
 		return bailey.User{}, err
@@ -184,7 +184,7 @@ func (s *Service) UpdateUser(ctx context.Context, actor bailey.Actor, name strin
 				Hint: "change it on the account page, or let another administrator reset it",
 			}
 		}
-		if err := checkPassword(old.Name, *u.Password); err != nil {
+		if err := s.checkPassword(old.Name, *u.Password); err != nil {
 			return bailey.User{}, err
 		}
 		if hash, err = s.hash(ctx, *u.Password); err != nil {
@@ -365,7 +365,7 @@ func (s *Service) ChangePassword(ctx context.Context, actor bailey.Actor, old, f
 	if user.Service {
 		return errNoPassword(user.Name)
 	}
-	if err := checkPassword(user.Name, fresh); err != nil {
+	if err := s.checkPassword(user.Name, fresh); err != nil {
 		return err
 	}
 	stored, err := s.checkOld(ctx, actor, user, old)

@@ -263,6 +263,13 @@ func (s *Store) PasswordHash(ctx context.Context, userID string) (string, error)
 	return hash, fail("password hash", found("user", err))
 }
 
+// PasswordHashesUnlike returns every stored hash that does not begin with prefix. Service
+// accounts have none.
+func (s *Store) PasswordHashesUnlike(ctx context.Context, prefix string) ([]string, error) {
+	all, err := list(ctx, s.reads(), scanText, `SELECT DISTINCT password_hash FROM users WHERE substr(password_hash, 1, ?) <> ? AND service = 0`, len(prefix), prefix)
+	return all, fail("list password hashes", err)
+}
+
 // SetPasswordHash replaces the stored hash; NotFound when there is no such
 // user, or it is a service account, which has none.
 func (s *Store) SetPasswordHash(ctx context.Context, userID, hash string) error {
