@@ -122,7 +122,7 @@ const (
 	ScopeWorkspacesRead  Scope = "workspaces:read"  // list and see one's own workspaces
 	ScopeWorkspacesWrite Scope = "workspaces:write" // make, start, stop and delete them; includes reading
 	ScopeWorkspacesOpen  Scope = "workspaces:open"  // reach what runs inside: Jupyter, terminals, logs; includes reading
-	ScopeSSH             Scope = "ssh"              // get SSH certificates
+	ScopeSSH             Scope = "ssh"              // get SSH certificates; see, watch and end one's own SSH sessions
 	ScopeAccount         Scope = "account"          // one's own account: sessions, tokens, keys, password
 	ScopeGroups          Scope = "groups"           // the members of groups that one manages, and their workspaces
 	ScopeAuditRead       Scope = "audit:read"       // the audit journal

@@ -42,6 +42,9 @@ const (
 	GroupView       Action = "group.view"     // who is in it
 	GroupManage     Action = "group.manage"   // who is in it, to change that
 	GroupAppoint    Action = "group.appoint"  // who manages it
+	SSHView         Action = "ssh.view"       // see a session, watch it, replay its recording; without an owner: everybody's
+	SSHKill         Action = "ssh.kill"       // end a living session
+	RecordingDelete Action = "recording.delete"
 )
 
 // A Thing is what the action is about. Zero fields are "none of that sort".
@@ -75,13 +78,13 @@ func mayEver(actor bailey.Actor, action Action, thing Thing) bool {
 		return owner
 	case WorkspaceView:
 		return owner || admin || auditor || manager(actor, thing.OwnerGroups...)
-	case VolumeView, EgressView:
+	case VolumeView, EgressView, SSHView:
 		return owner || admin || auditor
 	case WorkspaceStart:
 		return owner
 	case WorkspaceStop:
 		return owner || admin || manager(actor, thing.OwnerGroups...)
-	case WorkspaceDelete, VolumeDelete:
+	case WorkspaceDelete, VolumeDelete, SSHKill:
 		return owner || admin
 	case WorkspaceCreate, ClassUse:
 		// Nobody makes workspaces in somebody else's name, on their quota.
@@ -93,7 +96,7 @@ func mayEver(actor bailey.Actor, action Action, thing Thing) bool {
 		return admin || auditor || manager(actor, thing.Group)
 	case GroupManage:
 		return admin || manager(actor, thing.Group)
-	case UserManage, SecretManage, EgressManage, ImageManage, FilterManage, ServiceManage, GroupAppoint:
+	case UserManage, SecretManage, EgressManage, ImageManage, FilterManage, ServiceManage, GroupAppoint, RecordingDelete:
 		return admin
 	case ImageList:
 		return true // everybody sees what they could start, and who signed it

@@ -61,6 +61,10 @@ func permits(s bailey.Scope, action Action, own bool) bool {
 		return is(bailey.ScopeWorkspacesWrite)
 	case WorkspaceOpen, WorkspaceLogs:
 		return is(bailey.ScopeWorkspacesOpen)
+	case SSHView:
+		return own && is(bailey.ScopeSSH) || !own && is(bailey.ScopeAuditRead)
+	case SSHKill:
+		return own && is(bailey.ScopeSSH) || !own && is(bailey.ScopeAdmin)
 	case AuditRead:
 		return is(bailey.ScopeAuditRead)
 	case UserList, SecretList, FleetView, ConfigRead:
@@ -69,7 +73,7 @@ func permits(s bailey.Scope, action Action, own bool) bool {
 		return is(bailey.ScopeGroups, bailey.ScopeAdminRead, bailey.ScopeAdmin)
 	case GroupManage:
 		return is(bailey.ScopeGroups, bailey.ScopeAdmin)
-	case UserManage, ServiceManage, GroupAppoint, SecretManage, EgressManage, ImageManage, FilterManage:
+	case UserManage, ServiceManage, GroupAppoint, RecordingDelete, SecretManage, EgressManage, ImageManage, FilterManage:
 		return is(bailey.ScopeAdmin)
 	}
 	return false
