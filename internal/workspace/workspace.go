@@ -41,11 +41,12 @@ type Config struct {
 	Audit    audit.Appender
 	Log      *slog.Logger // nil means silence
 
-	Secrets       Secrets           // what workspaces have in /run/secrets; nil means nothing
-	Egress        Egress            // what answers workspaces of network mode proxied; nil: none of them can be started
-	Env           map[string]string // extra environment of every workspace, names by engine.EnvAllowed
-	ReconcileEach time.Duration     // 0 means 10 s
-	Now           func() time.Time  // nil means time.Now
+	Secrets       Secrets                                  // what workspaces have in /run/secrets; nil means nothing
+	Egress        Egress                                   // what answers workspaces of network mode proxied; nil: none of them can be started
+	Env           map[string]string                        // extra environment of every workspace, names by engine.EnvAllowed
+	EnvFor        func(bailey.Workspace) map[string]string // more of it, for one workspace; nil means none
+	ReconcileEach time.Duration                            // 0 means 10 s
+	Now           func() time.Time                         // nil means time.Now
 }
 
 // Secrets gives the registered values that workspaces of a class have as
