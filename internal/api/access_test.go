@@ -14,6 +14,7 @@ import (
 	"github.com/baileyhq/bailey/internal/api"
 	. "github.com/baileyhq/bailey/internal/app/apptest" //nolint:revive // the names of people
 	"github.com/baileyhq/bailey/internal/egress"
+	"github.com/baileyhq/bailey/internal/identity"
 	"github.com/baileyhq/bailey/internal/secret"
 )
 
@@ -100,9 +101,11 @@ func (d *door) try(a attempt, who string, target func() string) answer {
 	d.t.Helper()
 	method, path, _ := strings.Cut(a.op, " ")
 	if target != nil {
-		before, rest, _ := strings.Cut(path, "{")
-		_, after, _ := strings.Cut(rest, "}")
-		path = before + target() + after
+		for part := range strings.SplitSeq(target(), " ") { // one for each name in braces
+			before, rest, _ := strings.Cut(path, "{")
+			_, after, _ := strings.Cut(rest, "}")
+			path = before + part + after
+		}
 	}
 	if strings.HasSuffix(path, "/events") {
 		method = http.MethodHead // says the same as GET, and ends
@@ -181,6 +184,22 @@ func attemptsOnAlice(d *door, lab bailey.Workspace) []attempt {
 		}
 		return u.Name
 	}
+	robot := func() string {
+		u, err := d.Store.CreateUser(d.t.Context(), bailey.User{Name: name(), Role: bailey.RoleUser, Service: true}, "")
+		if err != nil {
+			d.t.Fatal(err)
+		}
+		return u.Name
+	}
+	robotToken := func() string {
+		n := robot()
+		g, err := d.Identity.CreateServiceToken(d.t.Context(), d.Actor(Admin), n, identity.TokenRequest{})
+		if err != nil {
+			d.t.Fatal(err)
+		}
+		return n + " " + g.Row.ID
+	}
+	inResearch := func() string { return "research " + account() }
 	asked := func() string {
 		r, err := d.Store.AskEgress(d.t.Context(), bailey.EgressRequest{
 			UserID: d.User(Alice).ID, WorkspaceID: lab.ID, Workspace: lab.Name, Class: "small", Host: name() + ".example.org", Port: 443,
@@ -262,9 +281,22 @@ func attemptsOnAlice(d *door, lab bailey.Workspace) []attempt {
 		{op: post + "/filter/activate", target: trial, want: wants{401, 403, 403, 200, 403}},
 		{op: post + "/filter/rollback", target: activated, want: wants{401, 403, 403, 200, 403}},
 		{op: post + "/filter/reload", want: wants{401, 403, 403, 200, 403}},
+		{op: get + "/groups", want: everybody},
+		{op: get + "/groups/{name}", target: func() string { return "research" }, want: wants{401, 404, 200, 200, 404}, hidden: "nosuch"},
+		{op: put + "/groups/{name}/members/{user}", target: inResearch, want: wants{401, 404, 403, 200, 404}},
+		{op: del + "/groups/{name}/members/{user}", target: inResearch, want: wants{401, 404, 403, 200, 404}},
+		{op: put + "/groups/{name}/managers/{user}", target: inResearch, want: wants{401, 404, 403, 200, 404}},
+		{op: del + "/groups/{name}/managers/{user}", target: inResearch, want: wants{401, 404, 403, 200, 404}},
+		{op: get + "/users/{name}/tokens", target: robot, want: wants{401, 403, 403, 200, 403}},
+		{op: post + "/users/{name}/tokens", body: `{"note":"nightly","scopes":["workspaces:read"]}`, target: robot, want: wants{401, 403, 403, 200, 403}},
+		{op: del + "/users/{name}/tokens/{id}", target: robotToken, want: wants{401, 403, 403, 204, 403}},
+		{op: post + "/users/{name}/end", target: account, want: wants{401, 403, 403, 204, 403}},
+		{op: get + "/me/events", want: everybody},
 		{op: get + "/gpus", want: everybody},
 		{op: get + "/orphans", want: staff},
 		{op: get + "/audit", want: staff},
+		// The last one: who has done it knocks no more.
+		{op: post + "/me/end", want: wants{401, 204, 204, 204, 204}},
 	}
 }
 

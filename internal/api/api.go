@@ -108,6 +108,9 @@ func (a *API) routes() {
 	a.secretRoutes()
 	a.filterRoutes()
 	a.banRoutes()
+	a.groupRoutes()
+	a.serviceRoutes()
+	a.deviceRoutes()
 	a.sshSessionRoutes()
 	// huma describes its own error form for operations without one; all of
 	// ours answer with Problem.
@@ -164,7 +167,7 @@ func (a *API) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 func (a *API) unrouted(w http.ResponseWriter, r *http.Request) {
 	const hint = "GET /api/openapi.json lists the operations"
 	var allowed []string
-	for _, method := range []string{http.MethodDelete, http.MethodGet, http.MethodPatch, http.MethodPost} {
+	for _, method := range []string{http.MethodDelete, http.MethodGet, http.MethodPatch, http.MethodPost, http.MethodPut} {
 		if _, route := a.mux.Handler(&http.Request{Method: method, URL: r.URL, Host: r.Host}); route != "" {
 			allowed = append(allowed, method)
 		}

@@ -18,6 +18,8 @@ func (a *API) sessionRoutes() {
 	register(a, withStatus(op(http.MethodPost, "/me/password", "changePassword", "Change your password; ends your other sessions", "session"), http.StatusNoContent), a.changePassword)
 	register(a, op(http.MethodGet, "/me/sessions", "listSessions", "Your browsers", "session"), a.listSessions)
 	register(a, withStatus(op(http.MethodDelete, "/me/sessions/{id}", "endSession", "Sign one of your browsers out", "session"), http.StatusNoContent), a.endSession)
+	register(a, withStatus(op(http.MethodPost, "/me/end", "endEverything", "End all of your access: sessions, tokens, open connections", "session"), http.StatusNoContent), a.endEverything)
+	register(a, op(http.MethodGet, "/me/events", "myEvents", "What was done by you and to what is yours", "session"), a.myEvents)
 	register(a, op(http.MethodGet, "/me/tokens", "listTokens", "Your API tokens", "session"), a.listTokens)
 	register(a, op(http.MethodPost, "/me/tokens", "createToken", "Make an API token", "session"), a.createToken)
 	register(a, withStatus(op(http.MethodDelete, "/me/tokens/{id}", "revokeToken", "Void an API token", "session"), http.StatusNoContent), a.revokeToken)
@@ -43,6 +45,8 @@ type signInInput struct {
 		Password string `json:"password" maxLength:"4096"`
 		Note     string `json:"note,omitempty" maxLength:"64" doc:"What the token is for"`
 		Days     int    `json:"days,omitempty" minimum:"0" maximum:"365" doc:"Lifetime; 0 means 90"`
+
+		Scopes []string `json:"scopes,omitempty" nullable:"false" maxItems:"16" doc:"What the token is for; none: everything"`
 	}
 }
 
@@ -52,7 +56,7 @@ func (a *API) signInForToken(ctx context.Context, in *signInInput) (*newTokenOut
 	r := requestOf(ctx)
 	grant, user, err := a.cfg.Identity.SignInForToken(ctx, identity.SignInRequest{
 		Name: in.Body.User, Password: secret.New(in.Body.Password), IP: edge.ClientIP(r), UserAgent: r.UserAgent(),
-	}, in.Body.Note, time.Duration(in.Body.Days)*24*time.Hour)
+	}, in.Body.Note, time.Duration(in.Body.Days)*24*time.Hour, scopesOf(in.Body.Scopes)...)
 	if err != nil {
 		return nil, err
 	}
@@ -60,7 +64,10 @@ func (a *API) signInForToken(ctx context.Context, in *signInInput) (*newTokenOut
 }
 
 func newToken(g identity.Grant[bailey.Token], user string) NewToken {
-	return NewToken{Token: g.Secret.Reveal(), ID: g.Row.ID, Note: g.Row.Note, Expiry: g.Row.ExpiresAt, User: user}
+	return NewToken{
+		Token: g.Secret.Reveal(), ID: g.Row.ID, Note: g.Row.Note, Expiry: g.Row.ExpiresAt, User: user,
+		Scopes: namesOf(g.Row.Scopes), Workspaces: g.Row.Workspaces, Networks: g.Row.Networks,
+	}
 }
 
 type userOutput struct{ Body User }
@@ -121,19 +128,37 @@ func (a *API) listTokens(ctx context.Context, actor bailey.Actor, _ *none) (*tok
 		return nil, err
 	}
 	out := &tokensOutput{}
-	out.Body.Tokens = all(list, tokenOf)
+	out.Body.Tokens = all(list, func(t bailey.Token) Token {
+		row := tokenOf(t)
+		row.Current = actor.Method == "token" && t.ID == actor.Session
+		return row
+	})
 	return out, nil
 }
 
 type createTokenInput struct {
 	Body struct {
-		Note string `json:"note" maxLength:"64"`
-		Days int    `json:"days,omitempty" minimum:"0" maximum:"365" doc:"Lifetime; 0 means 90"`
+		Note       string   `json:"note" maxLength:"64"`
+		Days       int      `json:"days,omitempty" minimum:"0" maximum:"365" doc:"Lifetime; 0 means 90"`
+		Scopes     []string `json:"scopes,omitempty" nullable:"false" maxItems:"16" doc:"What it is for; none: everything, or what the token that makes it is for"`
+		Workspaces []string `json:"workspaces,omitempty" nullable:"false" maxItems:"64" doc:"Ids of the only workspaces it is for; none: all"`
+		Networks   []string `json:"networks,omitempty" nullable:"false" maxItems:"64" doc:"CIDRs or addresses it may be used from; none: everywhere"`
 	}
 }
 
+func (in *createTokenInput) request() identity.TokenRequest {
+	return identity.TokenRequest{
+		Note: in.Body.Note, Lifetime: time.Duration(in.Body.Days) * 24 * time.Hour, Scopes: scopesOf(in.Body.Scopes),
+		Workspaces: in.Body.Workspaces, Networks: in.Body.Networks,
+	}
+}
+
+func scopesOf(names []string) []bailey.Scope {
+	return all(names, func(s string) bailey.Scope { return bailey.Scope(s) })
+}
+
 func (a *API) createToken(ctx context.Context, actor bailey.Actor, in *createTokenInput) (*newTokenOutput, error) {
-	grant, err := a.cfg.Identity.CreateToken(ctx, actor, in.Body.Note, time.Duration(in.Body.Days)*24*time.Hour)
+	grant, err := a.cfg.Identity.CreateToken(ctx, actor, in.request())
 	if err != nil {
 		return nil, err
 	}
@@ -142,4 +167,8 @@ func (a *API) createToken(ctx context.Context, actor bailey.Actor, in *createTok
 
 func (a *API) revokeToken(ctx context.Context, actor bailey.Actor, in *IDInput) (*none, error) {
 	return nil, a.cfg.Identity.RevokeToken(ctx, actor, in.ID)
+}
+
+func (a *API) endEverything(ctx context.Context, actor bailey.Actor, _ *none) (*none, error) {
+	return nil, a.cfg.Identity.EndEverything(ctx, actor)
 }

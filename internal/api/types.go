@@ -70,6 +70,9 @@ type User struct {
 	UID       int       `json:"uid" doc:"Numeric uid inside workspaces"`
 	Disabled  bool      `json:"disabled"`
 	CreatedAt time.Time `json:"created_at"`
+	Manages   []string  `json:"manages,omitempty" nullable:"false" doc:"Groups whose members this user may add and remove"`
+	Service   bool      `json:"service,omitempty" doc:"A service account: no password, tokens only"`
+	OwnerID   string    `json:"owner_id,omitempty" doc:"Who answers for a service account"`
 }
 
 // Token is an API token without its secret.
@@ -79,6 +82,13 @@ type Token struct {
 	CreatedAt time.Time  `json:"created_at"`
 	UsedAt    *time.Time `json:"used_at,omitempty"`
 	ExpiresAt time.Time  `json:"expires_at"`
+
+	Scopes     []string `json:"scopes" nullable:"false"`
+	Workspaces []string `json:"workspaces,omitempty" nullable:"false" doc:"Ids of the only workspaces it is for"`
+	Networks   []string `json:"networks,omitempty" nullable:"false" doc:"CIDRs it may be used from"`
+	ParentID   string   `json:"parent_id,omitempty" doc:"The token that made it, with which it ends"`
+	UsedIP     string   `json:"used_ip,omitempty" doc:"Where it was used from last"`
+	Current    bool     `json:"current" doc:"It is the one that asks"`
 }
 
 // Session is a browser's sign-in without its secret.
@@ -99,6 +109,10 @@ type NewToken struct {
 	Note   string    `json:"note"`
 	Expiry time.Time `json:"expires_at"`
 	User   string    `json:"user"`
+
+	Scopes     []string `json:"scopes" nullable:"false"`
+	Workspaces []string `json:"workspaces,omitempty" nullable:"false"`
+	Networks   []string `json:"networks,omitempty" nullable:"false"`
 }
 
 // GPU is a card and who holds it, as far as the asker may know.
@@ -150,11 +164,18 @@ func volumeOf(v bailey.Volume) Volume {
 }
 
 func userOf(u bailey.User) User {
-	return User{ID: u.ID, Name: u.Name, Role: string(u.Role), Groups: notNil(u.Groups), UID: u.UID, Disabled: u.Disabled, CreatedAt: u.CreatedAt}
+	return User{ID: u.ID, Name: u.Name, Role: string(u.Role), Groups: notNil(u.Groups), UID: u.UID, Disabled: u.Disabled, CreatedAt: u.CreatedAt, Manages: u.Manages, Service: u.Service, OwnerID: u.OwnerID}
 }
 
 func tokenOf(t bailey.Token) Token {
-	return Token{ID: t.ID, Note: t.Note, CreatedAt: t.CreatedAt, UsedAt: optional(t.UsedAt), ExpiresAt: t.ExpiresAt}
+	return Token{
+		ID: t.ID, Note: t.Note, CreatedAt: t.CreatedAt, UsedAt: optional(t.UsedAt), ExpiresAt: t.ExpiresAt,
+		Scopes: namesOf(t.Scopes), Workspaces: t.Workspaces, Networks: t.Networks, ParentID: t.ParentID, UsedIP: t.UsedIP,
+	}
+}
+
+func namesOf(scopes []bailey.Scope) []string {
+	return all(scopes, func(s bailey.Scope) string { return string(s) })
 }
 
 func sessionOf(s bailey.Session, current string) Session {

@@ -27,16 +27,18 @@ func (a *API) listUsers(ctx context.Context, actor bailey.Actor, _ *none) (*user
 type createUserInput struct {
 	Body struct {
 		Name     string   `json:"name" maxLength:"64"`
-		Password string   `json:"password" maxLength:"4096"`
+		Password string   `json:"password,omitempty" maxLength:"4096" doc:"The first one; a service account has none"`
 		Role     string   `json:"role,omitempty" enum:"user,auditor,admin" default:"user"`
 		Groups   []string `json:"groups,omitempty" nullable:"false" maxItems:"64"`
+		Service  bool     `json:"service,omitempty" doc:"Make a service account: no password, tokens only"`
+		Owner    string   `json:"owner,omitempty" maxLength:"64" doc:"Name of the person who answers for a service account; empty: you"`
 	}
 }
 
 func (a *API) createUser(ctx context.Context, actor bailey.Actor, in *createUserInput) (*userOutput, error) {
 	u, err := a.cfg.Identity.CreateUser(ctx, actor, identity.NewUser{
 		Name: in.Body.Name, Password: secret.New(in.Body.Password),
-		Role: bailey.Role(in.Body.Role), Groups: in.Body.Groups,
+		Role: bailey.Role(in.Body.Role), Groups: in.Body.Groups, Service: in.Body.Service, Owner: in.Body.Owner,
 	})
 	if err != nil {
 		return nil, err

@@ -30,6 +30,7 @@ import (
 	"github.com/baileyhq/bailey/internal/gpu"
 	"github.com/baileyhq/bailey/internal/guard"
 	"github.com/baileyhq/bailey/internal/identity"
+	"github.com/baileyhq/bailey/internal/jupyterhub"
 	"github.com/baileyhq/bailey/internal/secret"
 	"github.com/baileyhq/bailey/internal/sshgate"
 	"github.com/baileyhq/bailey/internal/sshlive"
@@ -220,7 +221,12 @@ func New(ctx context.Context, cfg Config) (_ *App, err error) {
 	}); err != nil {
 		return nil, err
 	}
+	hub, err := jupyterhub.New(jupyterhub.Config{Identity: a.identity, Workspaces: a.workspaces, Log: a.log})
+	if err != nil {
+		return nil, err
+	}
 	pages, err := console.New(console.Config{
+		Hub: hub, Alias: a.gateway.Alias(hub.Resolve),
 		Identity: a.identity, Workspaces: a.workspaces, Egress: a.egress, Images: a.images, Rules: a.filtering.book, SSH: a.witness,
 		Origins: a.origins, Audit: a.journal, Log: a.log, Open: a.gateway.OpenHandler(),
 		API: api.New(api.Config{

@@ -29,6 +29,12 @@ const (
 	SignOut        Action = "session.signout"
 	TokenCreate    Action = "token.create"
 	TokenRevoke    Action = "token.revoke"
+	DeviceApprove  Action = "device.approve" // a program may fetch a token in somebody's name
+	DeviceDeny     Action = "device.deny"
+	AccessEnd      Action = "access.end" // every session, token and connection of a user
+	GroupChange    Action = "group.change"
+	MetadataView   Action = "workspace.view" // somebody who is not its owner looked at it
+	KernelExecute  Action = "kernel.execute"
 	AccessDenied   Action = "access.denied"
 	GuardLock      Action = "guard.lock"  // failures blocked a subject from one place
 	GuardBan       Action = "guard.ban"   // failures on many subjects, or an administrator, banned a place
@@ -133,6 +139,14 @@ const (
 	DiskFull        Reason = "disk_full" // no room for a recording
 	TooSlow         Reason = "too_slow"
 	InvalidRules    Reason = "invalid_rules"
+	ServiceAccount  Reason = "service_account"
+	ForeignNetwork  Reason = "foreign_network" // a token outside its networks
+	ByManager       Reason = "by_manager"      // of a group
+	Joined          Reason = "joined"
+	Left            Reason = "left"
+	Appointed       Reason = "appointed" // to manage a group
+	Dismissed       Reason = "dismissed"
+	ByDevice        Reason = "by_device" // a device authorization asked for it
 )
 
 // A Target is what an action was done to.
@@ -159,6 +173,10 @@ type Attrs struct {
 	Up     int64    `json:"up,omitempty"`     // bytes out of the workspace
 	Down   int64    `json:"down,omitempty"`   // bytes into it
 	Millis int64    `json:"millis,omitempty"` // how long it took
+	Group  string   `json:"group,omitempty"`
+	Scopes []string `json:"scopes,omitempty"` // of a token
+	Owner  string   `json:"owner,omitempty"`  // id of whose the target is
+	Kernel string   `json:"kernel,omitempty"` // id of a kernel
 
 	// Of a decision about an image.
 	Signer  string `json:"signer,omitempty"`  // who vouches for it
@@ -229,6 +247,7 @@ type Filter struct {
 	Target       string // id or name
 	Outcome      Outcome
 	IP           string
-	After        uint64 // Seq greater than this
-	Limit        int    // newest Limit events; 0 means 100, at most 10,000
+	About        []string // ids: of the actor, the target, or whose the target is; none: all
+	After        uint64   // Seq greater than this
+	Limit        int      // newest Limit events; 0 means 100, at most 10,000
 }

@@ -95,6 +95,11 @@ func cleanAttrs(a Attrs) Attrs {
 	a.Policy, a.Root = plain(a.Policy, maxDigest), plain(a.Root, maxDigest)
 	a.Signer, a.Verdict = plain(a.Signer, maxSigner), name(a.Verdict)
 	a.Host = host(a.Host)
+	a.Group, a.Owner, a.Kernel = name(a.Group), name(a.Owner), name(a.Kernel)
+	a.Scopes = slices.Clone(a.Scopes)
+	for i, s := range a.Scopes {
+		a.Scopes[i] = name(s)
+	}
 	a.GPUs = slices.Clone(a.GPUs)
 	for i, g := range a.GPUs {
 		a.GPUs[i] = plain(g, maxDigest)

@@ -521,7 +521,7 @@ func TestEventHasNoFreeText(t *testing.T) {
 		"V": "int", "TS": "time.Time", "Seq": "uint64",
 		"Action": "audit.Action", "Outcome": "audit.Outcome", "Reason": "audit.Reason",
 		"Attrs.Count": "int64", "Attrs.Status": "int", "Attrs.GPUs": "[]string",
-		"Attrs.Input": "bool", "Attrs.Bytes": "int64",
+		"Attrs.Input": "bool", "Attrs.Bytes": "int64", "Attrs.Scopes": "[]string",
 		"Attrs.Port": "int", "Attrs.Up": "int64", "Attrs.Down": "int64", "Attrs.Millis": "int64",
 	}
 	tamed := []string{ // by encodeBody, or made by the journal itself
@@ -531,6 +531,7 @@ func TestEventHasNoFreeText(t *testing.T) {
 		"Attrs.Class", "Attrs.Image", "Attrs.Run", "Attrs.Role", "Attrs.Digest",
 		"Attrs.Signer", "Attrs.Policy", "Attrs.Root", "Attrs.Verdict",
 		"Attrs.Rule", "Attrs.Mode", "Attrs.Route", "Attrs.Length", "Attrs.Sum", "Attrs.Host",
+		"Attrs.Group", "Attrs.Owner", "Attrs.Kernel",
 	}
 	var walk func(prefix string, typ reflect.Type)
 	walk = func(prefix string, typ reflect.Type) {

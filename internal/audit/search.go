@@ -59,7 +59,7 @@ func (j *Journal) search(ctx context.Context, f Filter) ([]Event, error) {
 			if ok && seq <= f.After {
 				return false
 			}
-			if !ok || seq > durable || !containsAll(line, needles) || !f.inTime(line) {
+			if !ok || seq > durable || !containsAll(line, needles) || !f.mentions(line) || !f.inTime(line) {
 				return true
 			}
 			e, err := decode(line)
@@ -93,6 +93,11 @@ func (f Filter) needles() [][]byte {
 		}
 	}
 	return out
+}
+
+// mentions reports whether the line names one of those that it should be about.
+func (f Filter) mentions(line []byte) bool {
+	return len(f.About) == 0 || slices.ContainsFunc(f.About, func(id string) bool { return bytes.Contains(line, []byte(id)) })
 }
 
 func containsAll(line []byte, needles [][]byte) bool {
@@ -132,7 +137,10 @@ func (f Filter) match(e Event) bool {
 		f.Actor != "" && f.Actor != e.Actor.ID && f.Actor != e.Actor.Name,
 		f.Target != "" && f.Target != e.Target.ID && f.Target != e.Target.Name,
 		f.IP != "" && f.IP != e.Actor.IP,
-		f.Outcome != "" && f.Outcome != e.Outcome:
+		f.Outcome != "" && f.Outcome != e.Outcome,
+		len(f.About) > 0 && !slices.ContainsFunc(f.About, func(id string) bool {
+			return id != "" && (id == e.Actor.ID || id == e.Target.ID || id == e.Attrs.Owner)
+		}):
 		return false
 	}
 	if strings.HasSuffix(f.Action, ".") {
@@ -196,4 +204,13 @@ func lastLine(seg segment) (line []byte, err error) {
 		return false
 	})
 	return line, err
+}
+
+// ForOwner returns the event as somebody may read it whom it is about: without
+// the address and session of somebody else who did it.
+func ForOwner(e Event, userID string) Event {
+	if e.Actor.ID != userID {
+		e.Actor.IP, e.Actor.Session = "", ""
+	}
+	return e
 }

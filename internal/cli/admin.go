@@ -12,6 +12,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/baileyhq/bailey/internal/client"
+	"github.com/baileyhq/bailey/internal/secret"
 )
 
 func classCommand(s *streams, use string) *cobra.Command {
@@ -137,13 +138,14 @@ func volumeRemove(s *streams) *cobra.Command {
 func adminCommand(s *streams) *cobra.Command {
 	cmd := &cobra.Command{Use: "admin", Short: "Accounts, classes, bans, GPUs and orphans; for administrators"}
 	user := &cobra.Command{Use: "user", Short: "Accounts"}
-	user.AddCommand(userAdd(s), userList(s), userSet(s), userRemove(s))
-	cmd.AddCommand(user, classCommand(s, "class"), secretCommand(s), banCommand(s), gpuCommand(s), orphanCommand(s))
+	user.AddCommand(userAdd(s), userList(s), userSet(s), userRemove(s), userEnd(s))
+	cmd.AddCommand(user, groupCommand(s), adminTokenCommand(s), classCommand(s, "class"), secretCommand(s), banCommand(s), gpuCommand(s), orphanCommand(s))
 	return cmd
 }
 
 func userAdd(s *streams) *cobra.Command {
-	var passwordFile, role, groups string
+	var passwordFile, role, groups, owner string
+	var service bool
 	cmd := &cobra.Command{
 		Use: "add NAME", Short: "Make an account", Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -151,12 +153,25 @@ func userAdd(s *streams) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			password, err := s.password(passwordFile)
-			if err != nil {
-				return err
+			if !service && owner != "" {
+				return usage("give --service as well", "--owner is for service accounts")
+			}
+			var password secret.Value
+			if !service {
+				if password, err = s.password(passwordFile); err != nil {
+					return err
+				}
 			}
 			rl := client.CreateUserInputBodyRole(role)
-			body := client.CreateUserInputBody{Name: args[0], Password: password.Reveal(), Role: &rl}
+			body := client.CreateUserInputBody{Name: args[0], Role: &rl}
+			if service {
+				body.Service = &service
+			} else {
+				body.Password = new(password.Reveal())
+			}
+			if owner != "" {
+				body.Owner = &owner
+			}
 			if g := strings.FieldsFunc(groups, func(r rune) bool { return r == ',' || r == ' ' }); len(g) > 0 {
 				body.Groups = &g
 			}
@@ -172,6 +187,8 @@ func userAdd(s *streams) *cobra.Command {
 		},
 	}
 	cmd.Flags().StringVar(&passwordFile, "password-file", "", `file that holds the first password ("-" for stdin); asked for when empty`)
+	cmd.Flags().BoolVar(&service, "service", false, "make a service account: no password, tokens only (bailey admin token create)")
+	cmd.Flags().StringVar(&owner, "owner", "", "the person who answers for a service account; empty: you")
 	cmd.Flags().StringVar(&role, "role", "user", "user, auditor or admin")
 	cmd.Flags().StringVar(&groups, "groups", "", "groups, separated by commas")
 	return cmd
@@ -200,6 +217,9 @@ func userList(s *streams) *cobra.Command {
 			state := "enabled"
 			if u.Disabled {
 				state = "disabled"
+			}
+			if u.Service != nil && *u.Service {
+				state += ", service"
 			}
 			l.rows = append(l.rows, []string{u.Name, string(u.Role), strconv.FormatInt(u.Uid, 10), state, dash(strings.Join(u.Groups, ","))})
 		}

@@ -14,7 +14,7 @@ import (
 
 func auditCommand(s *streams) *cobra.Command {
 	cmd := &cobra.Command{Use: "audit", Short: "The audit journal: search, follow, verify"}
-	cmd.AddCommand(auditSearch(s), auditTail(s), auditVerify(s))
+	cmd.AddCommand(auditMine(s), auditSearch(s), auditTail(s), auditVerify(s))
 	return cmd
 }
 

@@ -17,12 +17,14 @@ import (
 
 func loginCommand(s *streams) *cobra.Command {
 	var user, passwordFile, caFile, fingerprint string
+	var scopes []string
 	cmd := &cobra.Command{
 		Use:   "login URL",
 		Short: "Sign in to a server and remember it",
-		Long: "Sign in with name and password and keep an API token in your profile (mode 0600).\n" +
+		Long: "Sign in and keep an API token in your profile (mode 0600). It shows a code, which you type at the console in\n" +
+			"a browser where you are signed in. With --user it asks for the password instead.\n" +
 			"A server with its own CA is trusted by --ca FILE or by --fingerprint, both of which it prints at start.",
-		Example: "  bailey login https://hub.example.org:8443 --user alice\n  bailey login https://10.0.0.5:8443 --user alice --fingerprint SHA256:AB:CD:…",
+		Example: "  bailey login https://hub.example.org:8443\n  bailey login https://10.0.0.5:8443 --user alice --fingerprint SHA256:AB:CD:…",
 		Args:    cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			p := profile{URL: strings.TrimSuffix(args[0], "/"), Fingerprint: fingerprint, User: user}
@@ -39,6 +41,12 @@ func loginCommand(s *streams) *cobra.Command {
 				}
 				p.CA = pem
 			}
+			if user == "" && passwordFile == "" {
+				return s.loginByDevice(cmd.Context(), p, scopes)
+			}
+			if len(scopes) > 0 {
+				return usage("leave out --user", "--scope is for signing in by a code")
+			}
 			var err error
 			if p.User, err = s.ask(p.User, "Name: "); err != nil {
 				return err
@@ -50,7 +58,8 @@ func loginCommand(s *streams) *cobra.Command {
 			return s.login(cmd.Context(), p, password)
 		},
 	}
-	cmd.Flags().StringVarP(&user, "user", "u", "", "your name; asked for when empty")
+	cmd.Flags().StringVarP(&user, "user", "u", "", "your name, to sign in with a password instead of a code")
+	cmd.Flags().StringSliceVar(&scopes, "scope", nil, "what the token is for; none: everything that you may")
 	cmd.Flags().StringVar(&passwordFile, "password-file", "", `file that holds the password ("-" for stdin); asked for when empty`)
 	cmd.Flags().StringVar(&caFile, "ca", "", "PEM file of the CA that signed the server's certificate")
 	cmd.Flags().StringVar(&fingerprint, "fingerprint", "", "SHA-256 of the server's CA or certificate")
@@ -80,6 +89,21 @@ func (s *streams) login(ctx context.Context, p profile, password secret.Value) e
 		return err
 	}
 	fmt.Fprintf(s.err, "Signed in to %s as %s until %s.\nThe token is in %s.\n", p.URL, p.User, a.JSON200.ExpiresAt.Local().Format("2 Jan 2006"), path)
+	return nil
+}
+
+// loginByDevice signs in by a code that is approved in a browser.
+func (s *streams) loginByDevice(ctx context.Context, p profile, scopes []string) error {
+	grant, err := s.deviceLogin(ctx, p, scopes...)
+	if err != nil {
+		return err
+	}
+	p.Token, p.User = grant.AccessToken, grant.User
+	path, err := p.save()
+	if err != nil {
+		return err
+	}
+	fmt.Fprintf(s.err, "Signed in to %s as %s until %s.\nThe token is in %s.\n", p.URL, p.User, grant.ExpiresAt.Local().Format("2 Jan 2006"), path)
 	return nil
 }
 

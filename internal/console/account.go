@@ -1,9 +1,16 @@
 package console
 
 import (
+	"context"
 	"net/http"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
 
 	"github.com/baileyhq/bailey"
+	"github.com/baileyhq/bailey/internal/audit"
+	"github.com/baileyhq/bailey/internal/identity"
 	"github.com/baileyhq/bailey/internal/secret"
 )
 
@@ -12,6 +19,37 @@ type accountData struct {
 	Sessions []bailey.Session
 	Tokens   []bailey.Token
 	NewToken string // shown this once
+	Events   []audit.Event
+}
+
+// maxMine is how many events about oneself the page shows; the API has all.
+const maxMine = 20
+
+// An auditReader answers questions about the journal; the one of a server does.
+type auditReader interface {
+	Search(ctx context.Context, f audit.Filter) ([]audit.Event, error)
+}
+
+// mine returns the newest events about the actor and their workspaces.
+func (c *Console) mine(ctx context.Context, actor bailey.Actor) ([]audit.Event, error) {
+	log, ok := c.cfg.Audit.(auditReader)
+	if !ok {
+		return nil, nil
+	}
+	about := []string{actor.UserID}
+	list, err := c.cfg.Workspaces.List(ctx, actor, false)
+	if err != nil {
+		return nil, err
+	}
+	for _, ws := range list {
+		about = append(about, ws.ID)
+	}
+	events, err := log.Search(ctx, audit.Filter{About: about, Limit: maxMine})
+	slices.Reverse(events)
+	for i := range events {
+		events[i] = audit.ForOwner(events[i], actor.UserID)
+	}
+	return events, err
 }
 
 func (c *Console) account(w http.ResponseWriter, r *http.Request) error {
@@ -31,6 +69,9 @@ func (c *Console) accountWith(w http.ResponseWriter, r *http.Request, newToken s
 		return err
 	}
 	if d.Tokens, err = c.cfg.Identity.Tokens(r.Context(), actor); err != nil {
+		return err
+	}
+	if d.Events, err = c.mine(r.Context(), actor); err != nil {
 		return err
 	}
 	return c.show(w, r, "account", "Account", d)
@@ -79,12 +120,43 @@ func (c *Console) newToken(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	grant, err := c.cfg.Identity.CreateToken(r.Context(), actor, f.Get("note"), 0)
+	grant, err := c.cfg.Identity.CreateToken(r.Context(), actor, identity.TokenRequest{
+		Note: f.Get("note"), Lifetime: days(f.Get("days")), Scopes: scopesOf(f["scope"]), Networks: strings.Fields(f.Get("networks")),
+	})
 	if err != nil {
 		c.refuse(w, r, err)
 		return c.account(w, r)
 	}
 	return c.accountWith(w, r, grant.Secret.Reveal())
+}
+
+// days reads a number of days; what is none is left to identity to refuse.
+func days(text string) time.Duration {
+	n, err := strconv.Atoi(text)
+	if text != "" && (err != nil || n < 1 || n > 400) {
+		return -1
+	}
+	return time.Duration(n) * 24 * time.Hour
+}
+
+func scopesOf(names []string) (scopes []bailey.Scope) {
+	for _, n := range names {
+		scopes = append(scopes, bailey.Scope(n))
+	}
+	return scopes
+}
+
+// endEverything ends all access of who asks, this browser included.
+func (c *Console) endEverything(w http.ResponseWriter, r *http.Request) error {
+	actor, err := c.signedIn(r)
+	if err != nil {
+		return err
+	}
+	if err := c.cfg.Identity.EndEverything(r.Context(), actor); err != nil {
+		return err
+	}
+	http.Redirect(w, r, "/signin", http.StatusSeeOther)
+	return nil
 }
 
 func (c *Console) revokeToken(w http.ResponseWriter, r *http.Request) error {

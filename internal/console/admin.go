@@ -131,6 +131,19 @@ func (c *Console) createUser(w http.ResponseWriter, r *http.Request) error {
 	return c.adminWith(w, r, form)
 }
 
+// endUser ends all access of somebody.
+func (c *Console) endUser(w http.ResponseWriter, r *http.Request) error {
+	actor, err := c.signedIn(r)
+	if err != nil {
+		return err
+	}
+	if err := c.cfg.Identity.EndEverythingOf(r.Context(), actor, r.PathValue("name")); err != nil {
+		return err
+	}
+	http.Redirect(w, r, "/admin", http.StatusSeeOther)
+	return nil
+}
+
 func (c *Console) setDisabled(disabled bool) func(http.ResponseWriter, *http.Request) error {
 	return func(w http.ResponseWriter, r *http.Request) error {
 		actor, err := c.signedIn(r)

@@ -42,6 +42,8 @@ type Config struct {
 	API        http.Handler // serves /api/
 	SSH        *witness.Service
 	Rules      *rulebook.Book // for what the filter found; nil: there is no filter
+	Hub        http.Handler   // serves /hub/api/, for tools that know JupyterHub; nil: nobody does
+	Alias      http.Handler   // serves /user/ to programs; nil: nobody does
 	Open       http.Handler   // serves /open/, the hand-off to a workspace's origin
 	Log        *slog.Logger
 }
@@ -69,6 +71,11 @@ func New(cfg Config) (*Console, error) {
 	}
 	c.mux.Handle("/api", cfg.API) // or it would be redirected to the next
 	c.mux.Handle("/api/", cfg.API)
+	if cfg.Hub != nil {
+		c.mux.Handle("/hub/api", cfg.Hub)
+		c.mux.Handle("/hub/api/", cfg.Hub)
+	}
+	c.mux.Handle("/user/{name}/{rest...}", c.jupyterhubServer())
 	c.mux.Handle("GET /open/{slug}", withHeaders(cfg.Open))
 	c.mux.HandleFunc("GET /static/{file}", c.static)
 	for _, r := range c.routes() {
@@ -118,13 +125,19 @@ func (c *Console) routes() []route {
 		{"POST /account/sessions/{id}/end", c.endSession},
 		{"POST /account/tokens", c.newToken},
 		{"POST /account/tokens/{id}/revoke", c.revokeToken},
+		{"POST /account/end", c.endEverything},
+		{"GET /device", c.devicePage},
+		{"POST /device", c.device},
+		{"POST /device/answer", c.answerDevice},
+		{"GET /groups", c.groups},
+		{"POST /groups/{name}/members", c.changeGroup},
+		{"POST /admin/users/{name}/end", c.endUser},
 		{"GET /admin", c.admin},
 		{"POST /admin/users", c.createUser},
 		{"POST /admin/users/{name}/disable", c.setDisabled(true)},
 		{"POST /admin/users/{name}/enable", c.setDisabled(false)},
 		// JupyterHub's paths, for bookmarks and tools that know them.
 		{"GET /user/{name}", c.jupyterhubUser},
-		{"GET /user/{name}/{rest...}", c.jupyterhubUser},
 		{"GET /hub/{rest...}", c.jupyterhubHome},
 		{"/", noPage},
 	}
@@ -173,6 +186,7 @@ type view struct {
 	Title, Section string
 	Actor          bailey.Actor
 	Staff, Admin   bool
+	Manager        bool // of a group
 	Problem        *edge.Problem
 	Notice         string
 	Refresh        int // seconds after which a browser without JavaScript asks again; 0: never
@@ -197,6 +211,7 @@ func (c *Console) page(h edge.HandlerFunc) http.Handler {
 			v.Actor = actor
 			v.Admin = policy.Decide(actor, policy.UserManage, policy.Thing{})
 			v.Staff = policy.Decide(actor, policy.FleetView, policy.Thing{})
+			v.Manager = len(actor.Manages) > 0 || v.Staff
 			r = r.WithContext(edge.WithActor(r.Context(), actor))
 		}
 		if err == nil {

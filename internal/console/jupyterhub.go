@@ -5,12 +5,31 @@ import (
 	"strings"
 
 	"github.com/baileyhq/bailey"
+	"github.com/baileyhq/bailey/internal/edge"
 )
 
 // jupyterhubHome sends JupyterHub's own pages to ours.
 func (c *Console) jupyterhubHome(w http.ResponseWriter, r *http.Request) error {
 	http.Redirect(w, r, "/workspaces", http.StatusSeeOther)
 	return nil
+}
+
+// jupyterhubServer serves /user/NAME/…: to programs what they ask for, to
+// people the way to the workspace's own origin.
+func (c *Console) jupyterhubServer() http.Handler {
+	pages := c.page(c.jupyterhubUser)
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		program := r.Header.Get("Authorization") != "" || r.Header.Get("Upgrade") != "" || !edge.WantsPage(r)
+		if c.cfg.Alias != nil && program {
+			c.cfg.Alias.ServeHTTP(w, r)
+			return
+		}
+		if r.Method != http.MethodGet && r.Method != http.MethodHead {
+			c.page(noPage).ServeHTTP(w, r)
+			return
+		}
+		pages.ServeHTTP(w, r)
+	})
 }
 
 // jupyterhubUser sends JupyterHub's /user/NAME/SERVER/… to a running

@@ -40,6 +40,8 @@ func funcs() template.FuncMap {
 		"took":     took,
 		"iso":      func(t time.Time) string { return t.UTC().Format(time.RFC3339) },
 		"when":     func(t time.Time) string { return t.UTC().Format("2 Jan 2006 15:04 UTC") },
+		"scope":    scopeWords,
+		"scopes":   bailey.Scopes,
 		"stage":    stageWords,
 		"sentence": sentence,
 		"roles": func() []string {
@@ -90,6 +92,33 @@ func took(d time.Duration) string {
 		return fmt.Sprintf("%d ms", d.Milliseconds())
 	}
 	return fmt.Sprintf("%.1f s", d.Seconds())
+}
+
+// scopeWords says what a scope allows.
+func scopeWords(s bailey.Scope) string {
+	switch s {
+	case bailey.ScopeAll:
+		return "everything that you may do"
+	case bailey.ScopeWorkspacesRead:
+		return "see your workspaces"
+	case bailey.ScopeWorkspacesWrite:
+		return "make, start, stop and delete your workspaces"
+	case bailey.ScopeWorkspacesOpen:
+		return "reach what runs inside your workspaces"
+	case bailey.ScopeSSH:
+		return "get SSH certificates in your name"
+	case bailey.ScopeAccount:
+		return "change your account: sessions, tokens, keys"
+	case bailey.ScopeGroups:
+		return "change the groups that you manage, and stop their members' workspaces"
+	case bailey.ScopeAuditRead:
+		return "read the audit journal"
+	case bailey.ScopeAdminRead:
+		return "see everybody's workspaces and accounts"
+	case bailey.ScopeAdmin:
+		return "administer this server"
+	}
+	return string(s)
 }
 
 // stageWords says a launch stage in words; static/progress.js has the same list.

@@ -106,7 +106,7 @@ func (c *Console) workspace(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	ws.URL = c.urlOf(ws)
-	thing := policy.Thing{OwnerID: ws.OwnerID}
+	thing := c.cfg.Workspaces.Thing(ctx, actor, ws)
 	d := workspaceData{
 		W: ws, Mine: policy.Decide(actor, policy.WorkspaceOpen, thing), MayStop: policy.Decide(actor, policy.WorkspaceStop, thing),
 	}

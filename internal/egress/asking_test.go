@@ -119,7 +119,7 @@ func TestAnswers(t *testing.T) {
 	if left := time.Until(day.ExpiresAt); left > 24*time.Hour || left < 23*time.Hour {
 		t.Errorf("a day is %v", left)
 	}
-	if grants, err := w.proxy.Grants(t.Context(), bailey.Actor{UserID: bob.UserID, Name: "bob", Role: bailey.RoleUser, Method: "token"}, bob.UserID); err != nil || len(grants) != 0 {
+	if grants, err := w.proxy.Grants(t.Context(), bailey.Actor{UserID: bob.UserID, Name: "bob", Role: bailey.RoleUser, Method: "token", Scopes: []bailey.Scope{bailey.ScopeWorkspacesRead}}, bob.UserID); err != nil || len(grants) != 0 {
 		t.Errorf("Bob sees %v, %v", grants, err)
 	}
 

@@ -165,7 +165,8 @@ type request struct {
 	slug    string
 	origin  string // "https://ada-1f00.localhost:8443"
 	actor   bailey.Actor
-	cookie  bool // the credential was a cookie, which browsers send by themselves
+	alias   string // the console's path that it came by, "/user/ada/lab"; empty: by the workspace's own origin
+	cookie  bool   // the credential was a cookie, which browsers send by themselves
 }
 
 // serve is the one way in, for pages, API calls and upgrades alike.

@@ -210,6 +210,9 @@ func (q *request) downstreamHeader(h http.Header) {
 	h.Set("Cross-Origin-Opener-Policy", "same-origin")
 	h.Set("Cross-Origin-Resource-Policy", "same-origin")
 	h.Set("Origin-Agent-Cluster", "?1")
+	if q.alias != "" {
+		q.aliasHeader(h)
+	}
 }
 
 // servesFiles reports whether a decoded path may be one of those under which

@@ -75,7 +75,7 @@ func newWorldAt(tb testing.TB, h http.Handler, change func(*gateway.Config), mod
 	for _, a := range []bailey.Actor{w.ada, w.bob} {
 		w.identity.signIn("console-"+a.Name, a)
 		token := a
-		token.Method, token.Session = "token", "t-"+a.Name
+		token.Method, token.Session, token.Scopes = "token", "t-"+a.Name, []bailey.Scope{bailey.ScopeAll}
 		w.identity.signIn("bly_"+a.Name+"_secret", token)
 	}
 	w.rooms.start(adaSlug, w.ada, h)
@@ -482,7 +482,7 @@ func (s *rooms) Route(ctx context.Context, actor bailey.Actor, slug string) (gat
 	if err != nil {
 		return gateway.Route{}, err
 	}
-	if !policy.Decide(actor, policy.WorkspaceOpen, policy.Thing{OwnerID: ws.OwnerID}) {
+	if !policy.Decide(actor, policy.WorkspaceOpen, policy.Thing{OwnerID: ws.OwnerID, WorkspaceID: ws.ID}) {
 		return gateway.Route{}, bailey.Errorf(bailey.NotFound, "no such workspace")
 	}
 	if ws.State != bailey.Running {

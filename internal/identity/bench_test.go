@@ -3,6 +3,7 @@ package identity_test
 import (
 	"testing"
 
+	"github.com/baileyhq/bailey/internal/identity"
 	"github.com/baileyhq/bailey/internal/identity/identitytest"
 )
 
@@ -49,7 +50,7 @@ func BenchmarkBySessionID(b *testing.B) {
 func BenchmarkByToken(b *testing.B) {
 	w := identitytest.NewWorld(b)
 	_, alice := identitytest.SignIn(b, w.Service, "alice")
-	grant, err := w.CreateToken(b.Context(), alice, "", 0)
+	grant, err := w.CreateToken(b.Context(), alice, identity.TokenRequest{Note: "", Lifetime: 0})
 	if err != nil {
 		b.Fatal(err)
 	}

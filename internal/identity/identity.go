@@ -16,6 +16,9 @@ import (
 // of kind NotFound or Conflict where that is the case. All may be called
 // concurrently.
 type Store interface { //nolint:interfacebloat // one room keeps all of it, one service uses all of it
+	Devices
+	// ChangeGroup changes what one user is to one group, and returns the user.
+	ChangeGroup(ctx context.Context, userID, group string, c bailey.GroupChange) (bailey.User, error)
 	// CreateUser stores the user with a free UID from 20000–59999 that was
 	// never given out before, and sets ID, UID and CreatedAt. Conflict when
 	// the name is taken.
@@ -25,7 +28,7 @@ type Store interface { //nolint:interfacebloat // one room keeps all of it, one 
 	Users(ctx context.Context) ([]bailey.User, error)
 	CountUsers(ctx context.Context) (int, error)
 	// UpdateUser stores Role, Groups and Disabled. Conflict when it would leave
-	// no enabled administrator.
+	// no enabled administrator who is a person.
 	UpdateUser(ctx context.Context, u bailey.User) error
 	// DeleteUser removes the account with its sessions and tokens. Conflict
 	// while it has workspaces or volumes, or is the last enabled administrator.
@@ -48,7 +51,7 @@ type Store interface { //nolint:interfacebloat // one room keeps all of it, one 
 
 	CreateToken(ctx context.Context, t bailey.Token, secretHash string) error
 	TokenByID(ctx context.Context, id string) (t bailey.Token, secretHash string, u bailey.User, err error)
-	TouchToken(ctx context.Context, id string, used time.Time) error
+	TouchToken(ctx context.Context, id string, used time.Time, ip string) error
 	Tokens(ctx context.Context, userID string) ([]bailey.Token, error)
 	DeleteToken(ctx context.Context, userID, id string) error
 

@@ -19,16 +19,22 @@ type credential struct {
 	id, hash string
 	method   string // "password" or "token"
 	user     bailey.User
+	token    *limits   // what a token is limited to; nil for a session
+	usedIP   string    // where a token was last used from
 	seen     time.Time // last use, as far as known
 	expires  time.Time // absolute
 	loaded   time.Time // when it was read from the store
 }
 
 func (c credential) actor(ip string) bailey.Actor {
-	return bailey.Actor{
-		UserID: c.user.ID, Name: c.user.Name, Role: c.user.Role, Groups: c.user.Groups,
+	a := bailey.Actor{
+		UserID: c.user.ID, Name: c.user.Name, Role: c.user.Role, Groups: c.user.Groups, Manages: c.user.Manages,
 		Method: c.method, Session: c.id, IP: ip,
 	}
+	if c.token != nil {
+		a.Scopes, a.Workspaces, a.Networks = c.token.scopes, c.token.workspaces, c.token.networks
+	}
+	return a
 }
 
 // good reports whether the credential may be used at this time.
@@ -141,16 +147,17 @@ func (l *live) drop(c *credential) {
 	}
 }
 
-// touch notes a use now and reports whether the store should be told.
-func (l *live) touch(id string, now time.Time) bool {
+// touch notes a use now and reports whether the store should be told. Of a token
+// ip is where from; of a session it is empty.
+func (l *live) touch(id string, now time.Time, ip string) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	c := l.byID[id]
-	if c == nil || now.Sub(c.seen) < touchEvery {
+	if c == nil || now.Sub(c.seen) < touchEvery && c.usedIP == ip {
 		return false
 	}
 	next := *c // readers may hold the old one
-	next.seen = now
+	next.seen, next.usedIP = now, ip
 	l.byID[id] = &next
 	if next.hash != "" {
 		l.byHash[next.hash] = &next

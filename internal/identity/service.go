@@ -50,6 +50,7 @@ type Service struct {
 	classes classes
 	live    *live
 	waits   *waits
+	strays  *audit.Denials // tokens used from outside their networks
 
 	passwordMu sync.Mutex // held while a stored hash is compared and replaced: making one anew must not undo a change
 }
@@ -75,7 +76,7 @@ func New(cfg Config) (*Service, error) {
 		cfg.UnknownKey = make([]byte, 32)
 		_, _ = rand.Read(cfg.UnknownKey) // never fails since Go 1.24: the program aborts instead
 	}
-	s := &Service{cfg: cfg, queue: password.NewQueue(), live: newLive()}
+	s := &Service{cfg: cfg, queue: password.NewQueue(), live: newLive(), strays: audit.NewDenials(cfg.Audit, cfg.Log)}
 	s.waits = newWaits(cfg.Now, cfg.SessionIdle)
 	return s, nil
 }
@@ -158,12 +159,24 @@ func (s *Service) allow(ctx context.Context, actor bailey.Actor, action policy.A
 	return &bailey.Error{Kind: bailey.Denied, Msg: "you may not manage accounts", Hint: "ask an administrator"}
 }
 
-// person returns the actor's own user id, or refuses actors that are nobody.
+// person returns the actor's own user id, or refuses actors that are nobody,
+// and tokens that were not made for their owner's account.
 func person(actor bailey.Actor) (string, error) {
 	if actor.UserID == "" {
 		return "", errSignedOut()
 	}
+	if !policy.Decide(actor, policy.AccountManage, policy.Thing{OwnerID: actor.UserID}) {
+		return "", errScope(bailey.ScopeAccount)
+	}
 	return actor.UserID, nil
+}
+
+// errScope is for tokens that were not made for what they are used for.
+func errScope(s bailey.Scope) error {
+	return &bailey.Error{
+		Kind: bailey.Denied, Msg: "this API token was not made for that",
+		Hint: "make one with the scope " + string(s) + ", or use the console",
+	}
 }
 
 // unknown is how a name that is no account stands in the audit log: people

@@ -23,16 +23,16 @@ func (s *Service) BySession(ctx context.Context, cookie secret.Value, ip string)
 	}
 	hash := cookie.Hash()
 	if c, ok := s.live.find(hash, s.cfg.Now()); ok {
-		return s.admit(c, ip, errSignedOut)
+		return s.admit(ctx, c, ip, errSignedOut)
 	}
-	c, err := s.load(ctx, errSignedOut, func() (credential, error) {
+	c, err := s.load(ctx, ip, errSignedOut, func() (credential, error) {
 		row, user, err := s.cfg.Store.SessionByHash(ctx, hash)
 		return sessionCredential(row, user, hash), err
 	})
 	if err != nil {
 		return bailey.Actor{}, err
 	}
-	return s.admit(c, ip, errSignedOut)
+	return s.admit(ctx, c, ip, errSignedOut)
 }
 
 // BySessionID is BySession by the row's id: for credentials derived from a
@@ -44,7 +44,7 @@ func (s *Service) BySessionID(ctx context.Context, userID, id, ip string) (baile
 	c, ok := s.live.findID(id, s.cfg.Now())
 	if !ok {
 		var err error
-		c, err = s.load(ctx, errSignedOut, func() (credential, error) { return s.sessionByID(ctx, userID, id) })
+		c, err = s.load(ctx, ip, errSignedOut, func() (credential, error) { return s.sessionByID(ctx, userID, id) })
 		if err != nil {
 			return bailey.Actor{}, err
 		}
@@ -52,7 +52,7 @@ func (s *Service) BySessionID(ctx context.Context, userID, id, ip string) (baile
 	if c.user.ID != userID || c.method != "password" {
 		return bailey.Actor{}, errSignedOut()
 	}
-	return s.admit(c, ip, errSignedOut)
+	return s.admit(ctx, c, ip, errSignedOut)
 }
 
 // sessionByID finds one of the user's sessions; NotFound when there is none.
@@ -88,19 +88,27 @@ func isBase64URL(text string) bool {
 }
 
 // admit gives the actor of a credential that was found, if it is good now.
-func (s *Service) admit(c credential, ip string, refuse func() error) (bailey.Actor, error) {
+func (s *Service) admit(ctx context.Context, c credential, ip string, refuse func() error) (bailey.Actor, error) {
 	if !c.good(s.cfg.Now(), s.cfg.SessionIdle) {
 		return bailey.Actor{}, refuse()
 	}
 	if err := s.Permitted(c.user, ip); err != nil {
 		return bailey.Actor{}, err
 	}
+	if !c.token.from(ip) {
+		who := audit.By(c.actor(cleanIP(ip)))
+		s.strays.Note(ctx, who, audit.Target{Kind: "token", ID: c.id}, audit.ForeignNetwork)
+		return bailey.Actor{}, &bailey.Error{
+			Kind: bailey.Unauthenticated, Msg: "this API token may not be used from this address",
+			Hint: "use it from the networks that it was made for, or make another one",
+		}
+	}
 	return c.actor(ip), nil
 }
 
 // load reads a credential from the store, keeps it in memory, and notes the
 // use. When something ends while it reads, it reads again.
-func (s *Service) load(ctx context.Context, refuse func() error, read func() (credential, error)) (credential, error) {
+func (s *Service) load(ctx context.Context, ip string, refuse func() error, read func() (credential, error)) (credential, error) {
 	const tries = 4
 	var c credential
 	for range tries {
@@ -122,22 +130,28 @@ func (s *Service) load(ctx context.Context, refuse func() error, read func() (cr
 			break
 		}
 	}
-	s.touch(ctx, c)
+	if c.token.from(ip) {
+		s.touch(ctx, c, ip)
+	}
 	return c, nil
 }
 
 // touch keeps the time of the last use, to the minute. That it cannot be
 // stored is no reason to refuse: memory has it.
-func (s *Service) touch(ctx context.Context, c credential) {
+func (s *Service) touch(ctx context.Context, c credential, ip string) {
 	now := s.cfg.Now()
-	if !s.live.touch(c.id, now) {
+	store := s.cfg.Store.TouchSession
+	if ip = cleanIP(ip); c.token == nil {
+		ip = ""
+	} else {
+		store = func(ctx context.Context, id string, used time.Time) error {
+			return s.cfg.Store.TouchToken(ctx, id, used, ip)
+		}
+	}
+	if !s.live.touch(c.id, now, ip) {
 		return
 	}
 	s.waits.saw(c.id, now)
-	store := s.cfg.Store.TouchSession
-	if c.method == "token" {
-		store = s.cfg.Store.TouchToken
-	}
 	if err := store(ctx, c.id, now); err != nil && ctx.Err() == nil && bailey.KindOf(err) != bailey.NotFound {
 		s.cfg.Log.WarnContext(ctx, "last use was not stored", slog.String("session", c.id), slog.String("error", err.Error()))
 	}
@@ -149,7 +163,7 @@ func (s *Service) SignOut(ctx context.Context, actor bailey.Actor) error {
 		return errSignedOut()
 	}
 	if actor.Method == "token" {
-		return s.RevokeToken(ctx, actor, actor.Session)
+		return s.voidToken(ctx, actor, actor.UserID, actor.Session) // whatever its scopes
 	}
 	err := s.EndSession(ctx, actor, actor.Session)
 	if err != nil && bailey.KindOf(err) == bailey.NotFound {

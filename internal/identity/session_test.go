@@ -136,7 +136,7 @@ func TestADerivedCredentialBelongsToItsUser(t *testing.T) {
 		w := identitytest.NewWorld(t)
 		_, alice := identitytest.SignIn(t, w.Service, "alice")
 		_, bob := identitytest.SignIn(t, w.Service, "bob")
-		token, err := w.CreateToken(t.Context(), alice, "x", 0)
+		token, err := w.CreateToken(t.Context(), alice, identity.TokenRequest{Note: "x", Lifetime: 0})
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -39,14 +39,18 @@ func (s *Service) SignIn(ctx context.Context, r SignInRequest) (Grant[bailey.Ses
 	return grant, p.user, nil
 }
 
-// SignInForToken is SignIn for programs: the grant is an API token.
-func (s *Service) SignInForToken(ctx context.Context, r SignInRequest, note string, lifetime time.Duration) (Grant[bailey.Token], bailey.User, error) {
+// SignInForToken is SignIn for programs: the grant is an API token, for
+// everything unless scopes are given.
+func (s *Service) SignInForToken(ctx context.Context, r SignInRequest, note string, lifetime time.Duration, scopes ...bailey.Scope) (Grant[bailey.Token], bailey.User, error) {
 	fail := func(err error) (Grant[bailey.Token], bailey.User, error) {
 		return Grant[bailey.Token]{}, bailey.User{}, err
 	}
 	lifetime, err := tokenLifetime(lifetime)
 	if err != nil {
 		return fail(err)
+	}
+	if len(scopes) == 0 {
+		scopes = []bailey.Scope{bailey.ScopeAll}
 	}
 	p, err := s.prove(ctx, newAttempt(r.Name, r.IP), r.Password)
 	if err != nil {
@@ -59,7 +63,9 @@ func (s *Service) SignInForToken(ctx context.Context, r SignInRequest, note stri
 	if err != nil {
 		return fail(err)
 	}
-	grant, err := s.issueToken(ctx, actor, note, s.cfg.Now().Add(lifetime))
+	grant, err := s.issueToken(ctx, actor, bailey.Token{
+		UserID: p.user.ID, Note: note, Scopes: scopes, ExpiresAt: s.cfg.Now().Add(lifetime),
+	})
 	if err == nil {
 		err = s.stillRight(ctx, p, actor, grant.Row.ID, func(ctx context.Context) error {
 			return s.cfg.Store.DeleteToken(ctx, p.user.ID, grant.Row.ID)
@@ -150,7 +156,7 @@ func (s *Service) account(ctx context.Context, name string) (u bailey.User, stor
 		lookup = "" // nobody's; what a stranger typed does not reach the database
 	}
 	u, err = s.cfg.Store.UserByName(ctx, lookup)
-	known = err == nil && u.Name == name
+	known = err == nil && u.Name == name && !u.Service // a service account has no password, and no name here
 	if err != nil && bailey.KindOf(err) != bailey.NotFound {
 		return u, "", false, err
 	}
@@ -223,6 +229,9 @@ func (s *Service) refused(ctx context.Context, a attempt, v guard.Verdict) error
 // startSession makes a new session, always: a cookie that was there before, set
 // by whomever, means nothing afterwards.
 func (s *Service) startSession(ctx context.Context, p proof, userAgent, method string) (Grant[bailey.Session], error) {
+	if p.user.Service {
+		return Grant[bailey.Session]{}, errNoPassword(p.user.Name) // by whatever way it came here
+	}
 	now := s.cfg.Now()
 	row := bailey.Session{
 		ID: bailey.NewID(), UserID: p.user.ID, IP: p.ip, UserAgent: clean(userAgent, 256),

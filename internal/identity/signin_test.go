@@ -247,7 +247,7 @@ func TestNobodySignsInWhenTheAuditJournalCannotBeWritten(t *testing.T) {
 	}
 	_, _, err := w.SignInForToken(t.Context(), identity.SignInRequest{Name: "alice", Password: identitytest.Password("alice"), IP: home}, "cli", 0)
 	wantKind(t, "for a token", err, bailey.Unavailable)
-	_, err = w.CreateToken(t.Context(), alice, "cli", 0)
+	_, err = w.CreateToken(t.Context(), alice, identity.TokenRequest{Note: "cli", Lifetime: 0})
 	wantKind(t, "CreateToken", err, bailey.Unavailable)
 
 	rows, err := w.Store.Sessions(t.Context(), alice.UserID)

@@ -11,6 +11,7 @@ import (
 	"github.com/baileyhq/bailey"
 	"github.com/baileyhq/bailey/internal/audit"
 	"github.com/baileyhq/bailey/internal/guard"
+	"github.com/baileyhq/bailey/internal/policy"
 	"github.com/baileyhq/bailey/internal/secret"
 )
 
@@ -63,7 +64,7 @@ func (s *Service) ByToken(ctx context.Context, token secret.Value, ip string) (b
 	}
 	hash := token.Hash()
 	if c, ok := s.live.find(hash, s.cfg.Now()); ok {
-		return s.admit(c, ip, errTokenWrong)
+		return s.admit(ctx, c, ip, errTokenWrong)
 	}
 	prefix := guard.Prefix(ip)
 	if v := s.cfg.Guard.Lookup(prefix, id); !v.Allowed {
@@ -73,7 +74,7 @@ func (s *Service) ByToken(ctx context.Context, token secret.Value, ip string) (b
 		return bailey.Actor{}, errLimited(v.RetryAfter)
 	}
 	why, whose := audit.BadCredentials, bailey.User{}
-	c, err := s.load(ctx, errTokenWrong, func() (credential, error) {
+	c, err := s.load(ctx, ip, errTokenWrong, func() (credential, error) {
 		row, stored, user, err := s.cfg.Store.TokenByID(ctx, id)
 		if err != nil {
 			return credential{}, err
@@ -85,7 +86,10 @@ func (s *Service) ByToken(ctx context.Context, token secret.Value, ip string) (b
 			why = audit.AccountDisabled
 		}
 		user.Groups = slices.Clip(user.Groups)
-		return credential{id: row.ID, hash: hash, method: "token", user: user, seen: row.UsedAt, expires: row.ExpiresAt}, nil
+		return credential{
+			id: row.ID, hash: hash, method: "token", user: user, token: limitsOf(row), usedIP: row.UsedIP,
+			seen: row.UsedAt, expires: row.ExpiresAt,
+		}, nil
 	})
 	if bailey.KindOf(err) == bailey.Unauthenticated && err != nil {
 		return bailey.Actor{}, s.missed(ctx, ip, id, whose, why)
@@ -94,7 +98,7 @@ func (s *Service) ByToken(ctx context.Context, token secret.Value, ip string) (b
 		return bailey.Actor{}, err
 	}
 	s.cfg.Guard.Hit(prefix, id)
-	return s.admit(c, ip, errTokenWrong)
+	return s.admit(ctx, c, ip, errTokenWrong)
 }
 
 // missed counts a wrong token, records it at most once a minute for each
@@ -124,61 +128,139 @@ func tokenLifetime(d time.Duration) (time.Duration, error) {
 	return d, nil
 }
 
-// CreateToken makes an API token; its secret is shown once. lifetime is at most
-// a year, 0 means 90 days. A token that is made with a token does not outlive
-// it: whoever steals one for a day has it for a day.
-func (s *Service) CreateToken(ctx context.Context, actor bailey.Actor, note string, lifetime time.Duration) (Grant[bailey.Token], error) {
+// A TokenRequest says what a token shall be good for. Zero fields mean: as much
+// as may be, which is what the creator's own credential is good for.
+type TokenRequest struct {
+	Note       string
+	Lifetime   time.Duration  // at most a year; 0 means 90 days, or as long as the token that makes it
+	Scopes     []bailey.Scope // none: all, or those of the token that makes it
+	Workspaces []string       // ids of the only workspaces it is for
+	Networks   []string       // CIDRs or addresses it may be used from
+}
+
+// CreateToken makes an API token for the actor; its secret is shown once. A
+// token that is made with a token is nowhere wider than that one and does not
+// outlive it: whoever steals one for a day has it for a day. Invalid for what
+// cannot be, Denied for what would be wider.
+func (s *Service) CreateToken(ctx context.Context, actor bailey.Actor, r TokenRequest) (Grant[bailey.Token], error) {
 	none := Grant[bailey.Token]{}
 	userID, err := person(actor)
 	if err != nil {
 		return none, err
 	}
-	asked := lifetime
-	if lifetime, err = tokenLifetime(lifetime); err != nil {
+	user, err := s.cfg.Store.UserByID(ctx, userID)
+	if err != nil {
 		return none, err
 	}
-	expires := s.cfg.Now().Add(lifetime)
+	return s.createToken(ctx, actor, user, r)
+}
+
+func (s *Service) createToken(ctx context.Context, actor bailey.Actor, user bailey.User, r TokenRequest) (Grant[bailey.Token], error) {
+	none := Grant[bailey.Token]{}
+	lifetime, err := tokenLifetime(r.Lifetime)
+	if err != nil {
+		return none, err
+	}
+	row := bailey.Token{
+		UserID: user.ID, Note: r.Note, Scopes: r.Scopes, Workspaces: r.Workspaces, Networks: r.Networks,
+		ExpiresAt: s.cfg.Now().Add(lifetime),
+	}
+	if actor.UserID != user.ID {
+		row.CreatedBy = actor.UserID
+	}
+	if err := checkLimits(&row); err != nil {
+		return none, err
+	}
 	if actor.Method == "token" {
-		parent, _, user, err := s.cfg.Store.TokenByID(ctx, actor.Session)
+		parent, _, owner, err := s.cfg.Store.TokenByID(ctx, actor.Session)
 		switch {
 		case err != nil && bailey.KindOf(err) != bailey.NotFound:
 			return none, err
-		case err != nil, user.ID != userID:
+		case err != nil, owner.ID != actor.UserID:
 			return none, errTokenWrong()
 		}
-		if parent.ExpiresAt.Before(expires) {
-			if asked != 0 {
-				return none, &bailey.Error{
-					Kind: bailey.Denied, Msg: "a token made with a token cannot outlive it: this one ends " + parent.ExpiresAt.UTC().Format(time.DateTime) + " UTC",
-					Hint: "ask for fewer days, or make the token on the account page",
-				}
-			}
-			expires = parent.ExpiresAt
+		if err := narrow(&row, parent, r.Lifetime != 0); err != nil {
+			return none, err
 		}
 	}
-	return s.issueToken(ctx, actor, note, expires)
+	if len(row.Scopes) == 0 {
+		row.Scopes = []bailey.Scope{bailey.ScopeAll}
+	}
+	for _, scope := range row.Scopes {
+		if !policy.Fits(user, scope) {
+			return none, errUnfit(user, scope)
+		}
+	}
+	return s.issueToken(ctx, actor, row)
 }
 
-// issueToken makes room, records and stores a token.
-func (s *Service) issueToken(ctx context.Context, actor bailey.Actor, note string, expires time.Time) (Grant[bailey.Token], error) {
+func errUnfit(u bailey.User, scope bailey.Scope) error {
+	return &bailey.Error{
+		Kind: bailey.Denied, Msg: "the scope " + string(scope) + " is not for " + u.Name + ", whose role is " + string(u.Role),
+		Hint: "leave it out, or ask an administrator",
+	}
+}
+
+// issueToken makes room, records and stores a token, and looks once more
+// whether who made it is still signed in: what ends everything of somebody ends
+// their sessions first and then the tokens that it finds.
+func (s *Service) issueToken(ctx context.Context, actor bailey.Actor, row bailey.Token) (Grant[bailey.Token], error) {
 	none := Grant[bailey.Token]{}
-	if err := s.roomForToken(ctx, actor.UserID); err != nil {
+	if err := s.roomForToken(ctx, row.UserID); err != nil {
 		return none, err
 	}
-	row := bailey.Token{ID: bailey.NewID(), UserID: actor.UserID, Note: clean(note, 64), CreatedAt: s.cfg.Now(), ExpiresAt: expires}
+	row.ID, row.Note, row.CreatedAt = bailey.NewID(), clean(row.Note, 64), s.cfg.Now()
 	grant := Grant[bailey.Token]{Row: row, Secret: newToken(row.ID)}
 	event := audit.Event{
 		Actor: audit.By(actor), Action: audit.TokenCreate, Target: audit.Target{Kind: "token", ID: row.ID}, Outcome: audit.Success,
+		Attrs: audit.Attrs{Scopes: scopeNames(row.Scopes), Owner: row.UserID},
 	}
 	if err := s.record(ctx, event); err != nil {
 		return none, err
 	}
-	if err := s.cfg.Store.CreateToken(ctx, row, grant.Secret.Hash()); err != nil {
+	err := s.cfg.Store.CreateToken(ctx, row, grant.Secret.Hash())
+	if err == nil {
+		if err = s.stillIn(ctx, actor); err != nil {
+			_ = s.cfg.Store.DeleteToken(context.WithoutCancel(ctx), row.UserID, row.ID) // or what ended the actor has
+			s.end(row.ID)
+		}
+	}
+	if err != nil {
 		event.Outcome = audit.Failure
 		s.note(ctx, event)
 		return none, err
 	}
 	return grant, nil
+}
+
+// stillIn returns an error when the actor's session or token is there no more.
+func (s *Service) stillIn(ctx context.Context, actor bailey.Actor) error {
+	if actor.Session == "" {
+		return nil // a sign-in that makes a token has no session; see stillRight
+	}
+	refuse, read := errSignedOut, func() error {
+		_, err := s.sessionByID(ctx, actor.UserID, actor.Session)
+		return err
+	}
+	if actor.Method == "token" {
+		refuse, read = errTokenWrong, func() error {
+			_, _, _, err := s.cfg.Store.TokenByID(ctx, actor.Session)
+			return err
+		}
+	}
+	err := read()
+	if err != nil && bailey.KindOf(err) == bailey.NotFound {
+		return refuse()
+	}
+	return err
+}
+
+func scopeNames(scopes []bailey.Scope) []string {
+	names := make([]string, len(scopes))
+	for i, s := range scopes {
+		names[i] = string(s)
+	}
+	return names
 }
 
 // roomForToken removes the user's expired tokens and refuses when there are
@@ -220,19 +302,46 @@ func (s *Service) Tokens(ctx context.Context, actor bailey.Actor) ([]bailey.Toke
 	return s.cfg.Store.Tokens(ctx, userID)
 }
 
-// RevokeToken voids one of the actor's tokens. It is done before it is
-// recorded, like [Service.EndSession].
+// RevokeToken voids one of the actor's tokens, and those that were made with
+// it. It is done before it is recorded, like [Service.EndSession].
 func (s *Service) RevokeToken(ctx context.Context, actor bailey.Actor, id string) error {
+	if actor.Method == "token" && id == actor.Session && id != "" {
+		return s.voidToken(ctx, actor, actor.UserID, id) // every token may end itself
+	}
 	userID, err := person(actor)
 	if err != nil {
 		return err
 	}
+	return s.voidToken(ctx, actor, userID, id)
+}
+
+// voidToken voids a token of the user, then its descendants. The token goes
+// first: what it makes from then on, issueToken takes back.
+func (s *Service) voidToken(ctx context.Context, actor bailey.Actor, userID, id string) error {
 	if err := s.cfg.Store.DeleteToken(ctx, userID, id); err != nil {
 		return err
 	}
 	s.end(id)
-	s.note(ctx, audit.Event{
-		Actor: audit.By(actor), Action: audit.TokenRevoke, Target: audit.Target{Kind: "token", ID: id}, Outcome: audit.Success,
-	})
-	return nil
+	gone := []string{id}
+	all, err := s.cfg.Store.Tokens(ctx, userID)
+	for i := 0; err == nil && i < len(gone); i++ {
+		for _, t := range all {
+			if t.ParentID != gone[i] {
+				continue
+			}
+			gone = append(gone, t.ID)
+			if derr := s.cfg.Store.DeleteToken(ctx, userID, t.ID); derr != nil && bailey.KindOf(derr) != bailey.NotFound {
+				err = derr
+				break
+			}
+			s.end(t.ID)
+		}
+	}
+	for _, id := range gone {
+		s.note(ctx, audit.Event{
+			Actor: audit.By(actor), Action: audit.TokenRevoke, Target: audit.Target{Kind: "token", ID: id}, Outcome: audit.Success,
+			Attrs: audit.Attrs{Owner: userID},
+		})
+	}
+	return err
 }

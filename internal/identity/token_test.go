@@ -19,7 +19,7 @@ import (
 
 func mustToken(t *testing.T, s *identity.Service, actor bailey.Actor, note string, lifetime time.Duration) identity.Grant[bailey.Token] {
 	t.Helper()
-	grant, err := s.CreateToken(t.Context(), actor, note, lifetime)
+	grant, err := s.CreateToken(t.Context(), actor, identity.TokenRequest{Note: note, Lifetime: lifetime})
 	if err != nil {
 		t.Fatalf("CreateToken = %v", err)
 	}
@@ -36,7 +36,7 @@ func TestATokenStandsForItsUser(t *testing.T) {
 			t.Errorf("row = %+v, want a clean note, 90 days, not used", row)
 		}
 		actor, err := w.ByToken(t.Context(), grant.Secret, home)
-		want := bailey.Actor{UserID: alice.UserID, Name: "alice", Role: bailey.RoleUser, Groups: []string{}, Method: "token", Session: row.ID, IP: home}
+		want := bailey.Actor{UserID: alice.UserID, Name: "alice", Role: bailey.RoleUser, Groups: []string{}, Method: "token", Session: row.ID, IP: home, Scopes: []bailey.Scope{bailey.ScopeAll}}
 		if diff := cmp.Diff(want, actor); err != nil || diff != "" {
 			t.Errorf("ByToken: %v, (-want +got)\n%s", err, diff)
 		}
@@ -255,7 +255,7 @@ func TestLifetimesOfTokens(t *testing.T) {
 	_, alice := identitytest.SignIn(t, w.Service, "alice")
 	const day = 24 * time.Hour
 	for _, d := range []time.Duration{-1, -day, 367 * day, 100 * 365 * day} {
-		_, err := w.CreateToken(t.Context(), alice, "", d)
+		_, err := w.CreateToken(t.Context(), alice, identity.TokenRequest{Note: "", Lifetime: d})
 		wantKind(t, fmt.Sprintf("a token for %v", d), err, bailey.Invalid)
 		_, _, err = w.SignInForToken(t.Context(), identity.SignInRequest{Name: "alice", Password: identitytest.Password("alice"), IP: home}, "", d)
 		wantKind(t, fmt.Sprintf("signing in for a token for %v", d), err, bailey.Invalid)
@@ -273,7 +273,7 @@ func TestATokenMadeWithATokenDoesNotOutliveIt(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	_, err = w.CreateToken(t.Context(), byToken, "", 365*24*time.Hour)
+	_, err = w.CreateToken(t.Context(), byToken, identity.TokenRequest{Note: "", Lifetime: 365 * 24 * time.Hour})
 	wantKind(t, "a year from an hour", err, bailey.Denied)
 	child := mustToken(t, w.Service, byToken, "", 0)
 	if got, want := child.Row.ExpiresAt, grant.Row.ExpiresAt; got.After(want) {
@@ -283,7 +283,7 @@ func TestATokenMadeWithATokenDoesNotOutliveIt(t *testing.T) {
 	if err := w.RevokeToken(t.Context(), alice, grant.Row.ID); err != nil {
 		t.Fatal(err)
 	}
-	_, err = w.CreateToken(t.Context(), byToken, "", time.Minute)
+	_, err = w.CreateToken(t.Context(), byToken, identity.TokenRequest{Note: "", Lifetime: time.Minute})
 	wantKind(t, "with a revoked token", err, bailey.Unauthenticated)
 }
 
@@ -320,7 +320,7 @@ func TestAUserHasAHundredTokensAtMost(t *testing.T) {
 		for i := range 100 {
 			mustToken(t, w.Service, alice, "", time.Duration(1+i%2)*time.Hour)
 		}
-		_, err := w.CreateToken(t.Context(), alice, "", 0)
+		_, err := w.CreateToken(t.Context(), alice, identity.TokenRequest{Note: "", Lifetime: 0})
 		wantKind(t, "one more", err, bailey.OverQuota)
 		mustToken(t, w.Service, bob, "", 0)
 		time.Sleep(time.Hour)

@@ -11,7 +11,7 @@ import (
 )
 
 // maxGroups is how many groups one user may be in.
-const maxGroups = 64
+const maxGroups = bailey.MaxGroups
 
 // NewUser is an account to be made. Making it, and the methods below, are an
 // administrator's (policy.UserManage or UserList).
@@ -20,6 +20,11 @@ type NewUser struct {
 	Password secret.Value
 	Role     bailey.Role // empty means user
 	Groups   []string
+
+	// Service asks for a service account: it has no password, and Owner, the
+	// name of a person, answers for it; empty means whoever makes it.
+	Service bool
+	Owner   string
 }
 
 // CreateUser makes an account. Denied for whoever is no administrator, Invalid
@@ -34,25 +39,39 @@ func (s *Service) CreateUser(ctx context.Context, actor bailey.Actor, n NewUser)
 		n.Role = bailey.RoleUser
 	}
 	groups, err := checkGroups(n.Groups)
-	for _, problem := range []error{checkNewName(n.Name), checkRole(n.Role), err, s.checkPassword(n.Name, n.Password)} {
+	for _, problem := range []error{checkNewName(n.Name), checkRole(n.Role), err} {
 		if problem != nil {
 			return bailey.User{}, problem
 		}
 	}
+	fresh := bailey.User{Name: n.Name, Role: n.Role, Groups: groups, Service: n.Service}
+	if n.Service {
+		fresh.OwnerID, err = s.answerable(ctx, actor, n)
+	} else {
+		err = s.checkPassword(n.Name, n.Password)
+	}
+	if err != nil {
+		return bailey.User{}, err
+	}
 	if err := s.nameFree(ctx, n.Name); err != nil {
 		return bailey.User{}, err
 	}
-	hash, err := s.hash(ctx, n.Password)
-	if err != nil {
-		return bailey.User{}, err
+	hash := "" // no password has this hash
+	if !n.Service {
+		if hash, err = s.hash(ctx, n.Password); err != nil {
+			return bailey.User{}, err
+		}
 	}
 	event := audit.Event{
 		Actor: audit.By(actor), Action: audit.UserCreate, Target: target,
 		Outcome: audit.Success, Attrs: audit.Attrs{Role: string(n.Role)},
 	}
+	if n.Service {
+		event.Reason = audit.ServiceAccount
+	}
 	var user bailey.User
 	err = s.recorded(ctx, event, func() error {
-		user, err = s.cfg.Store.CreateUser(ctx, bailey.User{Name: n.Name, Role: n.Role, Groups: groups}, hash)
+		user, err = s.cfg.Store.CreateUser(ctx, fresh, hash)
 		return err
 	})
 	if err != nil {
@@ -121,13 +140,12 @@ func (s *Service) Users(ctx context.Context, actor bailey.Actor) ([]bailey.User,
 	return s.cfg.Store.Users(ctx)
 }
 
-// Me returns the actor's own account.
+// Me returns the actor's own account. Every token may ask who it is.
 func (s *Service) Me(ctx context.Context, actor bailey.Actor) (bailey.User, error) {
-	userID, err := person(actor)
-	if err != nil {
-		return bailey.User{}, err
+	if !policy.Decide(actor, policy.AccountSelf, policy.Thing{OwnerID: actor.UserID}) {
+		return bailey.User{}, errSignedOut()
 	}
-	return s.cfg.Store.UserByID(ctx, userID)
+	return s.cfg.Store.UserByID(ctx, actor.UserID)
 }
 
 // UserUpdate holds what to change; nil fields stay.
@@ -157,6 +175,9 @@ func (s *Service) UpdateUser(ctx context.Context, actor bailey.Actor, name strin
 	}
 	hash := ""
 	if u.Password != nil {
+		if old.Service {
+			return bailey.User{}, errNoPassword(old.Name)
+		}
 		if old.ID == actor.UserID {
 			return bailey.User{}, &bailey.Error{
 				Kind: bailey.Denied, Msg: "your own password is not reset but changed: that takes the old one",
@@ -218,7 +239,7 @@ func (s *Service) changed(ctx context.Context, old bailey.User, u UserUpdate) (b
 	return next, nil
 }
 
-func isAdmin(u bailey.User) bool { return u.Role == bailey.RoleAdmin && !u.Disabled }
+func isAdmin(u bailey.User) bool { return u.Role == bailey.RoleAdmin && !u.Disabled && !u.Service }
 
 // keepAdmin returns a Conflict when the user is the last enabled administrator.
 // The store decides, also between two who demote each other at once; this keeps
@@ -263,10 +284,14 @@ func (s *Service) applyUpdate(ctx context.Context, actor bailey.Actor, old, next
 
 // dropCredentials ends all sessions of the user and voids their tokens. Memory
 // forgets them last, also when the store fails half-way: what was read from it
-// meanwhile goes too.
+// meanwhile goes too. Tokens go last, because the others make tokens: see
+// issueToken and collect, which look again after they have made one.
 func (s *Service) dropCredentials(ctx context.Context, userID string) error {
 	defer s.endUser(userID, "")
 	if err := s.cfg.Store.DeleteSessions(ctx, userID, ""); err != nil {
+		return err
+	}
+	if err := s.cfg.Store.DeleteDevices(ctx, userID); err != nil {
 		return err
 	}
 	tokens, err := s.cfg.Store.Tokens(ctx, userID)
@@ -336,6 +361,9 @@ func (s *Service) ChangePassword(ctx context.Context, actor bailey.Actor, old, f
 	user, err := s.cfg.Store.UserByID(ctx, userID)
 	if err != nil {
 		return err
+	}
+	if user.Service {
+		return errNoPassword(user.Name)
 	}
 	if err := s.checkPassword(user.Name, fresh); err != nil {
 		return err

@@ -37,25 +37,40 @@ const (
 	BanList         Action = "ban.list"      // who is locked out, and whose word it was
 	BanManage       Action = "ban.manage"    // ban an address, lift a ban or a lock
 	ImageList       Action = "image.list"
-	ImageManage     Action = "image.manage" // which images may be launched, by whose word
-	SSHView         Action = "ssh.view"     // see a session, watch it, replay its recording; without an owner: everybody's
-	SSHKill         Action = "ssh.kill"     // end a living session
+	ImageManage     Action = "image.manage"   // which images may be launched, by whose word
+	AccountSelf     Action = "account.self"   // who am I
+	AccountManage   Action = "account.manage" // one's own sessions, tokens, password, and events about oneself
+	ServiceManage   Action = "service.manage" // service accounts and their tokens
+	GroupView       Action = "group.view"     // who is in it
+	GroupManage     Action = "group.manage"   // who is in it, to change that
+	GroupAppoint    Action = "group.appoint"  // who manages it
+	SSHView         Action = "ssh.view"       // see a session, watch it, replay its recording; without an owner: everybody's
+	SSHKill         Action = "ssh.kill"       // end a living session
 	RecordingDelete Action = "recording.delete"
 )
 
 // A Thing is what the action is about. Zero fields are "none of that sort".
 type Thing struct {
-	OwnerID string        // of a workspace or volume
-	Class   *bailey.Class // for ClassUse and WorkspaceCreate
+	OwnerID     string        // of a workspace or volume, or the account itself
+	WorkspaceID string        // of a workspace; a credential for some workspaces only is refused without
+	OwnerGroups []string      // the groups of a workspace's owner; asked for by those who manage groups
+	Group       string        // for GroupView, GroupManage and GroupAppoint
+	Class       *bailey.Class // for ClassUse and WorkspaceCreate
 }
 
 // Decide reports whether actor may do action to thing. Unknown actions and
-// unknown roles are refused. A refusal to see a thing is to be shown as if the
-// thing did not exist.
+// unknown roles are refused, and so is whatever the actor's credential was not
+// made for. A refusal to see a thing is to be shown as if the thing did not
+// exist.
 func Decide(actor bailey.Actor, action Action, thing Thing) bool {
 	if !actor.Role.Valid() || actor.UserID == "" && actor.Method != "system" {
 		return false
 	}
+	return within(actor, action, thing) && mayEver(actor, action, thing)
+}
+
+// mayEver decides for the user, whatever the credential.
+func mayEver(actor bailey.Actor, action Action, thing Thing) bool {
 	owner := thing.OwnerID != "" && thing.OwnerID == actor.UserID
 	admin := actor.Role == bailey.RoleAdmin
 	auditor := actor.Role == bailey.RoleAuditor
@@ -63,17 +78,27 @@ func Decide(actor bailey.Actor, action Action, thing Thing) bool {
 	case WorkspaceOpen, WorkspaceLogs:
 		// What is inside belongs to its owner alone, administrators included.
 		return owner
-	case WorkspaceView, VolumeView, EgressView, SSHView:
+	case WorkspaceView:
+		return owner || admin || auditor || manager(actor, thing.OwnerGroups...)
+	case VolumeView, EgressView, SSHView:
 		return owner || admin || auditor
 	case WorkspaceStart:
 		return owner
-	case WorkspaceStop, WorkspaceDelete, VolumeDelete, SSHKill:
+	case WorkspaceStop:
+		return owner || admin || manager(actor, thing.OwnerGroups...)
+	case WorkspaceDelete, VolumeDelete, SSHKill:
 		return owner || admin
 	case WorkspaceCreate, ClassUse:
 		// Nobody makes workspaces in somebody else's name, on their quota.
 		forSelf := owner || thing.OwnerID == ""
 		return thing.Class != nil && forSelf && actor.Method != "system" && mayUse(actor, *thing.Class)
-	case UserManage, SecretManage, EgressManage, ImageManage, FilterManage, BanManage, RecordingDelete:
+	case AccountSelf, AccountManage:
+		return owner
+	case GroupView:
+		return admin || auditor || manager(actor, thing.Group)
+	case GroupManage:
+		return admin || manager(actor, thing.Group)
+	case UserManage, SecretManage, EgressManage, ImageManage, FilterManage, BanManage, ServiceManage, GroupAppoint, RecordingDelete:
 		return admin
 	case ImageList:
 		return true // everybody sees what they could start, and who signed it
@@ -81,6 +106,11 @@ func Decide(actor bailey.Actor, action Action, thing Thing) bool {
 		return admin || auditor
 	}
 	return false
+}
+
+// manager reports whether the actor manages one of the groups.
+func manager(actor bailey.Actor, groups ...string) bool {
+	return slices.ContainsFunc(groups, func(g string) bool { return g != "" && slices.Contains(actor.Manages, g) })
 }
 
 // mayUse reports whether the class is open to one of the actor's groups.

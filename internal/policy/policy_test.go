@@ -24,15 +24,46 @@ func people() map[string]bailey.Actor {
 	by := func(id string, role bailey.Role, method string, groups ...string) bailey.Actor {
 		return bailey.Actor{UserID: id, Name: id, Role: role, Method: method, Groups: groups, Session: "s"}
 	}
+	with := func(a bailey.Actor, scopes ...bailey.Scope) bailey.Actor {
+		a.Scopes = scopes
+		return a
+	}
+	manages := func(a bailey.Actor, groups ...string) bailey.Actor {
+		a.Manages = groups
+		return a
+	}
+	token := by("alice", bailey.RoleUser, "token")
+	forOne := with(token, bailey.ScopeAll)
+	forOne.Workspaces = []string{"w1", "w2"}
+	forOther := with(token, bailey.ScopeAll)
+	forOther.Workspaces = []string{"w3"}
 	return map[string]bailey.Actor{
 		"alice":             by("alice", bailey.RoleUser, "password"),
-		"alice's token":     by("alice", bailey.RoleUser, "token"),
+		"alice's token":     with(token, bailey.ScopeAll),
+		"token, no scope":   token,
+		"token, odd scope":  with(token, "ALL", "all ", "*", ""),
+		"token: read":       with(token, bailey.ScopeWorkspacesRead),
+		"token: write":      with(token, bailey.ScopeWorkspacesWrite),
+		"token: open":       with(token, bailey.ScopeWorkspacesOpen),
+		"token: ssh":        with(token, bailey.ScopeSSH),
+		"token: account":    with(token, bailey.ScopeAccount),
+		"token: admin":      with(token, bailey.ScopeAdmin), // which alice is not
+		"token for w1":      forOne,
+		"token for w3":      forOther,
+		"admin: write":      with(by("root", bailey.RoleAdmin, "token"), bailey.ScopeWorkspacesWrite),
+		"admin: admin":      with(by("root", bailey.RoleAdmin, "token"), bailey.ScopeAdmin),
+		"admin: admin:read": with(by("root", bailey.RoleAdmin, "token"), bailey.ScopeAdminRead),
+		"admin: audit:read": with(by("root", bailey.RoleAdmin, "token"), bailey.ScopeAuditRead),
+		"manager":           manages(by("mia", bailey.RoleUser, "password"), "vision"),
+		"manager: groups":   manages(with(by("mia", bailey.RoleUser, "token"), bailey.ScopeGroups), "vision"),
+		"manager: read":     manages(with(by("mia", bailey.RoleUser, "token"), bailey.ScopeWorkspacesRead), "vision"),
+		"manager of others": manages(by("max", bailey.RoleUser, "password"), "speech", ""),
 		"alice, in vision":  by("alice", bailey.RoleUser, "password", "audio", "vision"),
 		"bob":               by("bob", bailey.RoleUser, "password"),
 		"bob, in vision":    by("bob", bailey.RoleUser, "password", "vision"),
 		"auditor":           by("eve", bailey.RoleAuditor, "password"),
 		"admin":             by("root", bailey.RoleAdmin, "password"),
-		"admin's token":     by("root", bailey.RoleAdmin, "token"),
+		"admin's token":     with(by("root", bailey.RoleAdmin, "token"), bailey.ScopeAll),
 		"alice as admin":    by("alice", bailey.RoleAdmin, "password"),
 		"bailey itself":     bailey.System(),
 		"nobody":            {},
@@ -54,6 +85,8 @@ func things() map[string]policy.Thing {
 		"gpu class":         {Class: gpu},
 		"alice's, open":     {OwnerID: "alice", Class: open},
 		"alice's, of class": {OwnerID: "alice", Class: gpu},
+		"alice's w1":        {OwnerID: "alice", WorkspaceID: "w1", OwnerGroups: []string{"audio", "vision"}},
+		"group vision":      {Group: "vision"},
 	}
 }
 
@@ -63,13 +96,18 @@ func grants() map[policy.Action]map[string][]string {
 	owners := []string{"alice", "alice's token", "alice, in vision", "alice as admin"}
 	admins := []string{"admin", "admin's token", "alice as admin", "bailey itself"}
 	staff := append(slices.Clone(admins), "auditor")
-	everyone := []string{
+	both := func(lists ...[]string) []string { return slices.Concat(lists...) }
+	users := []string{
 		"alice", "alice's token", "alice, in vision", "alice as admin", "bob", "bob, in vision", "auditor", "admin", "admin's token",
+		"manager", "manager of others",
 	}
+	classUsers := both(users, []string{"token: read", "token: write", "token: open", "token for w1", "token for w3", "admin: write", "admin: admin", "manager: read", "token: admin"})
 	inVision := []string{"alice, in vision", "bob, in vision"}
+	// What a token that is for some workspaces may do to one of those.
+	forW1 := []string{"token for w1"}
 
 	owned := func(who []string) map[string][]string {
-		return map[string][]string{"alice's": who, "alice's, open": who, "alice's, of class": who}
+		return map[string][]string{"alice's": who, "alice's, open": who, "alice's, of class": who, "alice's w1": who}
 	}
 	anyThing := func(who []string) map[string][]string {
 		all := map[string][]string{}
@@ -78,43 +116,74 @@ func grants() map[policy.Action]map[string][]string {
 		}
 		return all
 	}
-	withoutOwner := func(who []string, m map[string][]string) map[string][]string {
-		m["nothing"], m["open class"], m["gpu class"] = who, who, who
+	unowned := func(who []string, m map[string][]string) map[string][]string {
+		for _, thing := range []string{"nothing", "open class", "gpu class", "group vision"} {
+			m[thing] = who
+		}
 		return m
 	}
-	both := func(a, b []string) []string { return append(slices.Clone(a), b...) }
-	classes := map[string][]string{
-		"open class": everyone, "gpu class": inVision,
-		"alice's, open": owners, "alice's, of class": {"alice, in vision"},
+	w1 := func(also []string, m map[string][]string) map[string][]string {
+		m["alice's w1"] = both(m["alice's w1"], also)
+		return m
+	}
+	readers := []string{"token: read", "token: write", "token: open"}
+	adminReaders := []string{"admin: admin", "admin: admin:read"}
+	vision := []string{"manager", "manager: groups"}
+	views := func(more ...string) map[string][]string {
+		return unowned(both(staff, adminReaders), w1(more, owned(both(owners, staff, readers, adminReaders))))
 	}
 	return map[policy.Action]map[string][]string{
-		policy.WorkspaceOpen:   owned(owners),
-		policy.WorkspaceLogs:   owned(owners),
-		policy.WorkspaceStart:  owned(owners),
-		policy.WorkspaceView:   withoutOwner(staff, owned(both(owners, staff))),
-		policy.VolumeView:      withoutOwner(staff, owned(both(owners, staff))),
-		policy.WorkspaceStop:   withoutOwner(admins, owned(both(owners, admins))),
-		policy.WorkspaceDelete: withoutOwner(admins, owned(both(owners, admins))),
-		policy.VolumeDelete:    withoutOwner(admins, owned(both(owners, admins))),
-		policy.WorkspaceCreate: classes,
-		policy.ClassUse:        classes,
-		policy.UserManage:      anyThing(admins),
-		policy.SecretManage:    anyThing(admins),
-		policy.FilterManage:    anyThing(admins),
-		policy.SecretList:      anyThing(staff),
-		policy.EgressManage:    anyThing(admins),
-		policy.EgressView:      withoutOwner(staff, owned(both(owners, staff))),
-		policy.SSHView:         withoutOwner(staff, owned(both(owners, staff))),
-		policy.SSHKill:         withoutOwner(admins, owned(both(owners, admins))),
-		policy.RecordingDelete: anyThing(admins),
-		policy.ImageManage:     anyThing(admins),
-		policy.BanManage:       anyThing(admins),
-		policy.BanList:         anyThing(staff),
-		policy.ImageList:       anyThing(both(everyone, []string{"bailey itself"})),
-		policy.UserList:        anyThing(staff),
-		policy.AuditRead:       anyThing(staff),
-		policy.ConfigRead:      anyThing(staff),
-		policy.FleetView:       anyThing(staff),
+		policy.WorkspaceOpen:  w1(forW1, owned(both(owners, []string{"token: open"}))),
+		policy.WorkspaceLogs:  w1(forW1, owned(both(owners, []string{"token: open"}))),
+		policy.WorkspaceStart: w1(forW1, owned(both(owners, []string{"token: write"}))),
+		policy.WorkspaceView:  views(both(forW1, vision)...),
+		policy.VolumeView:     views(),
+		policy.EgressView:     views(),
+		policy.WorkspaceStop: unowned(both(admins, []string{"admin: admin"}),
+			w1(both(forW1, vision), owned(both(owners, admins, []string{"token: write", "admin: admin"})))),
+		policy.WorkspaceDelete: unowned(both(admins, []string{"admin: admin"}),
+			w1(forW1, owned(both(owners, admins, []string{"token: write", "admin: admin"})))),
+		policy.VolumeDelete: unowned(both(admins, []string{"admin: admin"}), owned(both(owners, admins, []string{"token: write", "admin: admin"}))),
+		policy.WorkspaceCreate: {
+			"open class": both(users, []string{"token: write", "admin: write"}), "gpu class": inVision,
+			"alice's, open": both(owners, []string{"token: write"}), "alice's, of class": {"alice, in vision"},
+		},
+		policy.ClassUse: {
+			"open class": classUsers, "gpu class": inVision,
+			"alice's, open": both(owners, readers, forW1, []string{"token for w3", "token: admin"}), "alice's, of class": {"alice, in vision"},
+		},
+		policy.AccountSelf: owned(both(owners, readers, []string{
+			"token: ssh", "token: account", "token: admin", "token for w1", "token for w3",
+		})),
+		policy.AccountManage: owned(both(owners, []string{"token: account"})),
+		policy.GroupView: func() map[string][]string {
+			m := anyThing(both(staff, adminReaders))
+			m["group vision"] = both(m["group vision"], vision)
+			return m
+		}(),
+		policy.GroupManage: func() map[string][]string {
+			m := anyThing(both(admins, []string{"admin: admin"}))
+			m["group vision"] = both(m["group vision"], vision)
+			return m
+		}(),
+		policy.GroupAppoint:    anyThing(both(admins, []string{"admin: admin"})),
+		policy.UserManage:      anyThing(both(admins, []string{"admin: admin"})),
+		policy.ServiceManage:   anyThing(both(admins, []string{"admin: admin"})),
+		policy.SecretManage:    anyThing(both(admins, []string{"admin: admin"})),
+		policy.FilterManage:    anyThing(both(admins, []string{"admin: admin"})),
+		policy.EgressManage:    anyThing(both(admins, []string{"admin: admin"})),
+		policy.ImageManage:     anyThing(both(admins, []string{"admin: admin"})),
+		policy.RecordingDelete: anyThing(both(admins, []string{"admin: admin"})),
+		policy.BanManage:       anyThing(both(admins, []string{"admin: admin"})),
+		policy.BanList:         anyThing(both(staff, adminReaders)),
+		policy.SSHView:         unowned(both(staff, []string{"admin: audit:read"}), owned(both(owners, staff, []string{"token: ssh", "admin: audit:read"}))),
+		policy.SSHKill:         unowned(both(admins, []string{"admin: admin"}), owned(both(owners, admins, []string{"token: ssh", "admin: admin"}))),
+		policy.SecretList:      anyThing(both(staff, adminReaders)),
+		policy.UserList:        anyThing(both(staff, adminReaders)),
+		policy.ConfigRead:      anyThing(both(staff, adminReaders)),
+		policy.FleetView:       anyThing(both(staff, adminReaders)),
+		policy.AuditRead:       anyThing(both(staff, []string{"admin: audit:read"})),
+		policy.ImageList:       anyThing(both(users, readers, []string{"bailey itself", "token: admin", "admin: write", "admin: admin", "manager: read"})),
 		"":                     {},
 		"workspace":            {},
 		"workspace.open ":      {},
@@ -224,5 +293,87 @@ func TestLeavingAGroupClosesItsClasses(t *testing.T) {
 	}
 	if policy.Decide(people()["admin"], policy.ClassUse, policy.Thing{Class: gpu}) {
 		t.Error("an administrator outside the groups may use their class: GPUs are theirs to give, not to take")
+	}
+}
+
+// Every action has a scope, so that a token can be made for it, and none is
+// good for what does not exist: an action without a scope is refused to tokens.
+func TestEveryActionHasAScope(t *testing.T) {
+	for _, action := range declaredActions(t) {
+		permitted := false
+		for _, s := range bailey.Scopes() {
+			if s != bailey.ScopeAll {
+				permitted = permitted || policy.Permits(s, action, true) || policy.Permits(s, action, false)
+			}
+		}
+		if !permitted {
+			t.Errorf("no scope permits %q: say in permits which one does", action)
+		}
+	}
+	for _, s := range bailey.Scopes() {
+		if s != bailey.ScopeAll && (policy.Permits(s, "workspace.fly", true) || policy.Permits(s, "", false)) {
+			t.Errorf("the scope %s is good for what does not exist", s)
+		}
+	}
+	for _, action := range declaredActions(t) {
+		for _, s := range []bailey.Scope{"", "ALL", "*", "admin ", "workspaces"} {
+			if policy.Permits(s, action, true) || policy.Permits(s, action, false) {
+				t.Errorf("the scope %q, which does not exist, permits %q", s, action)
+			}
+		}
+	}
+}
+
+// What one may give away is never more than what one has.
+func TestCoversIsNeverWider(t *testing.T) {
+	scopes := bailey.Scopes()
+	for _, have := range scopes {
+		for _, s := range scopes {
+			if !policy.Covers([]bailey.Scope{have}, s) {
+				continue
+			}
+			if s == bailey.ScopeAll && have != bailey.ScopeAll {
+				t.Errorf("%s covers all", have)
+			}
+			for _, action := range declaredActions(t) {
+				for _, own := range []bool{true, false} {
+					if policy.Permits(s, action, own) && !policy.Permits(have, action, own) {
+						t.Errorf("%s covers %s, which permits %q (own: %v), and does not permit it itself", have, s, action, own)
+					}
+				}
+			}
+		}
+		if !policy.Covers([]bailey.Scope{have}, have) || !policy.Covers([]bailey.Scope{bailey.ScopeAll}, have) || policy.Covers(nil, have) {
+			t.Errorf("Covers(%s) is not reflexive, not below all, or given away by nobody", have)
+		}
+	}
+}
+
+func TestScopesFitTheRole(t *testing.T) {
+	alice, mia := bailey.User{Role: bailey.RoleUser}, bailey.User{Role: bailey.RoleUser, Manages: []string{"vision"}}
+	watcher, root := bailey.User{Role: bailey.RoleAuditor}, bailey.User{Role: bailey.RoleAdmin}
+	for _, tt := range []struct {
+		scope bailey.Scope
+		who   []bailey.User
+		not   []bailey.User
+	}{
+		{bailey.ScopeAll, []bailey.User{alice, mia, watcher, root}, nil},
+		{bailey.ScopeSSH, []bailey.User{alice, mia, watcher, root}, nil},
+		{bailey.ScopeGroups, []bailey.User{mia, root}, []bailey.User{alice, watcher}},
+		{bailey.ScopeAuditRead, []bailey.User{watcher, root}, []bailey.User{alice, mia}},
+		{bailey.ScopeAdminRead, []bailey.User{watcher, root}, []bailey.User{alice, mia}},
+		{bailey.ScopeAdmin, []bailey.User{root}, []bailey.User{alice, mia, watcher}},
+		{"root", nil, []bailey.User{alice, mia, watcher, root}},
+	} {
+		for _, u := range tt.who {
+			if !policy.Fits(u, tt.scope) {
+				t.Errorf("%s does not fit %+v", tt.scope, u)
+			}
+		}
+		for _, u := range tt.not {
+			if policy.Fits(u, tt.scope) {
+				t.Errorf("%s fits %+v", tt.scope, u)
+			}
+		}
 	}
 }

@@ -52,8 +52,8 @@ func (j *journal) Search(context.Context, audit.Filter) ([]audit.Event, error) {
 }
 
 var (
-	root  = bailey.Actor{UserID: "u-root", Name: "root", Role: bailey.RoleAdmin, Method: "token"}
-	alice = bailey.Actor{UserID: "u-alice", Name: "alice", Role: bailey.RoleUser, Method: "token"}
+	root  = bailey.Actor{UserID: "u-root", Name: "root", Role: bailey.RoleAdmin, Method: "password"}
+	alice = bailey.Actor{UserID: "u-alice", Name: "alice", Role: bailey.RoleUser, Method: "password"}
 )
 
 type desk struct {

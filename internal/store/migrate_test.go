@@ -126,7 +126,7 @@ func TestTheSchemaItselfRefuses(t *testing.T) {
 			return err
 		}
 		user := func(id, role string, uid, disabled int) string {
-			return fmt.Sprintf(`INSERT INTO users VALUES ('%s', '%s', '%s', '[]', %d, %d, 'h', 0)`, id, id, role, uid, disabled)
+			return fmt.Sprintf(`INSERT INTO users (id, name, role, member_of, uid, disabled, password_hash, created_at) VALUES ('%s', '%s', '%s', '[]', %d, %d, 'h', 0)`, id, id, role, uid, disabled)
 		}
 		ws := func(id, owner, volume, state, wanted string) string {
 			return fmt.Sprintf(`INSERT INTO workspaces VALUES ('%s', '%s', '%s', 'c', '%s', '%s', '%s', '%s', '', '', '', 0, 0, 0, 0)`,
@@ -219,7 +219,7 @@ func TestServersStartingTogetherMigrateOnce(t *testing.T) {
 				}
 				defer func() { _ = s.Close() }()
 				versions := facts(t, s.Write(), `SELECT CAST(version_id AS TEXT) FROM `+store.VersionTable+` ORDER BY id`)
-				if want := migrations(t, kind); !slices.Equal(versions, want) {
+				if want := migrationNumbers(t, kind); !slices.Equal(versions, want) {
 					t.Errorf("server %d sees the versions %v, want %v: each migration once", i, versions, want)
 				}
 			}
@@ -227,18 +227,19 @@ func TestServersStartingTogetherMigrateOnce(t *testing.T) {
 	}
 }
 
-// migrations lists the versions that the folder of a database has, and the 0
-// that goose begins with.
-func migrations(t *testing.T, kind string) []string {
+// migrationNumbers lists the migrations of a database as its table of versions
+// does, which begins with 0.
+func migrationNumbers(t *testing.T, kind string) []string {
 	t.Helper()
-	files, err := os.ReadDir(filepath.Join("migrations", kind))
-	if err != nil {
-		t.Fatal(err)
+	names, err := filepath.Glob(filepath.Join("migrations", kind, "*.sql"))
+	if err != nil || len(names) < 5 {
+		t.Fatalf("migrations of %s: %v, %v", kind, names, err)
 	}
-	versions := []string{"0"}
-	for _, f := range files {
-		number, _, _ := strings.Cut(f.Name(), "_")
-		versions = append(versions, strings.TrimLeft(number, "0"))
+	slices.Sort(names)
+	want := []string{"0"}
+	for _, name := range names {
+		number, _, _ := strings.Cut(filepath.Base(name), "_")
+		want = append(want, strings.TrimLeft(number, "0"))
 	}
-	return versions
+	return want
 }

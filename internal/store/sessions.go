@@ -41,7 +41,7 @@ type withUser[T any] struct {
 	user       bailey.User
 }
 
-const joinedUser = `, u.id, u.name, u.role, u.member_of, u.uid, u.disabled, u.created_at`
+const joinedUser = `, u.id, u.name, u.role, u.member_of, u.uid, u.disabled, u.created_at` + moreOfUser
 
 // CreateSession stores a session under the hash of its secret. NotFound when
 // there is no such user, Conflict when id or hash are taken, Invalid without an
@@ -116,81 +116,4 @@ func (s *Store) DeleteSessions(ctx context.Context, userID, except string) error
 		_, err := r.exec(ctx, `DELETE FROM sessions WHERE user_id = ? AND id <> ?`, userID, except)
 		return err
 	})
-}
-
-const tokenColumns = `SELECT t.id, t.user_id, t.note, t.created_at, t.used_at, t.expires_at`
-
-type tokenRow struct {
-	bailey.Token
-	created, used, expires int64
-}
-
-func (t *tokenRow) dest() []any {
-	return []any{&t.ID, &t.UserID, &t.Note, &t.created, &t.used, &t.expires}
-}
-
-func (t *tokenRow) token() bailey.Token {
-	t.CreatedAt, t.UsedAt, t.ExpiresAt = fromMicros(t.created), fromMicros(t.used), fromMicros(t.expires)
-	return t.Token
-}
-
-func scanToken(row scanner) (bailey.Token, error) {
-	var t tokenRow
-	err := row.Scan(t.dest()...)
-	return t.token(), err
-}
-
-// CreateToken stores an API token under the hash of its secret. Errors are
-// those of [Store.CreateSession].
-func (s *Store) CreateToken(ctx context.Context, t bailey.Token, secretHash string) error {
-	if t.ID == "" || secretHash == "" || t.ExpiresAt.IsZero() {
-		return bailey.Errorf(bailey.Invalid, "a token needs an id, a secret and an expiry")
-	}
-	return s.change(ctx, "create token", func(ctx context.Context, r runner) error {
-		_, err := r.exec(ctx, `INSERT INTO tokens (id, user_id, secret_hash, note, created_at, used_at, expires_at)
-			VALUES (?, ?, ?, ?, ?, ?, ?)`,
-			t.ID, t.UserID, secretHash, clean(t.Note, shortText), t.CreatedAt, t.UsedAt, t.ExpiresAt)
-		return credentialError("token", err)
-	})
-}
-
-// TokenByID returns the token, the hash of its secret for the caller to
-// compare, and its user, who may be disabled. NotFound when there is none or it
-// has expired.
-func (s *Store) TokenByID(ctx context.Context, id string) (bailey.Token, string, bailey.User, error) {
-	scan := func(row scanner) (v withUser[bailey.Token], err error) {
-		var t tokenRow
-		var u userRow
-		dest := append(t.dest(), &v.secretHash)
-		if err := row.Scan(append(dest, u.dest()...)...); err != nil {
-			return v, err
-		}
-		v.row = t.token()
-		v.user, err = u.user()
-		return v, err
-	}
-	v, err := one(ctx, s.reads(), scan, tokenColumns+`, t.secret_hash`+joinedUser+`
-		FROM tokens t JOIN users u ON u.id = t.user_id
-		WHERE t.id = ? AND t.expires_at > ?`, id, s.clock())
-	return v.row, v.secretHash, v.user, fail("token by id", found("token", err))
-}
-
-// TouchToken moves UsedAt forward; it never moves it back. NotFound when there
-// is no such token.
-func (s *Store) TouchToken(ctx context.Context, id string, used time.Time) error {
-	return s.update(ctx, "touch token", "token",
-		`UPDATE tokens SET used_at = CASE WHEN used_at < ? THEN ? ELSE used_at END WHERE id = ?`, used, used, id)
-}
-
-// Tokens lists the user's tokens, newest first, expired ones among them: their
-// owner sees why a script stopped working.
-func (s *Store) Tokens(ctx context.Context, userID string) ([]bailey.Token, error) {
-	all, err := list(ctx, s.reads(), scanToken, tokenColumns+` FROM tokens t
-		WHERE t.user_id = ? ORDER BY t.created_at DESC, t.id DESC`, userID)
-	return all, fail("list tokens", err)
-}
-
-// DeleteToken voids one token of the user; NotFound when it is not theirs.
-func (s *Store) DeleteToken(ctx context.Context, userID, id string) error {
-	return s.update(ctx, "delete token", "token", `DELETE FROM tokens WHERE user_id = ? AND id = ?`, userID, id)
 }

@@ -12,7 +12,10 @@ const (
 	lastUID  = 59999
 )
 
-const userColumns = `SELECT u.id, u.name, u.role, u.member_of, u.uid, u.disabled, u.created_at FROM users u `
+const userColumns = `SELECT u.id, u.name, u.role, u.member_of, u.uid, u.disabled, u.created_at` + moreOfUser + ` FROM users u `
+
+// moreOfUser are the columns that came later.
+const moreOfUser = `, u.manages, u.service, u.owner_id`
 
 // userRow is a row of userColumns on its way to a bailey.User.
 type userRow struct {
@@ -20,16 +23,30 @@ type userRow struct {
 	memberOf string
 	created  int64
 	disabled int64
+	manages  string
+	service  int64
 }
 
 func (u *userRow) dest() []any {
-	return []any{&u.ID, &u.Name, (*string)(&u.Role), &u.memberOf, &u.UID, &u.disabled, &u.created}
+	return []any{&u.ID, &u.Name, (*string)(&u.Role), &u.memberOf, &u.UID, &u.disabled, &u.created, &u.manages, &u.service, &u.OwnerID}
 }
 
 func (u *userRow) user() (bailey.User, error) {
 	groups, err := fromJSON[[]string](u.memberOf)
-	u.Groups, u.Disabled, u.CreatedAt = groups, u.disabled != 0, fromMicros(u.created)
+	if err != nil {
+		return u.User, err
+	}
+	u.Groups, u.Disabled, u.CreatedAt, u.Service = groups, u.disabled != 0, fromMicros(u.created), u.service != 0
+	u.Manages, err = noneIsNil[string](u.manages)
 	return u.User, err
+}
+
+// noneIsNil reads a stored list that is nil when it is empty.
+func noneIsNil[T any](text string) ([]T, error) {
+	if text == "[]" {
+		return nil, nil
+	}
+	return fromJSON[[]T](text)
 }
 
 func scanUser(row scanner) (bailey.User, error) {
@@ -100,8 +117,9 @@ func (s *Store) insertUser(ctx context.Context, r runner, u bailey.User, passwor
 		u.Groups = []string{}
 	}
 	u.ID, u.UID, u.CreatedAt = bailey.NewID(), int(uid), s.clock()
-	_, err = r.exec(ctx, `INSERT INTO users (id, name, role, member_of, uid, disabled, password_hash, created_at)
-		VALUES (?, ?, ?, ?, ?, ?, ?, ?)`, u.ID, u.Name, u.Role, groups, u.UID, u.Disabled, passwordHash, u.CreatedAt)
+	_, err = r.exec(ctx, `INSERT INTO users (id, name, role, member_of, uid, disabled, password_hash, created_at, service, owner_id)
+		VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
+		u.ID, u.Name, u.Role, groups, u.UID, u.Disabled, passwordHash, u.CreatedAt, u.Service, u.OwnerID)
 	return u, err
 }
 
@@ -127,6 +145,33 @@ func (s *Store) Users(ctx context.Context) ([]bailey.User, error) {
 func (s *Store) CountUsers(ctx context.Context) (int, error) {
 	n, err := one(ctx, s.reads(), scanInt, `SELECT COUNT(*) FROM users`)
 	return int(n), fail("count users", err)
+}
+
+// ChangeGroup makes the user a member of a group or its manager, or ends that,
+// and returns the user as they are then. NotFound when there is no such user,
+// Conflict when one would be in more than 64 groups or manage as many.
+func (s *Store) ChangeGroup(ctx context.Context, userID, group string, c bailey.GroupChange) (bailey.User, error) {
+	var u bailey.User
+	err := s.decide(ctx, "change group", func(ctx context.Context, r runner) (err error) {
+		if u, err = one(ctx, r, scanUser, userColumns+`WHERE u.id = ?`, userID); err != nil {
+			return found("user", err)
+		}
+		u = c.Apply(u, group)
+		if len(u.Groups) > bailey.MaxGroups || len(u.Manages) > bailey.MaxGroups {
+			return bailey.Errorf(bailey.Conflict, "a user can be in %d groups at most, and manage as many", bailey.MaxGroups)
+		}
+		groups, err := toJSON(u.Groups)
+		if err != nil {
+			return err
+		}
+		manages, err := toJSON(u.Manages)
+		if err != nil {
+			return err
+		}
+		_, err = r.exec(ctx, `UPDATE users SET member_of = ?, manages = ? WHERE id = ?`, groups, manages, userID)
+		return err
+	})
+	return u, err
 }
 
 // UpdateUser stores Role, Groups and Disabled of the user with u.ID. NotFound
@@ -184,19 +229,24 @@ func (s *Store) DeleteUser(ctx context.Context, id string) error {
 				Hint: "delete those first, or disable the account",
 			}
 		}
+		if _, err = r.exec(ctx, `DELETE FROM devices WHERE user_id = ?`, id); err != nil {
+			return err
+		}
 		_, err = r.exec(ctx, `DELETE FROM users WHERE id = ?`, id)
 		return err
 	})
 }
 
-func isAdmin(u bailey.User) bool { return u.Role == bailey.RoleAdmin && !u.Disabled }
+// isAdmin reports whether the user is one of those of whom one must be left: a
+// service account cannot sign in and repair anything.
+func isAdmin(u bailey.User) bool { return u.Role == bailey.RoleAdmin && !u.Disabled && !u.Service }
 
 // keepAdmin refuses when the user is the last enabled administrator. It runs
 // in the transaction that takes the role away, and no other decide runs beside
 // that: two administrators who demote each other cannot both succeed.
 func keepAdmin(ctx context.Context, r runner, id string) error {
 	others, err := one(ctx, r, scanInt,
-		`SELECT COUNT(*) FROM users WHERE role = 'admin' AND disabled = 0 AND id <> ?`, id)
+		`SELECT COUNT(*) FROM users WHERE role = 'admin' AND disabled = 0 AND service = 0 AND id <> ?`, id)
 	if err == nil && others == 0 {
 		err = &bailey.Error{
 			Kind: bailey.Conflict,
@@ -213,13 +263,15 @@ func (s *Store) PasswordHash(ctx context.Context, userID string) (string, error)
 	return hash, fail("password hash", found("user", err))
 }
 
-// PasswordHashesUnlike returns every stored hash that does not begin with prefix.
+// PasswordHashesUnlike returns every stored hash that does not begin with prefix. Service
+// accounts have none.
 func (s *Store) PasswordHashesUnlike(ctx context.Context, prefix string) ([]string, error) {
-	all, err := list(ctx, s.reads(), scanText, `SELECT DISTINCT password_hash FROM users WHERE substr(password_hash, 1, ?) <> ?`, len(prefix), prefix)
+	all, err := list(ctx, s.reads(), scanText, `SELECT DISTINCT password_hash FROM users WHERE substr(password_hash, 1, ?) <> ? AND service = 0`, len(prefix), prefix)
 	return all, fail("list password hashes", err)
 }
 
-// SetPasswordHash replaces the stored hash; NotFound when there is no such user.
+// SetPasswordHash replaces the stored hash; NotFound when there is no such
+// user, or it is a service account, which has none.
 func (s *Store) SetPasswordHash(ctx context.Context, userID, hash string) error {
-	return s.update(ctx, "set password hash", "user", `UPDATE users SET password_hash = ? WHERE id = ?`, hash, userID)
+	return s.update(ctx, "set password hash", "user", `UPDATE users SET password_hash = ? WHERE id = ? AND service = 0`, hash, userID)
 }

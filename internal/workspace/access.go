@@ -23,13 +23,44 @@ func (s *Service) find(ctx context.Context, actor bailey.Actor, action policy.Ac
 	if err := s.allow(ctx, actor, action, ws); err != nil {
 		return bailey.Workspace{}, err
 	}
+	if action == policy.WorkspaceView {
+		s.seen(ctx, actor, ws)
+	}
 	return ws, nil
+}
+
+// seen records that somebody who is not its owner looked at a workspace, so
+// that its owner can read it. Of a page that asks every second it records one
+// look in ten minutes. The list of everybody's workspaces is no look at one.
+func (s *Service) seen(ctx context.Context, actor bailey.Actor, ws bailey.Workspace) {
+	if actor.UserID == ws.OwnerID || actor.UserID == "" {
+		return
+	}
+	if !s.looks.worth(actor.UserID+" "+ws.ID, s.elapsed(), lookEach) {
+		return
+	}
+	s.record(ctx, audit.Event{
+		Actor: audit.By(actor), Action: audit.MetadataView, Outcome: audit.Success,
+		Target: audit.Target{Kind: "workspace", ID: ws.ID, Name: ws.Name}, Attrs: audit.Attrs{Owner: ws.OwnerID, Class: ws.Class},
+	})
+}
+
+// Thing is a workspace as policy sees it. Whose groups its owner is in is asked
+// for only when it can matter.
+func (s *Service) Thing(ctx context.Context, actor bailey.Actor, ws bailey.Workspace) policy.Thing {
+	t := policy.Thing{OwnerID: ws.OwnerID, WorkspaceID: ws.ID}
+	if len(actor.Manages) > 0 && ws.OwnerID != actor.UserID {
+		if owner, err := s.cfg.Store.UserByID(ctx, ws.OwnerID); err == nil { // otherwise in no group, in doubt
+			t.OwnerGroups = owner.Groups
+		}
+	}
+	return t
 }
 
 // allow returns nil if the actor may do action to ws. Those who may not even
 // see it get the answer for one that is not there.
 func (s *Service) allow(ctx context.Context, actor bailey.Actor, action policy.Action, ws bailey.Workspace) error {
-	thing := policy.Thing{OwnerID: ws.OwnerID}
+	thing := s.Thing(ctx, actor, ws)
 	if policy.Decide(actor, action, thing) {
 		return nil
 	}
@@ -57,7 +88,7 @@ func (s *Service) fleet(ctx context.Context, actor bailey.Actor, what string) er
 // recorded. Somebody who knocks on the same door all the time is recorded once
 // in a while, so that knocking cannot fill the journal's disk.
 func (s *Service) denied(ctx context.Context, actor bailey.Actor, target audit.Target) {
-	if !s.denials.worth(actor.UserID+" "+target.Kind+" "+target.ID+" "+target.Name, s.elapsed()) {
+	if !s.denials.worth(actor.UserID+" "+target.Kind+" "+target.ID+" "+target.Name, s.elapsed(), denialEach) {
 		return
 	}
 	s.record(ctx, audit.Event{
@@ -84,15 +115,16 @@ type denials struct {
 }
 
 const (
+	lookEach   = 10 * time.Minute
 	denialEach = 10 * time.Second
 	maxDenials = 4096
 )
 
-// worth reports whether a refusal is to be recorded now.
-func (d *denials) worth(key string, now time.Duration) bool {
+// worth reports whether what is recorded once in each is to be recorded now.
+func (d *denials) worth(key string, now, each time.Duration) bool {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if last, ok := d.last[key]; ok && now-last < denialEach {
+	if last, ok := d.last[key]; ok && now-last < each {
 		return false
 	}
 	if d.last == nil || len(d.last) >= maxDenials {
@@ -126,6 +158,7 @@ func (s *Service) Get(ctx context.Context, actor bailey.Actor, ref string) (bail
 	if err := s.allow(ctx, actor, policy.WorkspaceView, ws); err != nil {
 		return bailey.Workspace{}, err
 	}
+	s.seen(ctx, actor, ws)
 	return ws, nil
 }
 
@@ -133,7 +166,7 @@ func (s *Service) Get(ctx context.Context, actor bailey.Actor, ref string) (bail
 func (s *Service) getOf(ctx context.Context, actor bailey.Actor, owner, name string) (bailey.Workspace, error) {
 	ownerID := actor.UserID
 	if owner != actor.Name {
-		if !policy.Decide(actor, policy.FleetView, policy.Thing{}) {
+		if !policy.Decide(actor, policy.FleetView, policy.Thing{}) && len(actor.Manages) == 0 {
 			return bailey.Workspace{}, noWorkspace()
 		}
 		ownerID = ""
@@ -144,25 +177,46 @@ func (s *Service) getOf(ctx context.Context, actor bailey.Actor, owner, name str
 	}
 	for _, ws := range all {
 		if ws.Owner == owner && ws.Name == name {
-			return ws, s.allow(ctx, actor, policy.WorkspaceView, ws)
+			if err := s.allow(ctx, actor, policy.WorkspaceView, ws); err != nil {
+				return bailey.Workspace{}, err
+			}
+			s.seen(ctx, actor, ws)
+			return ws, nil
 		}
 	}
 	return bailey.Workspace{}, noWorkspace()
 }
 
 // List returns the actor's workspaces, or everybody's when all is set and
-// policy allows it.
+// policy allows it. For whoever manages groups, everybody is their members.
 func (s *Service) List(ctx context.Context, actor bailey.Actor, all bool) ([]bailey.Workspace, error) {
 	ownerID := actor.UserID
 	if all {
-		if err := s.fleet(ctx, actor, "workspaces"); err != nil {
-			return nil, err
+		if len(actor.Manages) == 0 || policy.Decide(actor, policy.FleetView, policy.Thing{}) {
+			if err := s.fleet(ctx, actor, "workspaces"); err != nil {
+				return nil, err
+			}
 		}
 		ownerID = ""
 	} else if ownerID == "" {
 		return []bailey.Workspace{}, nil // an empty owner would mean everybody
 	}
-	return s.cfg.Store.Workspaces(ctx, ownerID)
+	list, err := s.cfg.Store.Workspaces(ctx, ownerID)
+	if err != nil {
+		return nil, err
+	}
+	groups := map[string][]string{} // by owner
+	return slices.DeleteFunc(list, func(ws bailey.Workspace) bool {
+		t := policy.Thing{OwnerID: ws.OwnerID, WorkspaceID: ws.ID}
+		if policy.Decide(actor, policy.WorkspaceView, t) {
+			return false
+		}
+		if _, ok := groups[ws.OwnerID]; !ok {
+			groups[ws.OwnerID] = s.Thing(ctx, actor, ws).OwnerGroups
+		}
+		t.OwnerGroups = groups[ws.OwnerID]
+		return !policy.Decide(actor, policy.WorkspaceView, t)
+	}), nil
 }
 
 // Classes returns the classes the actor may use, in the order configured.

@@ -175,14 +175,14 @@ func TestLocks(t *testing.T) {
 func TestDenialsAreBounded(t *testing.T) {
 	var d denials
 	for i := range 3 * maxDenials {
-		if !d.worth(strings.Repeat("x", i%97)+string(rune(i)), time.Duration(i)) {
+		if !d.worth(strings.Repeat("x", i%97)+string(rune(i)), time.Duration(i), denialEach) {
 			continue
 		}
 		if len(d.last) > maxDenials {
 			t.Fatalf("%d refusals are remembered", len(d.last))
 		}
 	}
-	if !d.worth("again", 0) || d.worth("again", denialEach-1) || !d.worth("again", denialEach) {
+	if !d.worth("again", 0, denialEach) || d.worth("again", denialEach-1, denialEach) || !d.worth("again", denialEach, denialEach) {
 		t.Error("a refusal is to be recorded once in ten seconds")
 	}
 }

@@ -74,7 +74,7 @@ const confirmEach = time.Second
 // its container is what it should be.
 func (s *Service) Route(ctx context.Context, actor bailey.Actor, slug string) (Route, error) {
 	if l := s.routes.Load().bySlug[slug]; l != nil {
-		if policy.Decide(actor, policy.WorkspaceOpen, policy.Thing{OwnerID: l.route.Workspace.OwnerID}) {
+		if policy.Decide(actor, policy.WorkspaceOpen, policy.Thing{OwnerID: l.route.Workspace.OwnerID, WorkspaceID: l.route.Workspace.ID}) {
 			return l.route, nil
 		}
 		return Route{}, s.allow(ctx, actor, policy.WorkspaceOpen, l.route.Workspace)

@@ -189,7 +189,7 @@ func (s *Service) Start(ctx context.Context, actor bailey.Actor, id string) (bai
 // has been started when it returns; the keeper does that. The caller holds the
 // workspace's lock.
 func (s *Service) begin(ctx context.Context, by audit.Actor, ws bailey.Workspace, class bailey.Class, begin time.Time) (bailey.Workspace, error) {
-	run := bailey.Run{ID: bailey.NewID(), WorkspaceID: ws.ID, Class: s.frozen(class), Token: secret.Random(32).Reveal()}
+	run := bailey.Run{ID: bailey.NewID(), WorkspaceID: ws.ID, Class: s.frozen(ws, class), Token: secret.Random(32).Reveal()}
 	steps := steps{workspace: ws.ID, run: run.ID, now: s.now, since: begin}
 	if err := s.checkNetwork(class); err != nil {
 		s.refusedLaunch(ctx, by, ws, audit.NotAllowed)
@@ -325,10 +325,17 @@ func (s *Service) refusedLaunch(ctx context.Context, by audit.Actor, ws bailey.W
 // frozen returns the class as a run keeps it: with its whole environment, so
 // that a later change of the configuration does not make what was started look
 // like something else.
-func (s *Service) frozen(class bailey.Class) bailey.Class {
+func (s *Service) frozen(ws bailey.Workspace, class bailey.Class) bailey.Class {
 	env := maps.Clone(s.cfg.Env)
 	if env == nil {
 		env = map[string]string{}
+	}
+	if s.cfg.EnvFor != nil {
+		for name, value := range s.cfg.EnvFor(ws) {
+			if engine.CheckEnv(name, value) == nil { // or the workspace could not start at all
+				env[name] = value
+			}
+		}
 	}
 	maps.Copy(env, class.Env)
 	class.Env = env

@@ -22,6 +22,9 @@ func (s *Service) Stop(ctx context.Context, actor bailey.Actor, id string) (bail
 	reason, code := "stopped by its owner", audit.ByUser
 	if actor.UserID != ws.OwnerID {
 		reason, code = "stopped by administrator "+actor.Name, audit.ByAdmin
+		if actor.Role != bailey.RoleAdmin {
+			reason, code = "stopped by "+actor.Name+", who manages a group of its owner", audit.ByManager
+		}
 	}
 	runID, err := s.markStopping(ctx, audit.By(actor), id, reason, code)
 	if err != nil {

@@ -24,6 +24,8 @@ func (s *Service) Volumes(ctx context.Context, actor bailey.Actor, all bool) ([]
 		ownerID = ""
 	} else if ownerID == "" {
 		return []bailey.Volume{}, nil // an empty owner would mean everybody
+	} else if !policy.Decide(actor, policy.VolumeView, policy.Thing{OwnerID: ownerID}) {
+		return []bailey.Volume{}, nil // the credential is not for it
 	}
 	return s.cfg.Store.Volumes(ctx, ownerID)
 }

@@ -41,11 +41,12 @@ type Config struct {
 	Audit    audit.Appender
 	Log      *slog.Logger // nil means silence
 
-	Secrets       Secrets           // what workspaces have in /run/secrets; nil means nothing
-	Egress        Egress            // what answers workspaces of network mode proxied; nil: none of them can be started
-	Env           map[string]string // extra environment of every workspace, names by engine.EnvAllowed
-	ReconcileEach time.Duration     // 0 means 10 s
-	Now           func() time.Time  // nil means time.Now
+	Secrets       Secrets                                  // what workspaces have in /run/secrets; nil means nothing
+	Egress        Egress                                   // what answers workspaces of network mode proxied; nil: none of them can be started
+	Env           map[string]string                        // extra environment of every workspace, names by engine.EnvAllowed
+	EnvFor        func(bailey.Workspace) map[string]string // more of it, for one workspace; nil means none
+	ReconcileEach time.Duration                            // 0 means 10 s
+	Now           func() time.Time                         // nil means time.Now
 }
 
 // Secrets gives the registered values that workspaces of a class have as
@@ -66,6 +67,7 @@ type Service struct {
 	locks   locks    // by workspace id, or volume: held for decisions, never while waiting for an engine to stop something
 	news    notifier // by workspace id: a stage or a state is new in the store
 	denials denials
+	looks   denials // at other people's workspaces
 
 	started atomic.Bool
 	over    chan struct{} // closed when Run has returned

@@ -291,7 +291,13 @@ func (w *World) Session(name string) string {
 // Token makes an API token for somebody and returns its text and its row.
 func (w *World) Token(name string) (string, bailey.Token) {
 	w.tb.Helper()
-	grant, err := w.Identity.CreateToken(w.tb.Context(), w.Actor(name), "apptest", 0)
+	return w.LimitedToken(name, identity.TokenRequest{Note: "apptest"})
+}
+
+// LimitedToken is [World.Token] for a token that is not for everything.
+func (w *World) LimitedToken(name string, r identity.TokenRequest) (string, bailey.Token) {
+	w.tb.Helper()
+	grant, err := w.Identity.CreateToken(w.tb.Context(), w.Actor(name), r)
 	if err != nil {
 		w.tb.Fatalf("token for %s: %v", name, err)
 	}

@@ -25,7 +25,8 @@ type MemStore struct {
 	users    map[string]account // by id
 	sessions map[string]stored[bailey.Session]
 	tokens   map[string]stored[bailey.Token]
-	setup    string // hash; empty: none pending
+	devices  map[string]device // by id
+	setup    string            // hash; empty: none pending
 	setupEnd time.Time
 	reads    int
 	touches  int
@@ -48,6 +49,7 @@ func NewMemStore() *MemStore {
 	return &MemStore{
 		uid: 20000, users: map[string]account{},
 		sessions: map[string]stored[bailey.Session]{}, tokens: map[string]stored[bailey.Token]{},
+		devices: map[string]device{},
 	}
 }
 
@@ -86,6 +88,7 @@ func (m *MemStore) Touches() int {
 
 func clone(u bailey.User) bailey.User {
 	u.Groups = append([]string{}, u.Groups...)
+	u.Manages = slices.Clone(u.Manages)
 	return u
 }
 
@@ -189,7 +192,7 @@ func (m *MemStore) UpdateUser(_ context.Context, u bailey.User) error {
 	return nil
 }
 
-func isAdmin(u bailey.User) bool { return u.Role == bailey.RoleAdmin && !u.Disabled }
+func isAdmin(u bailey.User) bool { return u.Role == bailey.RoleAdmin && !u.Disabled && !u.Service }
 
 func (m *MemStore) keepAdmin(id string) error {
 	for _, u := range m.users {
@@ -216,6 +219,7 @@ func (m *MemStore) DeleteUser(_ context.Context, id string) error {
 		}
 	}
 	delete(m.users, id)
+	m.dropDevices(id)
 	drop(m.sessions, func(s bailey.Session) bool { return s.UserID == id })
 	drop(m.tokens, func(t bailey.Token) bool { return t.UserID == id })
 	m.outside.drop(id)
@@ -251,7 +255,7 @@ func (m *MemStore) PasswordHashesUnlike(_ context.Context, prefix string) ([]str
 	defer m.mu.Unlock()
 	all := []string{}
 	for _, u := range m.users {
-		if !strings.HasPrefix(u.hash, prefix) && !slices.Contains(all, u.hash) {
+		if !u.Service && !strings.HasPrefix(u.hash, prefix) && !slices.Contains(all, u.hash) {
 			all = append(all, u.hash)
 		}
 	}
@@ -263,7 +267,7 @@ func (m *MemStore) SetPasswordHash(_ context.Context, userID, hash string) error
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	u, ok := m.users[userID]
-	if !ok {
+	if !ok || u.Service {
 		return missing("user")
 	}
 	u.hash = hash
@@ -368,6 +372,10 @@ func (m *MemStore) CreateToken(_ context.Context, t bailey.Token, secretHash str
 	if t.ID == "" || secretHash == "" || t.ExpiresAt.IsZero() {
 		return bailey.Errorf(bailey.Invalid, "a token needs an id, a secret and an expiry")
 	}
+	if len(t.Scopes) == 0 {
+		return bailey.Errorf(bailey.Invalid, "a token needs a scope")
+	}
+	t.Scopes, t.Workspaces, t.Networks = slices.Clone(t.Scopes), slices.Clone(t.Workspaces), slices.Clone(t.Networks)
 	t.CreatedAt, t.UsedAt, t.ExpiresAt = cutTime(t.CreatedAt), cutTime(t.UsedAt), cutTime(t.ExpiresAt)
 	return insertRow(m, m.tokens, "token", t.ID, t.UserID, secretHash, t)
 }
@@ -385,7 +393,7 @@ func (m *MemStore) TokenByID(_ context.Context, id string) (bailey.Token, string
 }
 
 // TouchToken implements [identity.Store].
-func (m *MemStore) TouchToken(_ context.Context, id string, used time.Time) error {
+func (m *MemStore) TouchToken(_ context.Context, id string, used time.Time, ip string) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	t, ok := m.tokens[id]
@@ -394,7 +402,7 @@ func (m *MemStore) TouchToken(_ context.Context, id string, used time.Time) erro
 	}
 	m.touches++
 	if used = cutTime(used); used.After(t.row.UsedAt) {
-		t.row.UsedAt = used
+		t.row.UsedAt, t.row.UsedIP = used, ip
 		m.tokens[id] = t
 	}
 	return nil

@@ -68,7 +68,7 @@ func TestMemStoreKeepsTheContract(t *testing.T) {
 	if all, _ := m.Sessions(ctx, bob.ID); len(all) != 1 || all[0].ID != "s2" {
 		t.Errorf("sessions left = %v, want s2", all)
 	}
-	err = m.CreateToken(ctx, bailey.Token{ID: "t1", UserID: bob.ID, ExpiresAt: now.Add(time.Hour)}, "ht1")
+	err = m.CreateToken(ctx, bailey.Token{ID: "t1", UserID: bob.ID, Scopes: []bailey.Scope{bailey.ScopeAll}, ExpiresAt: now.Add(time.Hour)}, "ht1")
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -287,7 +287,11 @@ func tokens(w *world) {
 	alice, bob := w.user("alice", bailey.RoleAdmin), w.user("bob", bailey.RoleUser)
 	now := w.clock.Now()
 	token := func(u bailey.User, note string) bailey.Token {
-		t := bailey.Token{ID: bailey.NewID(), UserID: u.ID, Note: note, CreatedAt: now, ExpiresAt: now.Add(time.Hour)}
+		t := bailey.Token{
+			ID: bailey.NewID(), UserID: u.ID, Note: note, Scopes: []bailey.Scope{bailey.ScopeSSH, bailey.ScopeAccount},
+			Workspaces: []string{"w1", "w2"}, Networks: []string{"192.0.2.0/24"}, ParentID: "p", CreatedBy: "c",
+			CreatedAt: now, ExpiresAt: now.Add(time.Hour),
+		}
 		w.must(w.CreateToken(ctx, t, "hash of "+note))
 		return t
 	}
@@ -301,14 +305,21 @@ func tokens(w *world) {
 	_, _, _, err = w.TokenByID(ctx, "nothing")
 	w.refused(err, bailey.NotFound)
 	w.refused(w.CreateToken(ctx, a1, "other"), bailey.Conflict)
-	w.refused(w.CreateToken(ctx, bailey.Token{ID: "x", UserID: "nobody", ExpiresAt: a1.ExpiresAt}, "x"), bailey.NotFound)
+	all1 := []bailey.Scope{bailey.ScopeAll}
+	w.refused(w.CreateToken(ctx, bailey.Token{ID: "x", UserID: "nobody", Scopes: all1, ExpiresAt: a1.ExpiresAt}, "x"), bailey.NotFound)
+	w.refused(w.CreateToken(ctx, bailey.Token{ID: "x", UserID: bob.ID, ExpiresAt: a1.ExpiresAt}, "x"), bailey.Invalid, "scope")
+	w.must(w.CreateToken(ctx, bailey.Token{ID: "plain", UserID: bob.ID, Scopes: all1, CreatedAt: now.Add(-time.Hour), ExpiresAt: now.Add(time.Minute)}, "plain"))
+	if got, _, _, err := w.TokenByID(ctx, "plain"); err != nil || got.Workspaces != nil || got.Networks != nil {
+		w.Errorf("a token without limits = %+v, %v; want none read back", got, err)
+	}
+	w.must(w.DeleteToken(ctx, bob.ID, "plain"))
 	w.refused(w.CreateToken(ctx, bailey.Token{ID: "x", UserID: bob.ID}, "x"), bailey.Invalid)
 
 	later := now.Add(time.Minute)
-	w.must(w.TouchToken(ctx, a1.ID, later))
-	w.must(w.TouchToken(ctx, a1.ID, now))
-	a1.UsedAt = later
-	w.refused(w.TouchToken(ctx, "nothing", now), bailey.NotFound)
+	w.must(w.TouchToken(ctx, a1.ID, later, "192.0.2.7"))
+	w.must(w.TouchToken(ctx, a1.ID, now, "192.0.2.8"))
+	a1.UsedAt, a1.UsedIP = later, "192.0.2.7"
+	w.refused(w.TouchToken(ctx, "nothing", now, ""), bailey.NotFound)
 	all, err := w.Tokens(ctx, alice.ID)
 	w.must(err)
 	if diff := cmp.Diff([]bailey.Token{a1}, all); diff != "" {

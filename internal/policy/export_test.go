@@ -1,0 +1,4 @@
+package policy
+
+// Permits is what a scope is good for.
+var Permits = permits
