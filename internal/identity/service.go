@@ -18,6 +18,7 @@ import (
 
 	"github.com/baileyhq/bailey"
 	"github.com/baileyhq/bailey/internal/audit"
+	"github.com/baileyhq/bailey/internal/external"
 	"github.com/baileyhq/bailey/internal/guard"
 	"github.com/baileyhq/bailey/internal/password"
 	"github.com/baileyhq/bailey/internal/policy"
@@ -31,12 +32,14 @@ type Config struct {
 	Log   *slog.Logger
 	Now   func() time.Time // nil means time.Now
 
-	SessionIdle     time.Duration // 0 means 8 h
-	SessionLifetime time.Duration // 0 means 24 h
-	SetupLifetime   time.Duration // 0 means 30 min
-	Rules           func() Rules  // what holds now; nil means the defaults
-	Host            string        // of the console: no word for a password
-	UnknownKey      []byte        // keys the hash under which unknown names are audited; empty: a random one
+	SessionIdle     time.Duration             // 0 means 8 h
+	SessionLifetime time.Duration             // 0 means 24 h
+	SetupLifetime   time.Duration             // 0 means 30 min
+	Rules           func() Rules              // what holds now; nil means the defaults
+	Host            string                    // of the console: no word for a password
+	Directories     []Directory               // asked about whom there is no password here
+	External        map[string]external.Rules // what each source gives, by its name
+	UnknownKey      []byte                    // keys the hash under which unknown names are audited; empty: a random one
 }
 
 // A Service signs people in. Methods may be called concurrently.

@@ -157,6 +157,9 @@ func (s *Service) UpdateUser(ctx context.Context, actor bailey.Actor, name strin
 	}
 	hash := ""
 	if u.Password != nil {
+		if err := s.passwordElsewhere(ctx, old.ID); err != nil {
+			return bailey.User{}, err
+		}
 		if old.ID == actor.UserID {
 			return bailey.User{}, &bailey.Error{
 				Kind: bailey.Denied, Msg: "your own password is not reset but changed: that takes the old one",
@@ -167,6 +170,11 @@ func (s *Service) UpdateUser(ctx context.Context, actor bailey.Actor, name strin
 			return bailey.User{}, err
 		}
 		if hash, err = s.hash(ctx, *u.Password); err != nil {
+			return bailey.User{}, err
+		}
+	}
+	if u.Disabled != nil {
+		if err := s.decidedByHand(ctx, old.ID); err != nil {
 			return bailey.User{}, err
 		}
 	}
@@ -335,6 +343,9 @@ func (s *Service) ChangePassword(ctx context.Context, actor bailey.Actor, old, f
 	}
 	user, err := s.cfg.Store.UserByID(ctx, userID)
 	if err != nil {
+		return err
+	}
+	if err := s.passwordElsewhere(ctx, user.ID); err != nil {
 		return err
 	}
 	if err := s.checkPassword(user.Name, fresh); err != nil {
