@@ -239,6 +239,27 @@ func (e ImageState) Valid() bool {
 	}
 }
 
+// Defines values for LinkRole.
+const (
+	LinkRoleAdmin   LinkRole = "admin"
+	LinkRoleAuditor LinkRole = "auditor"
+	LinkRoleUser    LinkRole = "user"
+)
+
+// Valid indicates whether the value is a known member of the LinkRole enum.
+func (e LinkRole) Valid() bool {
+	switch e {
+	case LinkRoleAdmin:
+		return true
+	case LinkRoleAuditor:
+		return true
+	case LinkRoleUser:
+		return true
+	default:
+		return false
+	}
+}
+
 // Defines values for StageStatus.
 const (
 	StageStatusBegin  StageStatus = "begin"
@@ -412,6 +433,7 @@ type Attrs struct {
 	Rule    *string   `json:"rule,omitempty"`
 	Run     *string   `json:"run,omitempty"`
 	Signer  *string   `json:"signer,omitempty"`
+	Source  *string   `json:"source,omitempty"`
 	Status  *int64    `json:"status,omitempty"`
 	Sum     *string   `json:"sum,omitempty"`
 	Up      *int64    `json:"up,omitempty"`
@@ -825,6 +847,52 @@ type LaunchInputBody struct {
 
 	// Name Default: the class's name
 	Name *string `json:"name,omitempty"`
+}
+
+// Link defines model for Link.
+type Link struct {
+	// CheckedAt When the source last vouched for them
+	CheckedAt *time.Time `json:"checked_at,omitempty"`
+
+	// Closed Why the source closed the account
+	Closed    *string   `json:"closed,omitempty"`
+	CreatedAt time.Time `json:"created_at"`
+	Groups    []string  `json:"groups"`
+	Id        string    `json:"id"`
+	Issuer    string    `json:"issuer"`
+
+	// Login What they are called there
+	Login *string `json:"login,omitempty"`
+
+	// Role What the source gave last
+	Role       LinkRole   `json:"role"`
+	SignedInAt *time.Time `json:"signed_in_at,omitempty"`
+
+	// Source oidc:NAME or ldap:NAME, by the name in the configuration
+	Source string `json:"source"`
+
+	// Subject What the issuer never gives to anybody else
+	Subject string `json:"subject"`
+}
+
+// LinkRole What the source gave last
+type LinkRole string
+
+// LinkUserInputBody defines model for LinkUserInputBody.
+type LinkUserInputBody struct {
+	// Login For a directory: who to look up
+	Login *string `json:"login,omitempty"`
+
+	// Source oidc:NAME or ldap:NAME
+	Source string `json:"source"`
+
+	// Subject For a provider: the claim sub
+	Subject *string `json:"subject,omitempty"`
+}
+
+// LinksOutputBody defines model for LinksOutputBody.
+type LinksOutputBody struct {
+	Links []Link `json:"links"`
 }
 
 // NewToken defines model for NewToken.
@@ -1276,6 +1344,9 @@ type CreateUserJSONRequestBody = CreateUserInputBody
 // UpdateUserJSONRequestBody defines body for UpdateUser for application/json ContentType.
 type UpdateUserJSONRequestBody = UpdateUserInputBody
 
+// LinkUserJSONRequestBody defines body for LinkUser for application/json ContentType.
+type LinkUserJSONRequestBody = LinkUserInputBody
+
 // LaunchWorkspaceJSONRequestBody defines body for LaunchWorkspace for application/json ContentType.
 type LaunchWorkspaceJSONRequestBody = LaunchInputBody
 
@@ -1689,6 +1760,30 @@ type ClientInterface interface {
 	//
 	// Corresponds with PATCH /api/v1/users/{name} (the `UpdateUser` operationId).
 	UpdateUser(ctx context.Context, name string, body UpdateUserJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// ListLinks The company accounts that an account is tied to
+	//
+	// Corresponds with GET /api/v1/users/{name}/links (the `ListLinks` operationId).
+	ListLinks(ctx context.Context, name string, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// LinkUserWithBody Tie an account to a company account; removes its password
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with POST /api/v1/users/{name}/links (the `LinkUser` operationId).
+	LinkUserWithBody(ctx context.Context, name string, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// LinkUser Tie an account to a company account; removes its password
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with POST /api/v1/users/{name}/links (the `LinkUser` operationId).
+	LinkUser(ctx context.Context, name string, body LinkUserJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// UnlinkUser Take a tie away; ends everything the account can do
+	//
+	// Corresponds with DELETE /api/v1/users/{name}/links/{id} (the `UnlinkUser` operationId).
+	UnlinkUser(ctx context.Context, name string, id string, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// ListVolumes Your volumes, or everybody's
 	//
@@ -2657,6 +2752,70 @@ func (c *Client) UpdateUserWithBody(ctx context.Context, name string, contentTyp
 // Corresponds with PATCH /api/v1/users/{name} (the `UpdateUser` operationId).
 func (c *Client) UpdateUser(ctx context.Context, name string, body UpdateUserJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
 	req, err := NewUpdateUserRequest(c.Server, name, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// ListLinks The company accounts that an account is tied to
+//
+// Corresponds with GET /api/v1/users/{name}/links (the `ListLinks` operationId).
+func (c *Client) ListLinks(ctx context.Context, name string, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewListLinksRequest(c.Server, name)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// LinkUserWithBody Tie an account to a company account; removes its password
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with POST /api/v1/users/{name}/links (the `LinkUser` operationId).
+func (c *Client) LinkUserWithBody(ctx context.Context, name string, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewLinkUserRequestWithBody(c.Server, name, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// LinkUser Tie an account to a company account; removes its password
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with POST /api/v1/users/{name}/links (the `LinkUser` operationId).
+func (c *Client) LinkUser(ctx context.Context, name string, body LinkUserJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewLinkUserRequest(c.Server, name, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// UnlinkUser Take a tie away; ends everything the account can do
+//
+// Corresponds with DELETE /api/v1/users/{name}/links/{id} (the `UnlinkUser` operationId).
+func (c *Client) UnlinkUser(ctx context.Context, name string, id string, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewUnlinkUserRequest(c.Server, name, id)
 	if err != nil {
 		return nil, err
 	}
@@ -4544,6 +4703,128 @@ func NewUpdateUserRequestWithBody(server string, name string, contentType string
 	return req, nil
 }
 
+// NewListLinksRequest constructs an http.Request for the ListLinks method
+func NewListLinksRequest(server string, name string) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "name", name, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/v1/users/%s/links", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewLinkUserRequest calls the generic LinkUser builder with application/json body
+func NewLinkUserRequest(server string, name string, body LinkUserJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewLinkUserRequestWithBody(server, name, "application/json", bodyReader)
+}
+
+// NewLinkUserRequestWithBody constructs an http.Request for the LinkUser method, with any body, and a specified content type
+func NewLinkUserRequestWithBody(server string, name string, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "name", name, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/v1/users/%s/links", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	return req, nil
+}
+
+// NewUnlinkUserRequest constructs an http.Request for the UnlinkUser method
+func NewUnlinkUserRequest(server string, name string, id string) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "name", name, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	var pathParam1 string
+
+	pathParam1, err = runtime.StyleParamWithOptions("simple", false, "id", id, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/v1/users/%s/links/%s", pathParam0, pathParam1)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodDelete, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
 // NewListVolumesRequest constructs an http.Request for the ListVolumes method
 func NewListVolumesRequest(server string, params *ListVolumesParams) (*http.Request, error) {
 	var err error
@@ -5559,6 +5840,34 @@ type ClientWithResponsesInterface interface {
 	//
 	// Corresponds with PATCH /api/v1/users/{name} (the `UpdateUser` operationId).
 	UpdateUserWithResponse(ctx context.Context, name string, body UpdateUserJSONRequestBody, reqEditors ...RequestEditorFn) (*UpdateUserResponse, error)
+
+	// ListLinksWithResponse The company accounts that an account is tied to
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with GET /api/v1/users/{name}/links (the `ListLinks` operationId).
+	ListLinksWithResponse(ctx context.Context, name string, reqEditors ...RequestEditorFn) (*ListLinksResponse, error)
+
+	// LinkUserWithBodyWithResponse Tie an account to a company account; removes its password
+	//
+	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /api/v1/users/{name}/links (the `LinkUser` operationId).
+	LinkUserWithBodyWithResponse(ctx context.Context, name string, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*LinkUserResponse, error)
+
+	// LinkUserWithResponse Tie an account to a company account; removes its password
+	//
+	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /api/v1/users/{name}/links (the `LinkUser` operationId).
+	LinkUserWithResponse(ctx context.Context, name string, body LinkUserJSONRequestBody, reqEditors ...RequestEditorFn) (*LinkUserResponse, error)
+
+	// UnlinkUserWithResponse Take a tie away; ends everything the account can do
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with DELETE /api/v1/users/{name}/links/{id} (the `UnlinkUser` operationId).
+	UnlinkUserWithResponse(ctx context.Context, name string, id string, reqEditors ...RequestEditorFn) (*UnlinkUserResponse, error)
 
 	// ListVolumesWithResponse Your volumes, or everybody's
 	//
@@ -7715,6 +8024,143 @@ func (r UpdateUserResponse) ContentType() string {
 	return ""
 }
 
+type ListLinksResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *LinksOutputBody
+	// ApplicationproblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationproblemJSONDefault *Problem
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r ListLinksResponse) GetJSON200() *LinksOutputBody {
+	return r.JSON200
+}
+
+// GetApplicationproblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r ListLinksResponse) GetApplicationproblemJSONDefault() *Problem {
+	return r.ApplicationproblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r ListLinksResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r ListLinksResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r ListLinksResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r ListLinksResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type LinkUserResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON201 the response for an HTTP 201 `application/json` response
+	JSON201 *Link
+	// ApplicationproblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationproblemJSONDefault *Problem
+}
+
+// GetJSON201 returns the response for an HTTP 201 `application/json` response
+func (r LinkUserResponse) GetJSON201() *Link {
+	return r.JSON201
+}
+
+// GetApplicationproblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r LinkUserResponse) GetApplicationproblemJSONDefault() *Problem {
+	return r.ApplicationproblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r LinkUserResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r LinkUserResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r LinkUserResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r LinkUserResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type UnlinkUserResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// ApplicationproblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationproblemJSONDefault *Problem
+}
+
+// GetApplicationproblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r UnlinkUserResponse) GetApplicationproblemJSONDefault() *Problem {
+	return r.ApplicationproblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r UnlinkUserResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r UnlinkUserResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r UnlinkUserResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r UnlinkUserResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
 type ListVolumesResponse struct {
 	Body         []byte
 	HTTPResponse *http.Response
@@ -9009,6 +9455,58 @@ func (c *ClientWithResponses) UpdateUserWithResponse(ctx context.Context, name s
 		return nil, err
 	}
 	return ParseUpdateUserResponse(rsp)
+}
+
+// ListLinksWithResponse The company accounts that an account is tied to
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with GET /api/v1/users/{name}/links (the `ListLinks` operationId).
+func (c *ClientWithResponses) ListLinksWithResponse(ctx context.Context, name string, reqEditors ...RequestEditorFn) (*ListLinksResponse, error) {
+	rsp, err := c.ListLinks(ctx, name, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseListLinksResponse(rsp)
+}
+
+// LinkUserWithBodyWithResponse Tie an account to a company account; removes its password
+//
+// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /api/v1/users/{name}/links (the `LinkUser` operationId).
+func (c *ClientWithResponses) LinkUserWithBodyWithResponse(ctx context.Context, name string, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*LinkUserResponse, error) {
+	rsp, err := c.LinkUserWithBody(ctx, name, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseLinkUserResponse(rsp)
+}
+
+// LinkUserWithResponse Tie an account to a company account; removes its password
+//
+// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /api/v1/users/{name}/links (the `LinkUser` operationId).
+func (c *ClientWithResponses) LinkUserWithResponse(ctx context.Context, name string, body LinkUserJSONRequestBody, reqEditors ...RequestEditorFn) (*LinkUserResponse, error) {
+	rsp, err := c.LinkUser(ctx, name, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseLinkUserResponse(rsp)
+}
+
+// UnlinkUserWithResponse Take a tie away; ends everything the account can do
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with DELETE /api/v1/users/{name}/links/{id} (the `UnlinkUser` operationId).
+func (c *ClientWithResponses) UnlinkUserWithResponse(ctx context.Context, name string, id string, reqEditors ...RequestEditorFn) (*UnlinkUserResponse, error) {
+	rsp, err := c.UnlinkUser(ctx, name, id, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseUnlinkUserResponse(rsp)
 }
 
 // ListVolumesWithResponse Your volumes, or everybody's
@@ -10591,6 +11089,101 @@ func ParseUpdateUserResponse(rsp *http.Response) (*UpdateUserResponse, error) {
 			return nil, err
 		}
 		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseListLinksResponse parses an HTTP response from a ListLinksWithResponse call
+func ParseListLinksResponse(rsp *http.Response) (*ListLinksResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &ListLinksResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest LinksOutputBody
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseLinkUserResponse parses an HTTP response from a LinkUserWithResponse call
+func ParseLinkUserResponse(rsp *http.Response) (*LinkUserResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &LinkUserResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 201:
+		var dest Link
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON201 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseUnlinkUserResponse parses an HTTP response from a UnlinkUserWithResponse call
+func ParseUnlinkUserResponse(rsp *http.Response) (*UnlinkUserResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &UnlinkUserResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case rsp.StatusCode == 204:
+		break // No content-type
 
 	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
 		var dest Problem

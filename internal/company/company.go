@@ -301,7 +301,7 @@ func (s *Service) Person(ctx context.Context, source, login string) (external.Pe
 			return e.Person, err
 		}
 	}
-	return external.Person{}, bailey.Errorf(bailey.Invalid, "there is no directory by this name in the configuration")
+	return external.Person{}, bailey.Errorf(bailey.NotFound, "there is no directory by this name in the configuration")
 }
 
 // Subject is [Service.Person] for a provider, which cannot be asked about
@@ -314,5 +314,5 @@ func (s *Service) Subject(source, subject string) (external.Person, error) {
 			}
 		}
 	}
-	return external.Person{}, bailey.Errorf(bailey.Invalid, "there is no identity provider by this name in the configuration")
+	return external.Person{}, bailey.Errorf(bailey.NotFound, "there is no identity provider by this name in the configuration")
 }

@@ -184,6 +184,15 @@ func TestRecipes(t *testing.T) {
 	if len(blocks) < 4 {
 		t.Errorf("found %d YAML blocks in docs/configuration.md, want at least 4", len(blocks))
 	}
+	more, err := os.ReadFile(filepath.Join("..", "..", "docs", "sign-in.md"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	recipes := regexp.MustCompile("(?s)```yaml\n(.*?)```").FindAllStringSubmatch(regexp.MustCompile(`(?m)^   `).ReplaceAllString(string(more), ""), -1)
+	if len(recipes) < 4 {
+		t.Errorf("found %d YAML blocks in docs/sign-in.md, want at least 4", len(recipes))
+	}
+	blocks = append(blocks, recipes...)
 	for _, m := range blocks {
 		if _, err := Load(t.Context(), Source{Path: write(t, m[1])}); err != nil {
 			t.Errorf("a recipe does not load: %v\n%s", err, m[1])
