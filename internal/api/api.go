@@ -28,6 +28,7 @@ import (
 	"github.com/baileyhq/bailey/internal/identity"
 	"github.com/baileyhq/bailey/internal/rulebook"
 	"github.com/baileyhq/bailey/internal/vault"
+	"github.com/baileyhq/bailey/internal/witness"
 	"github.com/baileyhq/bailey/internal/workspace"
 )
 
@@ -43,6 +44,7 @@ type Config struct {
 	Egress     *egress.Proxy
 	Images     *catalogue.Service
 	Rules      *rulebook.Book
+	SSH        *witness.Service
 	Origins    *edge.Origins
 	Audit      AuditLog
 	Log        *slog.Logger
@@ -106,6 +108,7 @@ func (a *API) routes() {
 	a.externalRoutes()
 	a.secretRoutes()
 	a.filterRoutes()
+	a.sshSessionRoutes()
 	// huma describes its own error form for operations without one; all of
 	// ours answer with Problem.
 	schemas := a.huma.OpenAPI().Components.Schemas.Map()
