@@ -22,6 +22,7 @@ import (
 	"github.com/baileyhq/bailey"
 	"github.com/baileyhq/bailey/internal/audit"
 	"github.com/baileyhq/bailey/internal/catalogue"
+	"github.com/baileyhq/bailey/internal/company"
 	"github.com/baileyhq/bailey/internal/edge"
 	"github.com/baileyhq/bailey/internal/egress"
 	"github.com/baileyhq/bailey/internal/gatehouse"
@@ -38,6 +39,7 @@ const maxBody = 64 << 10
 // Config is what the door stands on. All but Log are required.
 type Config struct {
 	Identity   *identity.Service
+	Company    *company.Service // nil: local accounts alone
 	Workspaces *workspace.Service
 	Vault      *vault.Vault
 	Egress     *egress.Proxy
@@ -105,6 +107,7 @@ func (a *API) routes() {
 	a.egressRoutes()
 	a.imageRoutes()
 	a.adminRoutes()
+	a.externalRoutes()
 	a.secretRoutes()
 	a.filterRoutes()
 	a.banRoutes()

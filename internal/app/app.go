@@ -19,6 +19,7 @@ import (
 	"github.com/baileyhq/bailey/internal/api"
 	"github.com/baileyhq/bailey/internal/audit"
 	"github.com/baileyhq/bailey/internal/catalogue"
+	"github.com/baileyhq/bailey/internal/company"
 	"github.com/baileyhq/bailey/internal/config"
 	"github.com/baileyhq/bailey/internal/console"
 	"github.com/baileyhq/bailey/internal/edge"
@@ -73,6 +74,7 @@ type App struct {
 	egress     *egress.Proxy
 	bans       *gatehouse.Keeper
 	identity   *identity.Service
+	company    *company.Service
 	vault      *vault.Vault
 	workspaces *workspace.Service
 	sshLive    *sshlive.Registry // the SSH sessions of this moment
@@ -162,6 +164,14 @@ func New(ctx context.Context, cfg Config) (_ *App, err error) {
 		return nil, err
 	}
 
+	if a.origins, err = originsOf(f); err != nil {
+		return nil, err
+	}
+	outside, err := openSources(f, a.origins.Console(), a.log)
+	if err != nil {
+		return nil, err
+	}
+
 	limits, err := guard.New(guard.Config{Key: a.st.key("guard"), Own: ownAddress})
 	if err != nil {
 		return nil, err
@@ -172,8 +182,12 @@ func New(ctx context.Context, cfg Config) (_ *App, err error) {
 	if a.identity, err = identity.New(identity.Config{
 		Store: a.store, Guard: limits, Audit: a.journal, Log: a.log,
 		SessionIdle: time.Duration(f.Sessions.Idle), SessionLifetime: time.Duration(f.Sessions.Lifetime),
+		Directories: outside.asked(), External: outside.rules,
 		UnknownKey: a.st.key("unknown names"), Places: a.settings.places.Load,
 	}); err != nil {
+		return nil, err
+	}
+	if a.company, err = a.openCompany(f, outside); err != nil {
 		return nil, err
 	}
 	if a.vault, err = vault.New(vault.Config{
@@ -193,16 +207,6 @@ func New(ctx context.Context, cfg Config) (_ *App, err error) {
 		return nil, err
 	}
 
-	port, err := portOf(f)
-	if err != nil {
-		return nil, err
-	}
-	if a.origins, err = edge.NewOrigins(edge.OriginConfig{
-		Mode: f.Web.Mode, Host: f.Web.Host, Port: port, Domain: f.Web.Domain,
-		Ports: [2]int{f.Web.Ports.First, f.Web.Ports.Last},
-	}); err != nil {
-		return nil, err
-	}
 	certs := edge.CertConfig{Dir: a.st.path("tls"), Hosts: a.origins.CertHosts, Log: a.log}
 	if f.TLS.Cert != "" {
 		certs.Dir, certs.CertFile, certs.KeyFile = "", f.TLS.Cert, f.TLS.Key
@@ -227,10 +231,10 @@ func New(ctx context.Context, cfg Config) (_ *App, err error) {
 	}
 	pages, err := console.New(console.Config{
 		Hub: hub, Alias: a.gateway.Alias(hub.Resolve),
-		Identity: a.identity, Workspaces: a.workspaces, Egress: a.egress, Images: a.images, Rules: a.filtering.book, SSH: a.witness,
+		Identity: a.identity, Company: a.company, Workspaces: a.workspaces, Egress: a.egress, Images: a.images, Rules: a.filtering.book, SSH: a.witness,
 		Origins: a.origins, Audit: a.journal, Log: a.log, Open: a.gateway.OpenHandler(),
 		API: api.New(api.Config{
-			Identity: a.identity, Workspaces: a.workspaces, Vault: a.vault, Rules: a.filtering.book, Egress: a.egress, Images: a.images, Bans: a.bans, SSH: a.witness,
+			Identity: a.identity, Company: a.company, Workspaces: a.workspaces, Vault: a.vault, Rules: a.filtering.book, Egress: a.egress, Images: a.images, Bans: a.bans, SSH: a.witness,
 			Origins: a.origins, Audit: a.journal, Log: a.log,
 		}),
 	})
@@ -296,6 +300,7 @@ func (a *App) Run(ctx context.Context) error {
 	g.Go(func() error { return done(ctx, a.workspaces.Run(ctx)) })
 	g.Go(func() error { return done(ctx, a.images.Run(ctx)) })
 	g.Go(func() error { return done(ctx, a.bans.Run(ctx)) })
+	g.Go(func() error { return done(ctx, a.company.Run(ctx)) })
 	g.Go(func() error { return done(ctx, a.settings.run(ctx)) })
 	g.Go(func() error { return done(ctx, a.watchConfig(ctx)) })
 	g.Go(func() error { return done(ctx, a.filtering.run(ctx)) })

@@ -43,6 +43,8 @@ const (
 	UserCreate     Action = "user.create"
 	UserUpdate     Action = "user.update"
 	UserDelete     Action = "user.delete"
+	UserLink       Action = "user.link" // an account is tied to a company account
+	UserUnlink     Action = "user.unlink"
 	PasswordChange Action = "user.password"
 	SecretSet      Action = "secret.set"
 	SecretRemove   Action = "secret.remove"
@@ -147,6 +149,23 @@ const (
 	Appointed       Reason = "appointed" // to manage a group
 	Dismissed       Reason = "dismissed"
 	ByDevice        Reason = "by_device" // a device authorization asked for it
+
+	// Of accounts that a company decides about.
+	NotAdmitted   Reason = "not_admitted"       // in none of the groups that may come in
+	NoAccount     Reason = "no_account"         // and none is made
+	MissingThere  Reason = "missing_at_source"  // the directory does not have them any more
+	DisabledThere Reason = "disabled_at_source" // it says that the account is closed
+	EndedThere    Reason = "ended_at_source"    // the provider ended the session
+	NotVouched    Reason = "not_vouched_for"    // it said nothing about them for too long
+	BadState      Reason = "bad_state"          // these are why a provider's answer was refused
+	BadIssuer     Reason = "bad_issuer"
+	BadNonce      Reason = "bad_nonce"
+	BadToken      Reason = "bad_token"
+	BadAnswer     Reason = "bad_answer"
+	BadClock      Reason = "bad_clock"
+	BadClient     Reason = "bad_client"
+	ProviderError Reason = "provider_refused"
+	TooManyGroups Reason = "too_many_groups"
 )
 
 // A Target is what an action was done to.
@@ -165,6 +184,7 @@ type Attrs struct {
 	GPUs   []string `json:"gpus,omitempty"` // UUIDs
 	Role   string   `json:"role,omitempty"`
 	Count  int64    `json:"count,omitempty"`
+	Source string   `json:"source,omitempty"` // of a company account: "oidc:NAME", "ldap:NAME"
 	Digest string   `json:"digest,omitempty"` // of a configuration file or a recording
 	Status int      `json:"status,omitempty"` // HTTP status
 	Host   string   `json:"host,omitempty"`   // canonical name of a host outside

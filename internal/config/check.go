@@ -45,6 +45,7 @@ func (d *decoder) check() {
 	d.checkFilter()
 	d.checkSSH()
 	d.checkEgress()
+	d.checkSignIn()
 	d.checkRecordings()
 }
 

@@ -60,6 +60,7 @@ type Config struct {
 	Quotas   Quotas           `yaml:"quotas" reload:"live" doc:"What may run at once. Administrators have quotas too."`
 	Trust    Trust            `yaml:"trust" doc:"Which images may start. An image that nobody trusted has signed starts for nobody."`
 	GPUs     GPUs             `yaml:"gpus" doc:"The GPUs that may be leased, each to one workspace at a time."`
+	SignIn   SignIn           `yaml:"sign_in" doc:"Company accounts: identity providers and directories. Local accounts go on working."`
 	Egress   Egress           `yaml:"egress" reload:"live" doc:"What workspaces of network mode proxied may reach. A change holds at once, also for connections that are open."`
 
 	Access     Access     `yaml:"access" reload:"live" doc:"From where people may come. A list holds for the person, at every door and for every session and token, from the moment it is saved. Token lists are made with the tokens."`
@@ -193,6 +194,7 @@ func Default() *Config {
 		Egress: defaultEgress(),
 
 		Recordings: defaultRecordings(),
+		SignIn:     defaultSignIn(),
 
 		origins: map[string]Origin{},
 		lookup:  func(string) (string, bool) { return "", false },
@@ -263,6 +265,7 @@ func load(src Source, path string, seen look) (*Config, error) {
 		at := fmt.Sprintf("classes[%d].", i)
 		c.Classes[i].complete(func(field string) bool { return d.given(at+field) || d.bad[at+field] })
 	}
+	c.SignIn.complete()
 	d.check()
 	if len(d.problems) > 0 {
 		slices.SortStableFunc(d.problems, func(a, b Problem) int {

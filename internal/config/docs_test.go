@@ -91,6 +91,11 @@ func fieldTables(t *testing.T) string {
 		case "filter":
 			table("`filter.modes[]`, `classes[].filter.modes[]`", "One entry per rule. *Reload:* yes.", reflect.ValueOf(RuleMode{}))
 			table("`filter.allow[]`", "*Reload:* yes.", reflect.ValueOf(FilterAllow{}))
+		case "sign_in":
+			table("`sign_in.oidc[]`", "One entry per identity provider. *Reload:* no.", reflect.ValueOf(OIDC{}))
+			table("`sign_in.ldap[]`", "One entry per directory. *Reload:* no.", reflect.ValueOf(LDAP{}))
+			table("`sign_in.oidc[].groups[]`, `sign_in.ldap[].groups[]`", "*Reload:* no.", reflect.ValueOf(GroupMapping{}))
+			table("`sign_in.oidc[].roles[]`, `sign_in.ldap[].roles[]`", "*Reload:* no.", reflect.ValueOf(RoleMapping{}))
 		case "gpus":
 			table("`gpus.devices[]`", "One entry per card. *Reload:* no.", reflect.ValueOf(Device{}))
 		}
@@ -112,7 +117,8 @@ func valueText(f reflect.StructField) string {
 		kind = "limits"
 	case below == reflect.TypeFor[map[string]Quota]():
 		kind = "limits by name"
-	case below == reflect.TypeFor[[]Device](), below == reflect.TypeFor[[]RuleMode](), below == reflect.TypeFor[[]FilterAllow]():
+	case below == reflect.TypeFor[[]OIDC](), below == reflect.TypeFor[[]LDAP](), below == reflect.TypeFor[[]GroupMapping](), below == reflect.TypeFor[[]RoleMapping](),
+		below == reflect.TypeFor[[]Device](), below == reflect.TypeFor[[]RuleMode](), below == reflect.TypeFor[[]FilterAllow]():
 		kind = "a list"
 	case below == reflect.TypeFor[ClassFilter]():
 		kind = "fields"
@@ -178,6 +184,15 @@ func TestRecipes(t *testing.T) {
 	if len(blocks) < 4 {
 		t.Errorf("found %d YAML blocks in docs/configuration.md, want at least 4", len(blocks))
 	}
+	more, err := os.ReadFile(filepath.Join("..", "..", "docs", "sign-in.md"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	recipes := regexp.MustCompile("(?s)```yaml\n(.*?)```").FindAllStringSubmatch(regexp.MustCompile(`(?m)^   `).ReplaceAllString(string(more), ""), -1)
+	if len(recipes) < 4 {
+		t.Errorf("found %d YAML blocks in docs/sign-in.md, want at least 4", len(recipes))
+	}
+	blocks = append(blocks, recipes...)
 	for _, m := range blocks {
 		if _, err := Load(t.Context(), Source{Path: write(t, m[1])}); err != nil {
 			t.Errorf("a recipe does not load: %v\n%s", err, m[1])

@@ -31,7 +31,7 @@ func open(t *testing.T) *site { t.Helper(); return serve(t, apptest.New(t)) }
 // openEmpty is [open] before set-up.
 func openEmpty(t *testing.T) *site { t.Helper(); return serve(t, apptest.NewEmpty(t)) }
 
-func serve(t *testing.T, w *apptest.World) *site {
+func serve(t *testing.T, w *apptest.World, changes ...func(*console.Config)) *site {
 	t.Helper()
 	gw, err := gateway.New(gateway.Config{
 		Workspaces: gateway.From(w.Workspaces), Identity: w.Identity, Origins: w.Origins, Audit: w.Journal, Log: w.Logger(),
@@ -39,13 +39,17 @@ func serve(t *testing.T, w *apptest.World) *site {
 	if err != nil {
 		t.Fatal(err)
 	}
-	c, err := console.New(console.Config{
+	cfg := console.Config{
 		Identity: w.Identity, Workspaces: w.Workspaces, Egress: w.Egress, Images: w.Images, Rules: w.Rules, SSH: w.SSH, Origins: w.Origins, Audit: w.Journal, Log: w.Logger(),
 		Open: gw.OpenHandler(),
 		API: api.New(api.Config{
 			Identity: w.Identity, Workspaces: w.Workspaces, Egress: w.Egress, Images: w.Images, Vault: w.Vault, SSH: w.SSH, Origins: w.Origins, Audit: w.Journal, Log: w.Logger(),
 		}),
-	})
+	}
+	for _, change := range changes {
+		change(&cfg)
+	}
+	c, err := console.New(cfg)
 	if err != nil {
 		t.Fatal(err)
 	}

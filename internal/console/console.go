@@ -17,6 +17,7 @@ import (
 	"github.com/baileyhq/bailey"
 	"github.com/baileyhq/bailey/internal/audit"
 	"github.com/baileyhq/bailey/internal/catalogue"
+	"github.com/baileyhq/bailey/internal/company"
 	"github.com/baileyhq/bailey/internal/edge"
 	"github.com/baileyhq/bailey/internal/egress"
 	"github.com/baileyhq/bailey/internal/identity"
@@ -34,6 +35,7 @@ var files embed.FS
 // are mounted beside the pages, on the same origin.
 type Config struct {
 	Identity   *identity.Service
+	Company    *company.Service // nil: local accounts alone
 	Workspaces *workspace.Service
 	Egress     *egress.Proxy
 	Images     *catalogue.Service
@@ -78,6 +80,7 @@ func New(cfg Config) (*Console, error) {
 	c.mux.Handle("/user/{name}/{rest...}", c.jupyterhubServer())
 	c.mux.Handle("GET /open/{slug}", withHeaders(cfg.Open))
 	c.mux.HandleFunc("GET /static/{file}", c.static)
+	c.mux.Handle("POST /signin/oidc/{name}/logout", withHeaders(http.HandlerFunc(c.providerLogout)))
 	for _, r := range c.routes() {
 		c.mux.Handle(r.pattern, c.page(r.handler))
 	}
@@ -96,6 +99,8 @@ func (c *Console) routes() []route {
 		{"GET /{$}", c.home},
 		{"GET /signin", c.signInPage},
 		{"POST /signin", c.signIn},
+		{"GET /signin/oidc/{name}", c.toProvider},
+		{"GET /signin/oidc/{name}/callback", c.fromProvider},
 		{"POST /signout", c.signOut},
 		{"GET /setup", c.setupPage},
 		{"POST /setup", c.setup},
@@ -121,6 +126,9 @@ func (c *Console) routes() []route {
 		{"POST /sessions/{id}/kill", c.killSSHSession},
 		{"POST /sessions/{id}/delete-recording", c.deleteRecording},
 		{"GET /account", c.account},
+		{"GET /account/company", c.companyAccount},
+		{"GET /account/link/{name}", c.linkProvider},
+		{"POST /account/link", c.linkDirectory},
 		{"POST /account/password", c.password},
 		{"POST /account/sessions/{id}/end", c.endSession},
 		{"POST /account/tokens", c.newToken},

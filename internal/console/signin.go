@@ -44,7 +44,7 @@ func (c *Console) signInPage(w http.ResponseWriter, r *http.Request) error {
 		http.Redirect(w, r, form.next(), http.StatusSeeOther)
 		return nil
 	}
-	return c.show(w, r, "signin", "Sign in", form)
+	return c.show(w, r, "signin", "Sign in", c.signInData(form))
 }
 
 func (c *Console) signIn(w http.ResponseWriter, r *http.Request) error {
@@ -59,7 +59,7 @@ func (c *Console) signIn(w http.ResponseWriter, r *http.Request) error {
 	})
 	if err != nil {
 		c.refuse(w, r, err)
-		return c.show(w, r, "signin", "Sign in", form)
+		return c.show(w, r, "signin", "Sign in", c.signInData(form))
 	}
 	setSession(w, grant.Secret)
 	http.Redirect(w, r, form.next(), http.StatusSeeOther)

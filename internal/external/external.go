@@ -26,6 +26,14 @@ type Person struct {
 	Factors bool     // the source says that a second factor was used
 }
 
+// An Entry is somebody as a directory has them.
+type Entry struct {
+	Person
+
+	DN     string
+	Locked bool // disabled or expired there
+}
+
 // Rules is what the configuration wants of a source. The zero value lets nobody
 // in.
 type Rules struct {

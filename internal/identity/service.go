@@ -19,6 +19,7 @@ import (
 	"github.com/baileyhq/bailey"
 	"github.com/baileyhq/bailey/internal/allow"
 	"github.com/baileyhq/bailey/internal/audit"
+	"github.com/baileyhq/bailey/internal/external"
 	"github.com/baileyhq/bailey/internal/guard"
 	"github.com/baileyhq/bailey/internal/password"
 	"github.com/baileyhq/bailey/internal/policy"
@@ -40,7 +41,9 @@ type Config struct {
 
 	Places func() *allow.Lists // from where people may come, asked each time; nil: from everywhere
 
-	UnknownKey []byte // keys the hash under which unknown names are audited; empty: a random one
+	UnknownKey  []byte                    // keys the hash under which unknown names are audited; empty: a random one
+	Directories []Directory               // asked about whom there is no password here
+	External    map[string]external.Rules // what each source gives, by its name
 }
 
 // A Service signs people in. Methods may be called concurrently.

@@ -31,7 +31,7 @@ func (s *Service) SignIn(ctx context.Context, r SignInRequest) (Grant[bailey.Ses
 	if err != nil {
 		return Grant[bailey.Session]{}, bailey.User{}, err
 	}
-	grant, err := s.startSession(ctx, p, r.UserAgent, "password")
+	grant, err := s.startSession(ctx, p, r.UserAgent, cmp.Or(p.method, "password"))
 	if err != nil {
 		return Grant[bailey.Session]{}, bailey.User{}, err
 	}
@@ -56,7 +56,7 @@ func (s *Service) SignInForToken(ctx context.Context, r SignInRequest, note stri
 	if err != nil {
 		return fail(err)
 	}
-	actor := bailey.Actor{UserID: p.user.ID, Name: p.user.Name, Method: "password", IP: p.ip}
+	actor := bailey.Actor{UserID: p.user.ID, Name: p.user.Name, Method: cmp.Or(p.method, "password"), IP: p.ip}
 	err = s.record(ctx, audit.Event{
 		Actor: audit.By(actor), Action: audit.SignIn, Target: audit.Target{Kind: "user", ID: p.user.ID, Name: p.user.Name}, Outcome: audit.Success,
 	})
@@ -84,10 +84,11 @@ type attempt struct {
 	ip     string
 	prefix string // for guard
 	key    string // the name for guard, cut
+	method string // the source that knows them; empty: they have a password here
 }
 
 func newAttempt(name, ip string) attempt {
-	return attempt{name: name, ip: cleanIP(ip), prefix: guard.Prefix(ip), key: name[:min(len(name), 64)]}
+	return attempt{name: name, ip: cleanIP(ip), prefix: guard.Prefix(ip), key: guardKey(name)}
 }
 
 // A proof is an attempt whose password was right.
@@ -130,6 +131,13 @@ func (s *Service) prove(ctx context.Context, a attempt, given secret.Value) (pro
 	}
 	// A guess was made: from here on it counts, even if the caller hung up.
 	judged = true
+	if len(s.cfg.Directories) > 0 && (!known || !right) {
+		p, err := s.proveOutside(ctx, a, v, user, given)
+		if open, ok := errors.AsType[*undecided](err); ok {
+			judged, err = false, open.error
+		}
+		return p, err
+	}
 	switch {
 	case !known, !right:
 		return proof{}, s.failed(ctx, a, v, user, audit.BadCredentials)
@@ -165,8 +173,8 @@ func (s *Service) account(ctx context.Context, name string) (u bailey.User, stor
 	}
 	stored, err = s.cfg.Store.PasswordHash(ctx, u.ID)
 	switch {
-	case err == nil:
-	case bailey.KindOf(err) == bailey.NotFound:
+	case err == nil && stored != "":
+	case err == nil, bailey.KindOf(err) == bailey.NotFound: // without a password here, nobody signs in by one
 		known, u, stored, err = false, bailey.User{}, password.Decoy(s.rules().Params).String(), nil
 	default:
 		return u, "", false, err
@@ -177,7 +185,7 @@ func (s *Service) account(ctx context.Context, name string) (u bailey.User, stor
 // who is the audit actor of an attempt on the account u, which is zero for a
 // name that is none.
 func (s *Service) who(a attempt, u bailey.User) audit.Actor {
-	who := audit.Actor{ID: u.ID, Name: u.Name, Method: "password", IP: a.ip}
+	who := audit.Actor{ID: u.ID, Name: u.Name, Method: cmp.Or(a.method, "password"), IP: a.ip}
 	if u.ID == "" {
 		who.Unknown = s.unknown(a.name)
 	}

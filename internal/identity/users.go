@@ -178,6 +178,9 @@ func (s *Service) UpdateUser(ctx context.Context, actor bailey.Actor, name strin
 		if old.Service {
 			return bailey.User{}, errNoPassword(old.Name)
 		}
+		if err := s.passwordElsewhere(ctx, old.ID); err != nil {
+			return bailey.User{}, err
+		}
 		if old.ID == actor.UserID {
 			return bailey.User{}, &bailey.Error{
 				Kind: bailey.Denied, Msg: "your own password is not reset but changed: that takes the old one",
@@ -188,6 +191,11 @@ func (s *Service) UpdateUser(ctx context.Context, actor bailey.Actor, name strin
 			return bailey.User{}, err
 		}
 		if hash, err = s.hash(ctx, *u.Password); err != nil {
+			return bailey.User{}, err
+		}
+	}
+	if u.Disabled != nil {
+		if err := s.decidedByHand(ctx, old.ID); err != nil {
 			return bailey.User{}, err
 		}
 	}
@@ -364,6 +372,9 @@ func (s *Service) ChangePassword(ctx context.Context, actor bailey.Actor, old, f
 	}
 	if user.Service {
 		return errNoPassword(user.Name)
+	}
+	if err := s.passwordElsewhere(ctx, user.ID); err != nil {
+		return err
 	}
 	if err := s.checkPassword(user.Name, fresh); err != nil {
 		return err

@@ -144,12 +144,7 @@ func (d *Directory) Close() error {
 }
 
 // An Entry is somebody as the directory has them.
-type Entry struct {
-	external.Person
-
-	DN     string
-	Locked bool // disabled or expired there
-}
+type Entry = external.Entry
 
 // Find looks up who signs in as login. ok is false when that is nobody, and
 // when it could be several. An error means that the directory could not tell:

@@ -155,6 +155,7 @@ type Login struct {
 
 	SID     string // the provider's name of their session there; may be empty
 	Refresh string // by which the provider can be asked again; may be empty
+	Told    bool   // the provider said which groups they are in, or that it is none
 }
 
 // Finish judges what a browser brought back from the provider. The order
@@ -235,7 +236,7 @@ func (p *Provider) judge(ctx context.Context, m *metadata, tok *oauth2.Token, no
 			}
 		}
 	}
-	login.Login = text(claims, p.cfg.UserClaim)
+	login.Login, login.Told = text(claims, p.cfg.UserClaim), true
 	login.Groups, err = p.groups(claims)
 	return login, err
 }
@@ -398,6 +399,7 @@ func (p *Provider) Again(ctx context.Context, subject, refresh string) (Login, e
 		var claims map[string]any
 		if claims, err = p.userInfo(ctx, m, tok, subject); err == nil && claims != nil {
 			login.Login = text(claims, p.cfg.UserClaim)
+			login.Told = p.cfg.GroupsClaim == "" || claim(claims, p.cfg.GroupsClaim) != nil
 			login.Groups, err = p.groups(claims)
 		}
 	}

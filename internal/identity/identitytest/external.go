@@ -57,7 +57,7 @@ func (m *MemStore) tieFree(e bailey.External) error {
 
 func (m *MemStore) tie(e bailey.External) bailey.External {
 	if m.outside.ties == nil {
-		m.outside = outside{ties: map[string]bailey.External{}, sessions: map[string]bailey.ExternalSession{}, seen: map[[2]string]time.Time{}}
+		m.outside.ties, m.outside.sessions = map[string]bailey.External{}, map[string]bailey.ExternalSession{}
 	}
 	e = cloneTie(e)
 	e.ID, e.CreatedAt, e.SignedInAt, e.CheckedAt = bailey.NewID(), m.now(), cutTime(e.SignedInAt), cutTime(e.CheckedAt)
