@@ -24,9 +24,11 @@ import (
 	"github.com/baileyhq/bailey/internal/catalogue"
 	"github.com/baileyhq/bailey/internal/edge"
 	"github.com/baileyhq/bailey/internal/egress"
+	"github.com/baileyhq/bailey/internal/gatehouse"
 	"github.com/baileyhq/bailey/internal/identity"
 	"github.com/baileyhq/bailey/internal/rulebook"
 	"github.com/baileyhq/bailey/internal/vault"
+	"github.com/baileyhq/bailey/internal/witness"
 	"github.com/baileyhq/bailey/internal/workspace"
 )
 
@@ -41,6 +43,8 @@ type Config struct {
 	Egress     *egress.Proxy
 	Images     *catalogue.Service
 	Rules      *rulebook.Book
+	Bans       *gatehouse.Keeper
+	SSH        *witness.Service
 	Origins    *edge.Origins
 	Audit      AuditLog
 	Log        *slog.Logger
@@ -103,6 +107,8 @@ func (a *API) routes() {
 	a.adminRoutes()
 	a.secretRoutes()
 	a.filterRoutes()
+	a.banRoutes()
+	a.sshSessionRoutes()
 	// huma describes its own error form for operations without one; all of
 	// ours answer with Problem.
 	schemas := a.huma.OpenAPI().Components.Schemas.Map()

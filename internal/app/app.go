@@ -25,13 +25,16 @@ import (
 	"github.com/baileyhq/bailey/internal/egress"
 	"github.com/baileyhq/bailey/internal/engine"
 	"github.com/baileyhq/bailey/internal/engine/docker"
+	"github.com/baileyhq/bailey/internal/gatehouse"
 	"github.com/baileyhq/bailey/internal/gateway"
 	"github.com/baileyhq/bailey/internal/gpu"
 	"github.com/baileyhq/bailey/internal/guard"
 	"github.com/baileyhq/bailey/internal/identity"
 	"github.com/baileyhq/bailey/internal/secret"
+	"github.com/baileyhq/bailey/internal/sshlive"
 	"github.com/baileyhq/bailey/internal/store"
 	"github.com/baileyhq/bailey/internal/vault"
+	"github.com/baileyhq/bailey/internal/witness"
 	"github.com/baileyhq/bailey/internal/workspace"
 )
 
@@ -66,9 +69,12 @@ type App struct {
 	images     *catalogue.Service
 	settings   *settings
 	egress     *egress.Proxy
+	bans       *gatehouse.Keeper
 	identity   *identity.Service
 	vault      *vault.Vault
 	workspaces *workspace.Service
+	sshLive    *sshlive.Registry // the SSH sessions of this moment
+	witness    *witness.Service
 	filtering  *filtering
 	origins    *edge.Origins
 	certs      *edge.Certs
@@ -152,14 +158,17 @@ func New(ctx context.Context, cfg Config) (_ *App, err error) {
 		return nil, err
 	}
 
-	limits, err := guard.New(guard.Config{})
+	limits, err := guard.New(guard.Config{Key: a.st.key("guard"), Own: ownAddress})
 	if err != nil {
+		return nil, err
+	}
+	if a.bans, err = gatehouse.New(ctx, gatehouse.Config{Guard: limits, Store: a.store, Audit: a.journal, Log: a.log}); err != nil {
 		return nil, err
 	}
 	if a.identity, err = identity.New(identity.Config{
 		Store: a.store, Guard: limits, Audit: a.journal, Log: a.log,
 		SessionIdle: time.Duration(f.Sessions.Idle), SessionLifetime: time.Duration(f.Sessions.Lifetime),
-		UnknownKey: a.st.key("unknown names"),
+		UnknownKey: a.st.key("unknown names"), Places: a.settings.places.Load,
 	}); err != nil {
 		return nil, err
 	}
@@ -173,6 +182,10 @@ func New(ctx context.Context, cfg Config) (_ *App, err error) {
 		Store: a.store, Engine: a.engine, Verifier: a.images, Settings: a.settings, GPUs: gpus, Audit: a.journal, Log: a.log, Secrets: a.vault,
 		Egress: outward{a.egress},
 	}); err != nil {
+		return nil, err
+	}
+
+	if err = a.openWitness(ctx, f); err != nil {
 		return nil, err
 	}
 
@@ -205,19 +218,26 @@ func New(ctx context.Context, cfg Config) (_ *App, err error) {
 		return nil, err
 	}
 	pages, err := console.New(console.Config{
-		Identity: a.identity, Workspaces: a.workspaces, Egress: a.egress, Images: a.images, Rules: a.filtering.book,
+		Identity: a.identity, Workspaces: a.workspaces, Egress: a.egress, Images: a.images, Rules: a.filtering.book, SSH: a.witness,
 		Origins: a.origins, Audit: a.journal, Log: a.log, Open: a.gateway.OpenHandler(),
 		API: api.New(api.Config{
-			Identity: a.identity, Workspaces: a.workspaces, Vault: a.vault, Rules: a.filtering.book, Egress: a.egress, Images: a.images,
+			Identity: a.identity, Workspaces: a.workspaces, Vault: a.vault, Rules: a.filtering.book, Egress: a.egress, Images: a.images, Bans: a.bans, SSH: a.witness,
 			Origins: a.origins, Audit: a.journal, Log: a.log,
 		}),
 	})
 	if err != nil {
 		return nil, err
 	}
-	if a.web, err = edge.NewServer(ctx, edge.ServerConfig{
-		Addr: f.Listen.HTTPS, Handler: a.route(pages), Certs: a.certs, Origins: a.origins, Log: a.log,
-	}); err != nil {
+	front := edge.ServerConfig{
+		Addr: f.Listen.HTTPS, Handler: a.route(pages), Certs: a.certs, Origins: a.origins, Log: a.log, ProxyHeader: f.Proxies.Header,
+	}
+	if front.Proxies, err = f.Proxies.HeaderTrust(); err != nil {
+		return nil, err
+	}
+	if front.Protocol, err = f.Proxies.ProtocolTrust(); err != nil {
+		return nil, err
+	}
+	if a.web, err = edge.NewServer(ctx, front); err != nil {
 		return nil, &bailey.Error{
 			Kind: bailey.Unavailable, Msg: "cannot listen on " + f.Listen.HTTPS + " for HTTPS",
 			Hint: "is the port taken, by another bailey perhaps? choose another with --https ADDR", Cause: err,
@@ -262,9 +282,11 @@ func (a *App) Run(ctx context.Context) error {
 	g.Go(func() error { return done(ctx, a.certs.Run(ctx)) })
 	g.Go(func() error { return done(ctx, a.workspaces.Run(ctx)) })
 	g.Go(func() error { return done(ctx, a.images.Run(ctx)) })
+	g.Go(func() error { return done(ctx, a.bans.Run(ctx)) })
 	g.Go(func() error { return done(ctx, a.settings.run(ctx)) })
 	g.Go(func() error { return done(ctx, a.watchConfig(ctx)) })
 	g.Go(func() error { return done(ctx, a.filtering.run(ctx)) })
+	g.Go(func() error { return done(ctx, a.witness.Run(ctx)) })
 	g.Go(func() error {
 		<-ctx.Done()
 		stop, cancel := context.WithTimeout(context.WithoutCancel(ctx), grace)

@@ -17,6 +17,30 @@ import (
 	"github.com/oapi-codegen/runtime"
 )
 
+// Defines values for BanKind.
+const (
+	BanKindAdmin BanKind = "admin"
+	BanKindBan   BanKind = "ban"
+	BanKindLock  BanKind = "lock"
+	BanKindSlow  BanKind = "slow"
+)
+
+// Valid indicates whether the value is a known member of the BanKind enum.
+func (e BanKind) Valid() bool {
+	switch e {
+	case BanKindAdmin:
+		return true
+	case BanKindBan:
+		return true
+	case BanKindLock:
+		return true
+	case BanKindSlow:
+		return true
+	default:
+		return false
+	}
+}
+
 // Defines values for ClassNetwork.
 const (
 	ClassNetworkBridge  ClassNetwork = "bridge"
@@ -239,6 +263,87 @@ func (e ImageState) Valid() bool {
 	}
 }
 
+// Defines values for SSHSessionKind.
+const (
+	SSHSessionKindAgent      SSHSessionKind = "agent"
+	SSHSessionKindConnection SSHSessionKind = "connection"
+	SSHSessionKindExec       SSHSessionKind = "exec"
+	SSHSessionKindForward    SSHSessionKind = "forward"
+	SSHSessionKindRemote     SSHSessionKind = "remote"
+	SSHSessionKindSftp       SSHSessionKind = "sftp"
+	SSHSessionKindShell      SSHSessionKind = "shell"
+)
+
+// Valid indicates whether the value is a known member of the SSHSessionKind enum.
+func (e SSHSessionKind) Valid() bool {
+	switch e {
+	case SSHSessionKindAgent:
+		return true
+	case SSHSessionKindConnection:
+		return true
+	case SSHSessionKindExec:
+		return true
+	case SSHSessionKindForward:
+		return true
+	case SSHSessionKindRemote:
+		return true
+	case SSHSessionKindSftp:
+		return true
+	case SSHSessionKindShell:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for SSHSessionRecording.
+const (
+	SSHSessionRecordingCut     SSHSessionRecording = "cut"
+	SSHSessionRecordingDeleted SSHSessionRecording = "deleted"
+	SSHSessionRecordingNone    SSHSessionRecording = "none"
+	SSHSessionRecordingOpen    SSHSessionRecording = "open"
+	SSHSessionRecordingWhole   SSHSessionRecording = "whole"
+)
+
+// Valid indicates whether the value is a known member of the SSHSessionRecording enum.
+func (e SSHSessionRecording) Valid() bool {
+	switch e {
+	case SSHSessionRecordingCut:
+		return true
+	case SSHSessionRecordingDeleted:
+		return true
+	case SSHSessionRecordingNone:
+		return true
+	case SSHSessionRecordingOpen:
+		return true
+	case SSHSessionRecordingWhole:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for SSHViewerDid.
+const (
+	Kill   SSHViewerDid = "kill"
+	Replay SSHViewerDid = "replay"
+	Watch  SSHViewerDid = "watch"
+)
+
+// Valid indicates whether the value is a known member of the SSHViewerDid enum.
+func (e SSHViewerDid) Valid() bool {
+	switch e {
+	case Kill:
+		return true
+	case Replay:
+		return true
+	case Watch:
+		return true
+	default:
+		return false
+	}
+}
+
 // Defines values for StageStatus.
 const (
 	StageStatusBegin  StageStatus = "begin"
@@ -371,6 +476,57 @@ func (e ListEgressRequestsParamsState) Valid() bool {
 	}
 }
 
+// Defines values for ListSSHSessionsParamsKind.
+const (
+	ListSSHSessionsParamsKindAgent      ListSSHSessionsParamsKind = "agent"
+	ListSSHSessionsParamsKindConnection ListSSHSessionsParamsKind = "connection"
+	ListSSHSessionsParamsKindExec       ListSSHSessionsParamsKind = "exec"
+	ListSSHSessionsParamsKindForward    ListSSHSessionsParamsKind = "forward"
+	ListSSHSessionsParamsKindRemote     ListSSHSessionsParamsKind = "remote"
+	ListSSHSessionsParamsKindSftp       ListSSHSessionsParamsKind = "sftp"
+	ListSSHSessionsParamsKindShell      ListSSHSessionsParamsKind = "shell"
+)
+
+// Valid indicates whether the value is a known member of the ListSSHSessionsParamsKind enum.
+func (e ListSSHSessionsParamsKind) Valid() bool {
+	switch e {
+	case ListSSHSessionsParamsKindAgent:
+		return true
+	case ListSSHSessionsParamsKindConnection:
+		return true
+	case ListSSHSessionsParamsKindExec:
+		return true
+	case ListSSHSessionsParamsKindForward:
+		return true
+	case ListSSHSessionsParamsKindRemote:
+		return true
+	case ListSSHSessionsParamsKindSftp:
+		return true
+	case ListSSHSessionsParamsKindShell:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for GetSSHRecordingParamsFormat.
+const (
+	Cast  GetSSHRecordingParamsFormat = "cast"
+	Lines GetSSHRecordingParamsFormat = "lines"
+)
+
+// Valid indicates whether the value is a known member of the GetSSHRecordingParamsFormat enum.
+func (e GetSSHRecordingParamsFormat) Valid() bool {
+	switch e {
+	case Cast:
+		return true
+	case Lines:
+		return true
+	default:
+		return false
+	}
+}
+
 // Actor defines model for Actor.
 type Actor struct {
 	Id      *string `json:"id,omitempty"`
@@ -379,6 +535,15 @@ type Actor struct {
 	Name    *string `json:"name,omitempty"`
 	Session *string `json:"session,omitempty"`
 	Unknown *string `json:"unknown,omitempty"`
+}
+
+// AddBanInputBody defines model for AddBanInputBody.
+type AddBanInputBody struct {
+	// Network An address (of IPv6, its /64), or a network: 203.0.113.9, 203.0.113.0/24, 2001:db8::/48
+	Network string `json:"network"`
+
+	// Seconds How long; 0: a day
+	Seconds *int64 `json:"seconds,omitempty"`
 }
 
 // AddImageInputBody defines model for AddImageInputBody.
@@ -421,6 +586,34 @@ type Attrs struct {
 // AuditOutputBody defines model for AuditOutputBody.
 type AuditOutputBody struct {
 	Events []Event `json:"events"`
+}
+
+// Ban defines model for Ban.
+type Ban struct {
+	// By The administrator
+	By *string `json:"by,omitempty"`
+	Id string  `json:"id"`
+
+	// Kind lock: a name from one place, after failures. ban: a place, after failures on many names. slow: a place that would be banned but may be everybody's way in. admin: an administrator's
+	Kind BanKind `json:"kind"`
+
+	// Place A network, or device: and the id of a device
+	Place string `json:"place"`
+
+	// Repeated How often in a row; each next one is twice as long
+	Repeated int64     `json:"repeated"`
+	Until    time.Time `json:"until"`
+
+	// User Of a lock on an account
+	User *string `json:"user,omitempty"`
+}
+
+// BanKind lock: a name from one place, after failures. ban: a place, after failures on many names. slow: a place that would be banned but may be everybody's way in. admin: an administrator's
+type BanKind string
+
+// BansOutputBody defines model for BansOutputBody.
+type BansOutputBody struct {
+	Bans []Ban `json:"bans"`
 }
 
 // ChangePasswordInputBody defines model for ChangePasswordInputBody.
@@ -827,6 +1020,12 @@ type LaunchInputBody struct {
 	Name *string `json:"name,omitempty"`
 }
 
+// LiftBanInputBody defines model for LiftBanInputBody.
+type LiftBanInputBody struct {
+	// What The id of a ban; or an address or a network, for all that are on it
+	What string `json:"what"`
+}
+
 // NewToken defines model for NewToken.
 type NewToken struct {
 	ExpiresAt time.Time `json:"expires_at"`
@@ -963,6 +1162,71 @@ type RuleTrial struct {
 	Since       time.Time        `json:"since"`
 }
 
+// SSHSession defines model for SSHSession.
+type SSHSession struct {
+	// ActiveAt Of a living one: when the last byte was carried
+	ActiveAt *time.Time `json:"active_at,omitempty"`
+	BeganAt  time.Time  `json:"began_at"`
+
+	// BytesIn Into the workspace
+	BytesIn int64 `json:"bytes_in"`
+
+	// BytesOut Out of it
+	BytesOut int64  `json:"bytes_out"`
+	Class    string `json:"class"`
+
+	// Client Address it came from
+	Client string `json:"client"`
+
+	// ClientVersion As it named itself
+	ClientVersion *string `json:"client_version,omitempty"`
+
+	// Connection The same for all that was in one connection
+	Connection string `json:"connection"`
+
+	// End Why it ended
+	End *string `json:"end,omitempty"`
+
+	// EndedAt Missing: it lives
+	EndedAt *time.Time `json:"ended_at,omitempty"`
+	Exit    *int64     `json:"exit,omitempty"`
+	Id      string     `json:"id"`
+
+	// Key Fingerprint of the key that signed
+	Key             *string             `json:"key,omitempty"`
+	Kind            SSHSessionKind      `json:"kind"`
+	Recording       SSHSessionRecording `json:"recording"`
+	RecordingBytes  *int64              `json:"recording_bytes,omitempty"`
+	RecordingSha256 *string             `json:"recording_sha256,omitempty"`
+
+	// Target Of a forward: host and port, or a path, as the client asked
+	Target *string `json:"target,omitempty"`
+	User   string  `json:"user"`
+
+	// Viewers Of a single session: who watched, replayed or ended it
+	Viewers *[]SSHViewer `json:"viewers,omitempty"`
+
+	// Watched How many look on now
+	Watched   *int64 `json:"watched,omitempty"`
+	Workspace string `json:"workspace"`
+}
+
+// SSHSessionKind defines model for SSHSession.Kind.
+type SSHSessionKind string
+
+// SSHSessionRecording defines model for SSHSession.Recording.
+type SSHSessionRecording string
+
+// SSHViewer defines model for SSHViewer.
+type SSHViewer struct {
+	At   time.Time    `json:"at"`
+	Did  SSHViewerDid `json:"did"`
+	Name string       `json:"name"`
+}
+
+// SSHViewerDid defines model for SSHViewer.Did.
+type SSHViewerDid string
+
 // Secret defines model for Secret.
 type Secret struct {
 	Bytes int64 `json:"bytes"`
@@ -1019,6 +1283,11 @@ type SignInInputBody struct {
 	Note     *string `json:"note,omitempty"`
 	Password string  `json:"password"`
 	User     string  `json:"user"`
+}
+
+// SshSessionsOutputBody defines model for SshSessionsOutputBody.
+type SshSessionsOutputBody struct {
+	Sessions []SSHSession `json:"sessions"`
 }
 
 // Stage defines model for Stage.
@@ -1198,6 +1467,41 @@ type ListFindingsParams struct {
 	Since *time.Time `form:"since,omitempty" json:"since,omitempty"`
 }
 
+// ListSSHSessionsParams defines parameters for ListSSHSessions.
+type ListSSHSessionsParams struct {
+	// All Everybody's; for administrators and auditors
+	All *bool `form:"all,omitempty" json:"all,omitempty"`
+
+	// User With all: of one user, by name or id
+	User *string `form:"user,omitempty" json:"user,omitempty"`
+
+	// Workspace Of one workspace, by name or id
+	Workspace *string                    `form:"workspace,omitempty" json:"workspace,omitempty"`
+	Kind      *ListSSHSessionsParamsKind `form:"kind,omitempty" json:"kind,omitempty"`
+
+	// Live Only those that have not ended
+	Live *bool `form:"live,omitempty" json:"live,omitempty"`
+
+	// Before Only what began before the session with this id: the next page
+	Before *string `form:"before,omitempty" json:"before,omitempty"`
+	Limit  *int64  `form:"limit,omitempty" json:"limit,omitempty"`
+}
+
+// ListSSHSessionsParamsKind defines parameters for ListSSHSessions.
+type ListSSHSessionsParamsKind string
+
+// GetSSHRecordingParams defines parameters for GetSSHRecording.
+type GetSSHRecordingParams struct {
+	// Format lines: everything, as lines of JSON. cast: asciicast v2, for players
+	Format *GetSSHRecordingParamsFormat `form:"format,omitempty" json:"format,omitempty"`
+
+	// Raw Terminal sequences as they were. Else those that do more than draw are left out: a recording is somebody else's text, and it may be meant for the terminal of whoever replays it
+	Raw *bool `form:"raw,omitempty" json:"raw,omitempty"`
+}
+
+// GetSSHRecordingParamsFormat defines parameters for GetSSHRecording.
+type GetSSHRecordingParamsFormat string
+
 // ListVolumesParams defines parameters for ListVolumes.
 type ListVolumesParams struct {
 	// All Everybody's; for administrators and auditors
@@ -1236,6 +1540,12 @@ type WorkspaceStagesParams struct {
 	// After Only stages with a greater seq
 	After *int64 `form:"after,omitempty" json:"after,omitempty"`
 }
+
+// AddBanJSONRequestBody defines body for AddBan for application/json ContentType.
+type AddBanJSONRequestBody = AddBanInputBody
+
+// LiftBanJSONRequestBody defines body for LiftBan for application/json ContentType.
+type LiftBanJSONRequestBody = LiftBanInputBody
 
 // GrantEgressJSONRequestBody defines body for GrantEgress for application/json ContentType.
 type GrantEgressJSONRequestBody = EgressGrantInputBody
@@ -1357,6 +1667,39 @@ type ClientInterface interface {
 	//
 	// Corresponds with GET /api/v1/audit (the `SearchAudit` operationId).
 	SearchAudit(ctx context.Context, params *SearchAuditParams, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// ListBans Who is locked out, and until when
+	//
+	// Corresponds with GET /api/v1/bans (the `ListBans` operationId).
+	ListBans(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// AddBanWithBody Ban an address or a network from every door
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with POST /api/v1/bans (the `AddBan` operationId).
+	AddBanWithBody(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// AddBan Ban an address or a network from every door
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with POST /api/v1/bans (the `AddBan` operationId).
+	AddBan(ctx context.Context, body AddBanJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// LiftBanWithBody Let somebody in again
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with POST /api/v1/bans/lift (the `LiftBan` operationId).
+	LiftBanWithBody(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// LiftBan Let somebody in again
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with POST /api/v1/bans/lift (the `LiftBan` operationId).
+	LiftBan(ctx context.Context, body LiftBanJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// ListClasses The classes you may launch
 	//
@@ -1638,6 +1981,36 @@ type ClientInterface interface {
 	// Corresponds with PUT /api/v1/secrets/{name} (the `SetSecret` operationId).
 	SetSecret(ctx context.Context, name string, body SetSecretJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
 
+	// ListSSHSessions SSH sessions, the newest first
+	//
+	// Corresponds with GET /api/v1/ssh/sessions (the `ListSSHSessions` operationId).
+	ListSSHSessions(ctx context.Context, params *ListSSHSessionsParams, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// GetSSHSession One SSH session, and who looked at it
+	//
+	// Corresponds with GET /api/v1/ssh/sessions/{id} (the `GetSSHSession` operationId).
+	GetSSHSession(ctx context.Context, id string, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// KillSSHSession End a living session; of a connection, all that is in it
+	//
+	// Corresponds with POST /api/v1/ssh/sessions/{id}/kill (the `KillSSHSession` operationId).
+	KillSSHSession(ctx context.Context, id string, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// DeleteSSHRecording Delete a recording; the session stays in the index
+	//
+	// Corresponds with DELETE /api/v1/ssh/sessions/{id}/recording (the `DeleteSSHRecording` operationId).
+	DeleteSSHRecording(ctx context.Context, id string, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// GetSSHRecording The recording of a session
+	//
+	// Corresponds with GET /api/v1/ssh/sessions/{id}/recording (the `GetSSHRecording` operationId).
+	GetSSHRecording(ctx context.Context, id string, params *GetSSHRecordingParams, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// WatchSSHSession What a living session shows (server-sent events)
+	//
+	// Corresponds with GET /api/v1/ssh/sessions/{id}/watch (the `WatchSSHSession` operationId).
+	WatchSSHSession(ctx context.Context, id string, reqEditors ...RequestEditorFn) (*http.Response, error)
+
 	// SignInForTokenWithBody Name and password for an API token
 	//
 	// Takes any type of body and a specified content type.
@@ -1765,6 +2138,89 @@ type ClientInterface interface {
 // Corresponds with GET /api/v1/audit (the `SearchAudit` operationId).
 func (c *Client) SearchAudit(ctx context.Context, params *SearchAuditParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
 	req, err := NewSearchAuditRequest(c.Server, params)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// ListBans Who is locked out, and until when
+//
+// Corresponds with GET /api/v1/bans (the `ListBans` operationId).
+func (c *Client) ListBans(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewListBansRequest(c.Server)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// AddBanWithBody Ban an address or a network from every door
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with POST /api/v1/bans (the `AddBan` operationId).
+func (c *Client) AddBanWithBody(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewAddBanRequestWithBody(c.Server, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// AddBan Ban an address or a network from every door
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with POST /api/v1/bans (the `AddBan` operationId).
+func (c *Client) AddBan(ctx context.Context, body AddBanJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewAddBanRequest(c.Server, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// LiftBanWithBody Let somebody in again
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with POST /api/v1/bans/lift (the `LiftBan` operationId).
+func (c *Client) LiftBanWithBody(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewLiftBanRequestWithBody(c.Server, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// LiftBan Let somebody in again
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with POST /api/v1/bans/lift (the `LiftBan` operationId).
+func (c *Client) LiftBan(ctx context.Context, body LiftBanJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewLiftBanRequest(c.Server, body)
 	if err != nil {
 		return nil, err
 	}
@@ -2535,6 +2991,96 @@ func (c *Client) SetSecret(ctx context.Context, name string, body SetSecretJSONR
 	return c.Client.Do(req)
 }
 
+// ListSSHSessions SSH sessions, the newest first
+//
+// Corresponds with GET /api/v1/ssh/sessions (the `ListSSHSessions` operationId).
+func (c *Client) ListSSHSessions(ctx context.Context, params *ListSSHSessionsParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewListSSHSessionsRequest(c.Server, params)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// GetSSHSession One SSH session, and who looked at it
+//
+// Corresponds with GET /api/v1/ssh/sessions/{id} (the `GetSSHSession` operationId).
+func (c *Client) GetSSHSession(ctx context.Context, id string, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewGetSSHSessionRequest(c.Server, id)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// KillSSHSession End a living session; of a connection, all that is in it
+//
+// Corresponds with POST /api/v1/ssh/sessions/{id}/kill (the `KillSSHSession` operationId).
+func (c *Client) KillSSHSession(ctx context.Context, id string, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewKillSSHSessionRequest(c.Server, id)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// DeleteSSHRecording Delete a recording; the session stays in the index
+//
+// Corresponds with DELETE /api/v1/ssh/sessions/{id}/recording (the `DeleteSSHRecording` operationId).
+func (c *Client) DeleteSSHRecording(ctx context.Context, id string, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewDeleteSSHRecordingRequest(c.Server, id)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// GetSSHRecording The recording of a session
+//
+// Corresponds with GET /api/v1/ssh/sessions/{id}/recording (the `GetSSHRecording` operationId).
+func (c *Client) GetSSHRecording(ctx context.Context, id string, params *GetSSHRecordingParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewGetSSHRecordingRequest(c.Server, id, params)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// WatchSSHSession What a living session shows (server-sent events)
+//
+// Corresponds with GET /api/v1/ssh/sessions/{id}/watch (the `WatchSSHSession` operationId).
+func (c *Client) WatchSSHSession(ctx context.Context, id string, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewWatchSSHSessionRequest(c.Server, id)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
 // SignInForTokenWithBody Name and password for an API token
 //
 // Takes any type of body and a specified content type.
@@ -3012,6 +3558,113 @@ func NewSearchAuditRequest(server string, params *SearchAuditParams) (*http.Requ
 	if err != nil {
 		return nil, err
 	}
+
+	return req, nil
+}
+
+// NewListBansRequest constructs an http.Request for the ListBans method
+func NewListBansRequest(server string) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/v1/bans")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewAddBanRequest calls the generic AddBan builder with application/json body
+func NewAddBanRequest(server string, body AddBanJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewAddBanRequestWithBody(server, "application/json", bodyReader)
+}
+
+// NewAddBanRequestWithBody constructs an http.Request for the AddBan method, with any body, and a specified content type
+func NewAddBanRequestWithBody(server string, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/v1/bans")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	return req, nil
+}
+
+// NewLiftBanRequest calls the generic LiftBan builder with application/json body
+func NewLiftBanRequest(server string, body LiftBanJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewLiftBanRequestWithBody(server, "application/json", bodyReader)
+}
+
+// NewLiftBanRequestWithBody constructs an http.Request for the LiftBan method, with any body, and a specified content type
+func NewLiftBanRequestWithBody(server string, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/v1/bans/lift")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
 
 	return req, nil
 }
@@ -4356,6 +5009,341 @@ func NewSetSecretRequestWithBody(server string, name string, contentType string,
 	return req, nil
 }
 
+// NewListSSHSessionsRequest constructs an http.Request for the ListSSHSessions method
+func NewListSSHSessionsRequest(server string, params *ListSSHSessionsParams) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/v1/ssh/sessions")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	if params != nil {
+		// queryValues collects non-styled parameters (passthrough, JSON)
+		// that are safe to round-trip through url.Values.Encode().
+		queryValues := queryURL.Query()
+		// rawQueryFragments collects pre-encoded query fragments from
+		// styled parameters, preserving literal commas as delimiters
+		// per the OpenAPI spec (e.g. "color=blue,black,brown").
+		var rawQueryFragments []string
+
+		if params.All != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", false, "all", *params.All, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "boolean", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.User != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", false, "user", *params.User, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.Workspace != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", false, "workspace", *params.Workspace, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.Kind != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", false, "kind", *params.Kind, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.Live != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", false, "live", *params.Live, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "boolean", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.Before != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", false, "before", *params.Before, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.Limit != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", false, "limit", *params.Limit, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "integer", Format: "int64"}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if encoded := queryValues.Encode(); encoded != "" {
+			rawQueryFragments = append(rawQueryFragments, encoded)
+		}
+		queryURL.RawQuery = strings.Join(rawQueryFragments, "&")
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewGetSSHSessionRequest constructs an http.Request for the GetSSHSession method
+func NewGetSSHSessionRequest(server string, id string) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "id", id, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/v1/ssh/sessions/%s", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewKillSSHSessionRequest constructs an http.Request for the KillSSHSession method
+func NewKillSSHSessionRequest(server string, id string) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "id", id, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/v1/ssh/sessions/%s/kill", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewDeleteSSHRecordingRequest constructs an http.Request for the DeleteSSHRecording method
+func NewDeleteSSHRecordingRequest(server string, id string) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "id", id, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/v1/ssh/sessions/%s/recording", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodDelete, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewGetSSHRecordingRequest constructs an http.Request for the GetSSHRecording method
+func NewGetSSHRecordingRequest(server string, id string, params *GetSSHRecordingParams) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "id", id, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/v1/ssh/sessions/%s/recording", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	if params != nil {
+		// queryValues collects non-styled parameters (passthrough, JSON)
+		// that are safe to round-trip through url.Values.Encode().
+		queryValues := queryURL.Query()
+		// rawQueryFragments collects pre-encoded query fragments from
+		// styled parameters, preserving literal commas as delimiters
+		// per the OpenAPI spec (e.g. "color=blue,black,brown").
+		var rawQueryFragments []string
+
+		if params.Format != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", false, "format", *params.Format, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.Raw != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", false, "raw", *params.Raw, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "boolean", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if encoded := queryValues.Encode(); encoded != "" {
+			rawQueryFragments = append(rawQueryFragments, encoded)
+		}
+		queryURL.RawQuery = strings.Join(rawQueryFragments, "&")
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewWatchSSHSessionRequest constructs an http.Request for the WatchSSHSession method
+func NewWatchSSHSessionRequest(server string, id string) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "id", id, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/v1/ssh/sessions/%s/watch", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
 // NewSignInForTokenRequest calls the generic SignInForToken builder with application/json body
 func NewSignInForTokenRequest(server string, body SignInForTokenJSONRequestBody) (*http.Request, error) {
 	var bodyReader io.Reader
@@ -5168,6 +6156,41 @@ type ClientWithResponsesInterface interface {
 	// Corresponds with GET /api/v1/audit (the `SearchAudit` operationId).
 	SearchAuditWithResponse(ctx context.Context, params *SearchAuditParams, reqEditors ...RequestEditorFn) (*SearchAuditResponse, error)
 
+	// ListBansWithResponse Who is locked out, and until when
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with GET /api/v1/bans (the `ListBans` operationId).
+	ListBansWithResponse(ctx context.Context, reqEditors ...RequestEditorFn) (*ListBansResponse, error)
+
+	// AddBanWithBodyWithResponse Ban an address or a network from every door
+	//
+	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /api/v1/bans (the `AddBan` operationId).
+	AddBanWithBodyWithResponse(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*AddBanResponse, error)
+
+	// AddBanWithResponse Ban an address or a network from every door
+	//
+	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /api/v1/bans (the `AddBan` operationId).
+	AddBanWithResponse(ctx context.Context, body AddBanJSONRequestBody, reqEditors ...RequestEditorFn) (*AddBanResponse, error)
+
+	// LiftBanWithBodyWithResponse Let somebody in again
+	//
+	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /api/v1/bans/lift (the `LiftBan` operationId).
+	LiftBanWithBodyWithResponse(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*LiftBanResponse, error)
+
+	// LiftBanWithResponse Let somebody in again
+	//
+	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /api/v1/bans/lift (the `LiftBan` operationId).
+	LiftBanWithResponse(ctx context.Context, body LiftBanJSONRequestBody, reqEditors ...RequestEditorFn) (*LiftBanResponse, error)
+
 	// ListClassesWithResponse The classes you may launch
 	//
 	// Returns a wrapper object for the known response body format(s).
@@ -5504,6 +6527,48 @@ type ClientWithResponsesInterface interface {
 	// Corresponds with PUT /api/v1/secrets/{name} (the `SetSecret` operationId).
 	SetSecretWithResponse(ctx context.Context, name string, body SetSecretJSONRequestBody, reqEditors ...RequestEditorFn) (*SetSecretResponse, error)
 
+	// ListSSHSessionsWithResponse SSH sessions, the newest first
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with GET /api/v1/ssh/sessions (the `ListSSHSessions` operationId).
+	ListSSHSessionsWithResponse(ctx context.Context, params *ListSSHSessionsParams, reqEditors ...RequestEditorFn) (*ListSSHSessionsResponse, error)
+
+	// GetSSHSessionWithResponse One SSH session, and who looked at it
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with GET /api/v1/ssh/sessions/{id} (the `GetSSHSession` operationId).
+	GetSSHSessionWithResponse(ctx context.Context, id string, reqEditors ...RequestEditorFn) (*GetSSHSessionResponse, error)
+
+	// KillSSHSessionWithResponse End a living session; of a connection, all that is in it
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /api/v1/ssh/sessions/{id}/kill (the `KillSSHSession` operationId).
+	KillSSHSessionWithResponse(ctx context.Context, id string, reqEditors ...RequestEditorFn) (*KillSSHSessionResponse, error)
+
+	// DeleteSSHRecordingWithResponse Delete a recording; the session stays in the index
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with DELETE /api/v1/ssh/sessions/{id}/recording (the `DeleteSSHRecording` operationId).
+	DeleteSSHRecordingWithResponse(ctx context.Context, id string, reqEditors ...RequestEditorFn) (*DeleteSSHRecordingResponse, error)
+
+	// GetSSHRecordingWithResponse The recording of a session
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with GET /api/v1/ssh/sessions/{id}/recording (the `GetSSHRecording` operationId).
+	GetSSHRecordingWithResponse(ctx context.Context, id string, params *GetSSHRecordingParams, reqEditors ...RequestEditorFn) (*GetSSHRecordingResponse, error)
+
+	// WatchSSHSessionWithResponse What a living session shows (server-sent events)
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with GET /api/v1/ssh/sessions/{id}/watch (the `WatchSSHSession` operationId).
+	WatchSSHSessionWithResponse(ctx context.Context, id string, reqEditors ...RequestEditorFn) (*WatchSSHSessionResponse, error)
+
 	// SignInForTokenWithBodyWithResponse Name and password for an API token
 	//
 	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
@@ -5694,6 +6759,150 @@ func (r SearchAuditResponse) StatusCode() int {
 
 // ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
 func (r SearchAuditResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type ListBansResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *BansOutputBody
+	// ApplicationproblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationproblemJSONDefault *Problem
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r ListBansResponse) GetJSON200() *BansOutputBody {
+	return r.JSON200
+}
+
+// GetApplicationproblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r ListBansResponse) GetApplicationproblemJSONDefault() *Problem {
+	return r.ApplicationproblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r ListBansResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r ListBansResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r ListBansResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r ListBansResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type AddBanResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON201 the response for an HTTP 201 `application/json` response
+	JSON201 *Ban
+	// ApplicationproblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationproblemJSONDefault *Problem
+}
+
+// GetJSON201 returns the response for an HTTP 201 `application/json` response
+func (r AddBanResponse) GetJSON201() *Ban {
+	return r.JSON201
+}
+
+// GetApplicationproblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r AddBanResponse) GetApplicationproblemJSONDefault() *Problem {
+	return r.ApplicationproblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r AddBanResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r AddBanResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r AddBanResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r AddBanResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type LiftBanResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *BansOutputBody
+	// ApplicationproblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationproblemJSONDefault *Problem
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r LiftBanResponse) GetJSON200() *BansOutputBody {
+	return r.JSON200
+}
+
+// GetApplicationproblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r LiftBanResponse) GetApplicationproblemJSONDefault() *Problem {
+	return r.ApplicationproblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r LiftBanResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r LiftBanResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r LiftBanResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r LiftBanResponse) ContentType() string {
 	if r.HTTPResponse != nil {
 		return r.HTTPResponse.Header.Get("Content-Type")
 	}
@@ -7482,6 +8691,266 @@ func (r SetSecretResponse) ContentType() string {
 	return ""
 }
 
+type ListSSHSessionsResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *SshSessionsOutputBody
+	// ApplicationproblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationproblemJSONDefault *Problem
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r ListSSHSessionsResponse) GetJSON200() *SshSessionsOutputBody {
+	return r.JSON200
+}
+
+// GetApplicationproblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r ListSSHSessionsResponse) GetApplicationproblemJSONDefault() *Problem {
+	return r.ApplicationproblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r ListSSHSessionsResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r ListSSHSessionsResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r ListSSHSessionsResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r ListSSHSessionsResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type GetSSHSessionResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *SSHSession
+	// ApplicationproblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationproblemJSONDefault *Problem
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r GetSSHSessionResponse) GetJSON200() *SSHSession {
+	return r.JSON200
+}
+
+// GetApplicationproblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r GetSSHSessionResponse) GetApplicationproblemJSONDefault() *Problem {
+	return r.ApplicationproblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r GetSSHSessionResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r GetSSHSessionResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r GetSSHSessionResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r GetSSHSessionResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type KillSSHSessionResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// ApplicationproblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationproblemJSONDefault *Problem
+}
+
+// GetApplicationproblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r KillSSHSessionResponse) GetApplicationproblemJSONDefault() *Problem {
+	return r.ApplicationproblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r KillSSHSessionResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r KillSSHSessionResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r KillSSHSessionResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r KillSSHSessionResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type DeleteSSHRecordingResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// ApplicationproblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationproblemJSONDefault *Problem
+}
+
+// GetApplicationproblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r DeleteSSHRecordingResponse) GetApplicationproblemJSONDefault() *Problem {
+	return r.ApplicationproblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r DeleteSSHRecordingResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r DeleteSSHRecordingResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r DeleteSSHRecordingResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r DeleteSSHRecordingResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type GetSSHRecordingResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// ApplicationproblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationproblemJSONDefault *Problem
+}
+
+// GetApplicationproblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r GetSSHRecordingResponse) GetApplicationproblemJSONDefault() *Problem {
+	return r.ApplicationproblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r GetSSHRecordingResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r GetSSHRecordingResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r GetSSHRecordingResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r GetSSHRecordingResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type WatchSSHSessionResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// ApplicationproblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationproblemJSONDefault *Problem
+}
+
+// GetApplicationproblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r WatchSSHSessionResponse) GetApplicationproblemJSONDefault() *Problem {
+	return r.ApplicationproblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r WatchSSHSessionResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r WatchSSHSessionResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r WatchSSHSessionResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r WatchSSHSessionResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
 type SignInForTokenResponse struct {
 	Body         []byte
 	HTTPResponse *http.Response
@@ -8283,6 +9752,71 @@ func (c *ClientWithResponses) SearchAuditWithResponse(ctx context.Context, param
 	return ParseSearchAuditResponse(rsp)
 }
 
+// ListBansWithResponse Who is locked out, and until when
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with GET /api/v1/bans (the `ListBans` operationId).
+func (c *ClientWithResponses) ListBansWithResponse(ctx context.Context, reqEditors ...RequestEditorFn) (*ListBansResponse, error) {
+	rsp, err := c.ListBans(ctx, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseListBansResponse(rsp)
+}
+
+// AddBanWithBodyWithResponse Ban an address or a network from every door
+//
+// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /api/v1/bans (the `AddBan` operationId).
+func (c *ClientWithResponses) AddBanWithBodyWithResponse(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*AddBanResponse, error) {
+	rsp, err := c.AddBanWithBody(ctx, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseAddBanResponse(rsp)
+}
+
+// AddBanWithResponse Ban an address or a network from every door
+//
+// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /api/v1/bans (the `AddBan` operationId).
+func (c *ClientWithResponses) AddBanWithResponse(ctx context.Context, body AddBanJSONRequestBody, reqEditors ...RequestEditorFn) (*AddBanResponse, error) {
+	rsp, err := c.AddBan(ctx, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseAddBanResponse(rsp)
+}
+
+// LiftBanWithBodyWithResponse Let somebody in again
+//
+// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /api/v1/bans/lift (the `LiftBan` operationId).
+func (c *ClientWithResponses) LiftBanWithBodyWithResponse(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*LiftBanResponse, error) {
+	rsp, err := c.LiftBanWithBody(ctx, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseLiftBanResponse(rsp)
+}
+
+// LiftBanWithResponse Let somebody in again
+//
+// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /api/v1/bans/lift (the `LiftBan` operationId).
+func (c *ClientWithResponses) LiftBanWithResponse(ctx context.Context, body LiftBanJSONRequestBody, reqEditors ...RequestEditorFn) (*LiftBanResponse, error) {
+	rsp, err := c.LiftBan(ctx, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseLiftBanResponse(rsp)
+}
+
 // ListClassesWithResponse The classes you may launch
 //
 // Returns a wrapper object for the known response body format(s).
@@ -8907,6 +10441,84 @@ func (c *ClientWithResponses) SetSecretWithResponse(ctx context.Context, name st
 	return ParseSetSecretResponse(rsp)
 }
 
+// ListSSHSessionsWithResponse SSH sessions, the newest first
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with GET /api/v1/ssh/sessions (the `ListSSHSessions` operationId).
+func (c *ClientWithResponses) ListSSHSessionsWithResponse(ctx context.Context, params *ListSSHSessionsParams, reqEditors ...RequestEditorFn) (*ListSSHSessionsResponse, error) {
+	rsp, err := c.ListSSHSessions(ctx, params, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseListSSHSessionsResponse(rsp)
+}
+
+// GetSSHSessionWithResponse One SSH session, and who looked at it
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with GET /api/v1/ssh/sessions/{id} (the `GetSSHSession` operationId).
+func (c *ClientWithResponses) GetSSHSessionWithResponse(ctx context.Context, id string, reqEditors ...RequestEditorFn) (*GetSSHSessionResponse, error) {
+	rsp, err := c.GetSSHSession(ctx, id, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseGetSSHSessionResponse(rsp)
+}
+
+// KillSSHSessionWithResponse End a living session; of a connection, all that is in it
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /api/v1/ssh/sessions/{id}/kill (the `KillSSHSession` operationId).
+func (c *ClientWithResponses) KillSSHSessionWithResponse(ctx context.Context, id string, reqEditors ...RequestEditorFn) (*KillSSHSessionResponse, error) {
+	rsp, err := c.KillSSHSession(ctx, id, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseKillSSHSessionResponse(rsp)
+}
+
+// DeleteSSHRecordingWithResponse Delete a recording; the session stays in the index
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with DELETE /api/v1/ssh/sessions/{id}/recording (the `DeleteSSHRecording` operationId).
+func (c *ClientWithResponses) DeleteSSHRecordingWithResponse(ctx context.Context, id string, reqEditors ...RequestEditorFn) (*DeleteSSHRecordingResponse, error) {
+	rsp, err := c.DeleteSSHRecording(ctx, id, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseDeleteSSHRecordingResponse(rsp)
+}
+
+// GetSSHRecordingWithResponse The recording of a session
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with GET /api/v1/ssh/sessions/{id}/recording (the `GetSSHRecording` operationId).
+func (c *ClientWithResponses) GetSSHRecordingWithResponse(ctx context.Context, id string, params *GetSSHRecordingParams, reqEditors ...RequestEditorFn) (*GetSSHRecordingResponse, error) {
+	rsp, err := c.GetSSHRecording(ctx, id, params, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseGetSSHRecordingResponse(rsp)
+}
+
+// WatchSSHSessionWithResponse What a living session shows (server-sent events)
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with GET /api/v1/ssh/sessions/{id}/watch (the `WatchSSHSession` operationId).
+func (c *ClientWithResponses) WatchSSHSessionWithResponse(ctx context.Context, id string, reqEditors ...RequestEditorFn) (*WatchSSHSessionResponse, error) {
+	rsp, err := c.WatchSSHSession(ctx, id, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseWatchSSHSessionResponse(rsp)
+}
+
 // SignInForTokenWithBodyWithResponse Name and password for an API token
 //
 // Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
@@ -9196,6 +10808,105 @@ func ParseSearchAuditResponse(rsp *http.Response) (*SearchAuditResponse, error) 
 	switch {
 	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
 		var dest AuditOutputBody
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseListBansResponse parses an HTTP response from a ListBansWithResponse call
+func ParseListBansResponse(rsp *http.Response) (*ListBansResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &ListBansResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest BansOutputBody
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseAddBanResponse parses an HTTP response from a AddBanWithResponse call
+func ParseAddBanResponse(rsp *http.Response) (*AddBanResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &AddBanResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 201:
+		var dest Ban
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON201 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseLiftBanResponse parses an HTTP response from a LiftBanWithResponse call
+func ParseLiftBanResponse(rsp *http.Response) (*LiftBanResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &LiftBanResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest BansOutputBody
 		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
 			return nil, err
 		}
@@ -10431,6 +12142,182 @@ func ParseSetSecretResponse(rsp *http.Response) (*SetSecretResponse, error) {
 		}
 		response.JSON200 = &dest
 
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseListSSHSessionsResponse parses an HTTP response from a ListSSHSessionsWithResponse call
+func ParseListSSHSessionsResponse(rsp *http.Response) (*ListSSHSessionsResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &ListSSHSessionsResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest SshSessionsOutputBody
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseGetSSHSessionResponse parses an HTTP response from a GetSSHSessionWithResponse call
+func ParseGetSSHSessionResponse(rsp *http.Response) (*GetSSHSessionResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &GetSSHSessionResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest SSHSession
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseKillSSHSessionResponse parses an HTTP response from a KillSSHSessionWithResponse call
+func ParseKillSSHSessionResponse(rsp *http.Response) (*KillSSHSessionResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &KillSSHSessionResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case rsp.StatusCode == 204:
+		break // No content-type
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseDeleteSSHRecordingResponse parses an HTTP response from a DeleteSSHRecordingWithResponse call
+func ParseDeleteSSHRecordingResponse(rsp *http.Response) (*DeleteSSHRecordingResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &DeleteSSHRecordingResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case rsp.StatusCode == 204:
+		break // No content-type
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseGetSSHRecordingResponse parses an HTTP response from a GetSSHRecordingWithResponse call
+func ParseGetSSHRecordingResponse(rsp *http.Response) (*GetSSHRecordingResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &GetSSHRecordingResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseWatchSSHSessionResponse parses an HTTP response from a WatchSSHSessionWithResponse call
+func ParseWatchSSHSessionResponse(rsp *http.Response) (*WatchSSHSessionResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &WatchSSHSessionResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
 	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
 		var dest Problem
 		if err := json.Unmarshal(bodyBytes, &dest); err != nil {

@@ -27,6 +27,8 @@ func (d *decoder) check() {
 	d.checkFiles()
 	d.checkDatabase()
 	d.checkWeb()
+	d.checkProxies()
+	d.checkAccess()
 	d.checkSessions()
 	for name, digest := range d.cfg.Images {
 		d.checkDigest(join("images", name), string(digest), false)
@@ -42,6 +44,7 @@ func (d *decoder) check() {
 	d.checkGPUs()
 	d.checkFilter()
 	d.checkEgress()
+	d.checkRecordings()
 }
 
 // wrong reports a problem of the value at paths[0]. The other paths are those

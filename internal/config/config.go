@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/baileyhq/bailey"
+	"github.com/baileyhq/bailey/internal/edge/peer"
 )
 
 // DefaultPath is where the configuration lies when nobody names another place.
@@ -49,6 +50,7 @@ type Config struct {
 	State    string           `yaml:"state" flag:"state" example:"/var/lib/bailey" doc:"Directory of everything the server keeps: database, journal, keys. An absolute path; one server per directory."`
 	Database string           `yaml:"database" example:"env:DATABASE_URL" doc:"Empty: SQLite in the state directory. Else PostgreSQL: env:NAME or file:/path for a URL with a password, or a postgres:// URL without one. A password in this file is refused."`
 	Web      Web              `yaml:"origin" doc:"The addresses that browsers use. The console and a workspace never share an origin."`
+	Proxies  Proxies          `yaml:"proxies" doc:"Reverse proxies and load balancers in front of the server. Nobody's word is taken who is not listed here."`
 	TLS      TLS              `yaml:"tls" doc:"A certificate of your own. Without one the server makes its own CA and shows the fingerprint."`
 	Docker   Docker           `yaml:"docker" doc:"The Docker Engine that runs workspaces."`
 	Log      Log              `yaml:"log" doc:"What the server writes to stderr."`
@@ -59,6 +61,9 @@ type Config struct {
 	Trust    Trust            `yaml:"trust" doc:"Which images may start. An image that nobody trusted has signed starts for nobody."`
 	GPUs     GPUs             `yaml:"gpus" doc:"The GPUs that may be leased, each to one workspace at a time."`
 	Egress   Egress           `yaml:"egress" reload:"live" doc:"What workspaces of network mode proxied may reach. A change holds at once, also for connections that are open."`
+
+	Access     Access     `yaml:"access" reload:"live" doc:"From where people may come. A list holds for the person, at every door and for every session and token, from the moment it is saved. Token lists are made with the tokens."`
+	Recordings Recordings `yaml:"recordings" doc:"What is kept of SSH sessions, sealed, in the state directory. Which classes are recorded stands with the classes."`
 
 	Filter Filter `yaml:"filter" reload:"live" doc:"What is looked for in everything that goes in and out of a workspace."`
 
@@ -171,16 +176,20 @@ func Default() *Config {
 		Listen:   Listen{HTTPS: "127.0.0.1:8443", Metrics: "127.0.0.1:9443"},
 		State:    "/var/lib/bailey",
 		Web:      Web{Mode: "localhost", Host: "localhost", Ports: PortRange{8500, 8599}},
+		Proxies:  Proxies{Header: peer.XForwardedFor},
 		Docker:   Docker{Host: "unix:///var/run/docker.sock"},
 		Log:      Log{Level: "info", Format: "text"},
 		Sessions: Sessions{Idle: Duration(8 * time.Hour), Lifetime: Duration(24 * time.Hour)},
 		Quotas: Quotas{Default: Quota{
 			Workspaces: new(3), CPUs: new(CPUs(8000)), Memory: new(32 * gib), GPUs: new(1),
 		}},
-		Trust:   Trust{Policy: DefaultPolicy, Key: "/etc/bailey/trust/images.key", Layouts: "/var/cache/bailey/images"},
-		GPUs:    GPUs{Source: "auto"},
-		Filter:  defaultFilter(),
-		Egress:  defaultEgress(),
+		Trust:  Trust{Policy: DefaultPolicy, Key: "/etc/bailey/trust/images.key", Layouts: "/var/cache/bailey/images"},
+		GPUs:   GPUs{Source: "auto"},
+		Filter: defaultFilter(),
+		Egress: defaultEgress(),
+
+		Recordings: defaultRecordings(),
+
 		origins: map[string]Origin{},
 		lookup:  func(string) (string, bool) { return "", false },
 		file:    DefaultPath,

@@ -17,8 +17,10 @@ import (
 	"unicode/utf8"
 
 	"github.com/baileyhq/bailey"
+	"github.com/baileyhq/bailey/internal/allow"
 	"github.com/baileyhq/bailey/internal/audit"
 	"github.com/baileyhq/bailey/internal/guard"
+	"github.com/baileyhq/bailey/internal/password"
 	"github.com/baileyhq/bailey/internal/policy"
 )
 
@@ -33,15 +35,21 @@ type Config struct {
 	SessionIdle     time.Duration // 0 means 8 h
 	SessionLifetime time.Duration // 0 means 24 h
 	SetupLifetime   time.Duration // 0 means 30 min
-	UnknownKey      []byte        // keys the hash under which unknown names are audited; empty: a random one
+	Rules           func() Rules  // what holds now; nil means the defaults
+	Host            string        // of the console: no word for a password
+
+	Places func() *allow.Lists // from where people may come, asked each time; nil: from everywhere
+
+	UnknownKey []byte // keys the hash under which unknown names are audited; empty: a random one
 }
 
 // A Service signs people in. Methods may be called concurrently.
 type Service struct {
-	cfg    Config
-	hasher *hasher
-	live   *live
-	waits  *waits
+	cfg     Config
+	queue   *password.Queue
+	classes classes
+	live    *live
+	waits   *waits
 
 	passwordMu sync.Mutex // held while a stored hash is compared and replaced: making one anew must not undo a change
 }
@@ -67,7 +75,7 @@ func New(cfg Config) (*Service, error) {
 		cfg.UnknownKey = make([]byte, 32)
 		_, _ = rand.Read(cfg.UnknownKey) // never fails since Go 1.24: the program aborts instead
 	}
-	s := &Service{cfg: cfg, hasher: newHasher(), live: newLive()}
+	s := &Service{cfg: cfg, queue: password.NewQueue(), live: newLive()}
 	s.waits = newWaits(cfg.Now, cfg.SessionIdle)
 	return s, nil
 }

@@ -29,6 +29,8 @@ type MemStore struct {
 	setupEnd time.Time
 	reads    int
 	touches  int
+
+	outside outside // see external.go
 }
 
 type account struct {
@@ -216,6 +218,7 @@ func (m *MemStore) DeleteUser(_ context.Context, id string) error {
 	delete(m.users, id)
 	drop(m.sessions, func(s bailey.Session) bool { return s.UserID == id })
 	drop(m.tokens, func(t bailey.Token) bool { return t.UserID == id })
+	m.outside.drop(id)
 	return nil
 }
 
@@ -240,6 +243,19 @@ func (m *MemStore) PasswordHash(_ context.Context, userID string) (string, error
 		return "", missing("user")
 	}
 	return u.hash, nil
+}
+
+// PasswordHashesUnlike implements [identity.Store].
+func (m *MemStore) PasswordHashesUnlike(_ context.Context, prefix string) ([]string, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	all := []string{}
+	for _, u := range m.users {
+		if !strings.HasPrefix(u.hash, prefix) && !slices.Contains(all, u.hash) {
+			all = append(all, u.hash)
+		}
+	}
+	return all, nil
 }
 
 // SetPasswordHash implements [identity.Store].
