@@ -67,6 +67,12 @@ const (
 	RulesShadow    Action = "rules.shadow"
 	RulesActivate  Action = "rules.activate"
 	RulesRollback  Action = "rules.rollback"
+	SSHKeyAdd      Action = "sshkey.add"
+	SSHKeyRename   Action = "sshkey.rename"
+	SSHKeyRemove   Action = "sshkey.remove"
+	SSHKeyExpiring Action = "sshkey.expiring" // it will end soon, and its owner should add another
+	SSHCertIssue   Action = "sshcert.issue"
+	SSHCertRevoke  Action = "sshcert.revoke"
 )
 
 // An Outcome says how an action ended.
@@ -113,6 +119,10 @@ const (
 	Retired         Reason = "image_retired"
 	Malformed       Reason = "malformed"
 	InvalidRules    Reason = "invalid_rules"
+	Expired         Reason = "expired"
+	Revoked         Reason = "revoked"
+	WrongAddress    Reason = "wrong_address" // a credential that is bound to another
+	FirstContact    Reason = "first_contact" // a key that its owner recognised on the page of a link
 )
 
 // A Target is what an action was done to.
@@ -139,6 +149,10 @@ type Attrs struct {
 	Up     int64    `json:"up,omitempty"`     // bytes out of the workspace
 	Down   int64    `json:"down,omitempty"`   // bytes into it
 	Millis int64    `json:"millis,omitempty"` // how long it took
+
+	// Of an SSH key or certificate.
+	Key    string `json:"key,omitempty"`    // fingerprint
+	Serial uint64 `json:"serial,omitempty"` // of a certificate
 
 	// Of a decision about an image.
 	Signer  string `json:"signer,omitempty"`  // who vouches for it

@@ -33,7 +33,12 @@ type Config struct {
 	SessionIdle     time.Duration // 0 means 8 h
 	SessionLifetime time.Duration // 0 means 24 h
 	SetupLifetime   time.Duration // 0 means 30 min
-	UnknownKey      []byte        // keys the hash under which unknown names are audited; empty: a random one
+	// SSHLink returns the address of the console's page for a code of
+	// [Service.FirstContact]. nil: there is no such page, and no such link.
+	SSHLink        func(code string) string
+	SSHKeyLifetime time.Duration // how long an SSH key may live; 0 means 2 years
+
+	UnknownKey []byte // keys the hash under which unknown names are audited; empty: a random one
 }
 
 // A Service signs people in. Methods may be called concurrently.
@@ -42,6 +47,7 @@ type Service struct {
 	hasher *hasher
 	live   *live
 	waits  *waits
+	ssh    sshState
 
 	passwordMu sync.Mutex // held while a stored hash is compared and replaced: making one anew must not undo a change
 }
@@ -51,7 +57,7 @@ func New(cfg Config) (*Service, error) {
 	if cfg.Store == nil || cfg.Guard == nil || cfg.Audit == nil {
 		return nil, errors.New("identity: Store, Guard and Audit are required")
 	}
-	if cfg.SessionIdle < 0 || cfg.SessionLifetime < 0 || cfg.SetupLifetime < 0 {
+	if cfg.SessionIdle < 0 || cfg.SessionLifetime < 0 || cfg.SetupLifetime < 0 || cfg.SSHKeyLifetime < 0 {
 		return nil, errors.New("identity: negative lifetime")
 	}
 	if cfg.Log == nil {
@@ -63,6 +69,7 @@ func New(cfg Config) (*Service, error) {
 	cfg.SessionIdle = cmp.Or(cfg.SessionIdle, 8*time.Hour)
 	cfg.SessionLifetime = cmp.Or(cfg.SessionLifetime, 24*time.Hour)
 	cfg.SetupLifetime = cmp.Or(cfg.SetupLifetime, 30*time.Minute)
+	cfg.SSHKeyLifetime = cmp.Or(cfg.SSHKeyLifetime, 2*365*24*time.Hour)
 	if len(cfg.UnknownKey) == 0 {
 		cfg.UnknownKey = make([]byte, 32)
 		_, _ = rand.Read(cfg.UnknownKey) // never fails since Go 1.24: the program aborts instead

@@ -127,6 +127,9 @@ func (s *Service) load(ctx context.Context, refuse func() error, read func() (cr
 // stored is no reason to refuse: memory has it.
 func (s *Service) touch(ctx context.Context, c credential) {
 	now := s.cfg.Now()
+	if !c.idles() && c.method != "token" {
+		return // an SSH sign-in notes its own use, with the address
+	}
 	if !s.live.touch(c.id, now) {
 		return
 	}
@@ -191,6 +194,7 @@ func (s *Service) EndSession(ctx context.Context, actor bailey.Actor, id string)
 		return err
 	}
 	s.end(id)
+	s.endCertificatesOf(ctx, userID, id)
 	s.note(ctx, audit.Event{
 		Actor: audit.By(actor), Action: audit.SignOut, Target: audit.Target{Kind: "session", ID: id}, Outcome: audit.Success,
 	})

@@ -231,6 +231,7 @@ func (s *Service) RevokeToken(ctx context.Context, actor bailey.Actor, id string
 		return err
 	}
 	s.end(id)
+	s.endCertificatesOf(ctx, userID, id)
 	s.note(ctx, audit.Event{
 		Actor: audit.By(actor), Action: audit.TokenRevoke, Target: audit.Target{Kind: "token", ID: id}, Outcome: audit.Success,
 	})

@@ -36,6 +36,9 @@ const (
 	EgressManage    Action = "egress.manage" // allow, deny and revoke
 	ImageList       Action = "image.list"
 	ImageManage     Action = "image.manage" // which images may be launched, by whose word
+	SSHKeyView      Action = "sshkey.view"
+	SSHKeyAdd       Action = "sshkey.add"    // a key or certificate that signs in as its owner
+	SSHKeyRemove    Action = "sshkey.remove" // and the revoking of certificates
 )
 
 // A Thing is what the action is about. Zero fields are "none of that sort".
@@ -58,11 +61,15 @@ func Decide(actor bailey.Actor, action Action, thing Thing) bool {
 	case WorkspaceOpen, WorkspaceLogs:
 		// What is inside belongs to its owner alone, administrators included.
 		return owner
-	case WorkspaceView, VolumeView, EgressView:
+	case WorkspaceView, VolumeView, EgressView, SSHKeyView:
 		return owner || admin || auditor
+	case SSHKeyAdd:
+		// Whoever adds a key becomes its owner at the next sign-in:
+		// administrators do not get in that way either.
+		return owner
 	case WorkspaceStart:
 		return owner
-	case WorkspaceStop, WorkspaceDelete, VolumeDelete:
+	case WorkspaceStop, WorkspaceDelete, VolumeDelete, SSHKeyRemove:
 		return owner || admin
 	case WorkspaceCreate, ClassUse:
 		// Nobody makes workspaces in somebody else's name, on their quota.

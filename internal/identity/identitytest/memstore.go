@@ -25,6 +25,7 @@ type MemStore struct {
 	users    map[string]account // by id
 	sessions map[string]stored[bailey.Session]
 	tokens   map[string]stored[bailey.Token]
+	ssh      sshRows
 	setup    string // hash; empty: none pending
 	setupEnd time.Time
 	reads    int
@@ -46,6 +47,7 @@ func NewMemStore() *MemStore {
 	return &MemStore{
 		uid: 20000, users: map[string]account{},
 		sessions: map[string]stored[bailey.Session]{}, tokens: map[string]stored[bailey.Token]{},
+		ssh: newSSHRows(),
 	}
 }
 
@@ -216,6 +218,7 @@ func (m *MemStore) DeleteUser(_ context.Context, id string) error {
 	delete(m.users, id)
 	drop(m.sessions, func(s bailey.Session) bool { return s.UserID == id })
 	drop(m.tokens, func(t bailey.Token) bool { return t.UserID == id })
+	m.ssh.forget(id)
 	return nil
 }
 
