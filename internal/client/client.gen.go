@@ -401,6 +401,7 @@ type Attrs struct {
 	Host    *string   `json:"host,omitempty"`
 	Image   *string   `json:"image,omitempty"`
 	Input   *bool     `json:"input,omitempty"`
+	Key     *string   `json:"key,omitempty"`
 	Length  *string   `json:"length,omitempty"`
 	Millis  *int64    `json:"millis,omitempty"`
 	Mode    *string   `json:"mode,omitempty"`
@@ -411,6 +412,7 @@ type Attrs struct {
 	Route   *string   `json:"route,omitempty"`
 	Rule    *string   `json:"rule,omitempty"`
 	Run     *string   `json:"run,omitempty"`
+	Serial  *int64    `json:"serial,omitempty"`
 	Signer  *string   `json:"signer,omitempty"`
 	Status  *int64    `json:"status,omitempty"`
 	Sum     *string   `json:"sum,omitempty"`
