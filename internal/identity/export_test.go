@@ -4,47 +4,32 @@ import (
 	"context"
 	"strings"
 
-	"golang.org/x/crypto/argon2"
-
+	"github.com/baileyhq/bailey/internal/password"
 	"github.com/baileyhq/bailey/internal/secret"
 )
 
 // Hashes returns how many password hashes the service has made.
-func Hashes(s *Service) int { return int(s.hasher.done.Load()) }
+func Hashes(s *Service) int { return int(s.queue.Done()) }
 
-// HasherSlots and MaxQueue are how many hashes run and wait at most.
-func HasherSlots() int { return cap(newHasher().slots) }
+// HasherSlots is how many hashes run at a time, MaxQueue how many more wait.
+func HasherSlots() int { return password.NewQueue().Slots() }
 
 // MaxQueue is how many hashes wait at most.
-const MaxQueue = maxQueue
-
-// NewHasher returns the hasher's do.
-func NewHasher() func(ctx context.Context, f func()) error { return newHasher().do }
-
-// ParsePHC parses a stored hash and returns its canonical text.
-func ParsePHC(text string) (string, error) {
-	h, err := parsePHC(text)
-	return h.String(), err
-}
+var MaxQueue = password.NewQueue().Waiting()
 
 // HashNow hashes at today's cost.
-func HashNow(password secret.Value) string { return newPHC(password).String() }
+func HashNow(text secret.Value) string { return password.New(password.DefaultParams(), text).String() }
 
 // HashCheap hashes at a cost of the past.
-func HashCheap(password secret.Value) string {
-	h := phc{cost: cost{time: 1, memory: 64, threads: 1}, salt: []byte("0123456789abcdef")}
-	h.key = argon2.IDKey([]byte(password.Reveal()), h.salt, h.time, h.memory, h.threads, keyBytes)
-	return h.String()
+func HashCheap(text secret.Value) string {
+	return password.New(password.Params{Memory: 64, Passes: 1, Threads: 1}, text).String()
 }
 
 // IsCurrent reports whether the stored hash is of today's cost.
 func IsCurrent(stored string) bool {
-	h, err := parsePHC(stored)
-	return err == nil && h.cost == currentCost()
+	h, err := password.Parse(stored)
+	return err == nil && h.Current(password.DefaultParams())
 }
-
-// CheckPassword is the rule for new passwords.
-func CheckPassword(name, password string) error { return checkPassword(name, secret.New(password)) }
 
 // NewToken and ParseToken are the two ends of the token grammar.
 func NewToken(id string) string { return newToken(id).Reveal() }

@@ -34,6 +34,9 @@ type Store interface { //nolint:interfacebloat // one room keeps all of it, one 
 	DeleteUser(ctx context.Context, id string) error
 	PasswordHash(ctx context.Context, userID string) (string, error)
 	SetPasswordHash(ctx context.Context, userID, hash string) error
+	// PasswordHashesUnlike returns every stored hash that does not begin with
+	// prefix, each text once.
+	PasswordHashesUnlike(ctx context.Context, prefix string) ([]string, error)
 
 	CreateSession(ctx context.Context, s bailey.Session, secretHash string) error
 	// SessionByHash returns the session and its user; NotFound when there is

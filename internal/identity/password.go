@@ -2,188 +2,145 @@ package identity
 
 import (
 	"context"
-	"crypto/rand"
-	"crypto/subtle"
-	"encoding/base64"
 	"errors"
-	"fmt"
-	"runtime"
-	"strconv"
-	"strings"
-	"sync/atomic"
+	"slices"
+	"sync"
 	"time"
 
-	"golang.org/x/crypto/argon2"
-
 	"github.com/baileyhq/bailey"
+	"github.com/baileyhq/bailey/internal/password"
 	"github.com/baileyhq/bailey/internal/secret"
 )
-
-// A cost is how dear one guess is made: argon2id's parameters.
-type cost struct {
-	time    uint32 // passes
-	memory  uint32 // KiB
-	threads uint8
-}
-
-// currentCost is what new hashes are made with. Older ones are made anew when
-// their owner signs in.
-func currentCost() cost { return cost{time: 2, memory: 19 * 1024, threads: 1} }
-
-const (
-	saltBytes = 16
-	keyBytes  = 32
-)
-
-// A phc is a password hash as it is stored, in PHC string format:
-// "$argon2id$v=19$m=19456,t=2,p=1$salt$key", both in unpadded base64.
-type phc struct {
-	cost
-	salt, key []byte
-}
-
-var errBadHash = errors.New("not an argon2id hash in PHC format, or beyond the limits")
-
-// parsePHC reads a stored hash. The limits keep a damaged or forged row from
-// taking the machine's memory when its owner signs in.
-func parsePHC(text string) (phc, error) {
-	var h phc
-	parts := strings.Split(text, "$")
-	if len(text) > 512 || len(parts) != 6 || parts[0] != "" || parts[1] != "argon2id" || parts[2] != "v="+strconv.Itoa(argon2.Version) {
-		return h, errBadHash
-	}
-	params := strings.Split(parts[3], ",")
-	if len(params) != 3 {
-		return h, errBadHash
-	}
-	numbers := [3]uint32{}
-	for i, limit := range []struct {
-		name     string
-		min, max uint64
-	}{{"m=", 8, 256 * 1024}, {"t=", 1, 16}, {"p=", 1, 8}} {
-		digits, ok := strings.CutPrefix(params[i], limit.name)
-		n, err := strconv.ParseUint(digits, 10, 32)
-		if !ok || err != nil || n < limit.min || n > limit.max || digits != strconv.FormatUint(n, 10) {
-			return h, errBadHash
-		}
-		numbers[i] = uint32(n)
-	}
-	h.cost = cost{memory: numbers[0], time: numbers[1], threads: uint8(numbers[2])} //nolint:gosec // at most 8
-	var err1, err2 error
-	h.salt, err1 = base64.RawStdEncoding.Strict().DecodeString(parts[4])
-	h.key, err2 = base64.RawStdEncoding.Strict().DecodeString(parts[5])
-	if err1 != nil || err2 != nil || len(h.salt) < 8 || len(h.salt) > 64 || len(h.key) < 16 || len(h.key) > 64 || h.String() != text {
-		return phc{}, errBadHash
-	}
-	return h, nil
-}
-
-// String returns the stored form.
-func (h phc) String() string {
-	return fmt.Sprintf("$argon2id$v=%d$m=%d,t=%d,p=%d$%s$%s", argon2.Version, h.memory, h.time, h.threads,
-		base64.RawStdEncoding.EncodeToString(h.salt), base64.RawStdEncoding.EncodeToString(h.key))
-}
-
-// matches spends the hash's cost on the password, exactly as received: nothing
-// is trimmed, folded or cut.
-func (h phc) matches(password secret.Value) bool {
-	got := argon2.IDKey([]byte(password.Reveal()), h.salt, h.time, h.memory, h.threads, uint32(len(h.key))) //nolint:gosec // at most 64
-	return subtle.ConstantTimeCompare(got, h.key) == 1
-}
-
-// newPHC hashes a password at today's cost under a fresh salt.
-func newPHC(password secret.Value) phc {
-	h := dummyPHC()
-	h.key = argon2.IDKey([]byte(password.Reveal()), h.salt, h.time, h.memory, h.threads, keyBytes)
-	return h
-}
-
-// dummyPHC is a hash that no password has: names that are no account cost the
-// same work as those that are.
-func dummyPHC() phc {
-	h := phc{cost: currentCost(), salt: make([]byte, saltBytes), key: make([]byte, keyBytes)}
-	_, _ = rand.Read(h.salt) // never fails since Go 1.24: the program aborts instead
-	_, _ = rand.Read(h.key)
-	return h
-}
-
-const (
-	maxQueue = 32              // hashes that wait
-	maxWait  = 2 * time.Second // for how long
-	maxSlots = 4               // hashes at a time on large machines: 76 MiB, 100 sign-ins a second
-)
-
-// A hasher bounds the memory and the processor time that hashing takes:
-// whoever is one too many is told to come again instead of being queued.
-type hasher struct {
-	slots chan struct{} // one token for each hash that runs
-	queue chan struct{} // one for each that runs or waits
-	done  atomic.Int64  // hashes made, for tests
-}
-
-func newHasher() *hasher {
-	n := min(max(runtime.GOMAXPROCS(0), 1), maxSlots)
-	return &hasher{slots: make(chan struct{}, n), queue: make(chan struct{}, n+maxQueue)}
-}
-
-// do runs one hash, f. It returns an error of kind Unavailable when too many
-// wait already, or when it would take too long; f has not run then.
-func (h *hasher) do(ctx context.Context, f func()) error {
-	select {
-	case h.queue <- struct{}{}:
-		defer func() { <-h.queue }()
-	default:
-		return errBusy()
-	}
-	if err := ctx.Err(); err != nil {
-		return err // select below would toss a coin
-	}
-	late := time.NewTimer(maxWait)
-	defer late.Stop()
-	select {
-	case h.slots <- struct{}{}:
-		defer func() { <-h.slots }()
-	case <-late.C:
-		return errBusy()
-	case <-ctx.Done():
-		return ctx.Err()
-	}
-	h.done.Add(1)
-	f()
-	return nil
-}
 
 func errBusy() error {
 	return &bailey.Error{
 		Kind: bailey.Unavailable, Msg: "too many people are signing in right now",
-		Hint: "try again in a few seconds", Cause: &RetryError{After: maxWait},
+		Hint: "try again in a few seconds", Cause: &RetryError{After: password.MaxWait},
 	}
 }
 
-// hash hashes a fresh password within the hasher's bounds.
-func (s *Service) hash(ctx context.Context, password secret.Value) (string, error) {
-	var h phc
-	err := s.hasher.do(ctx, func() { h = newPHC(password) })
+// queued runs f within the bounds of hashing.
+func (s *Service) queued(ctx context.Context, memory int64, f func()) error {
+	err := s.queue.Do(ctx, memory, f)
+	if errors.Is(err, password.ErrBusy) {
+		return errBusy()
+	}
+	return err
+}
+
+// hash hashes a fresh password within the bounds.
+func (s *Service) hash(ctx context.Context, text secret.Value) (string, error) {
+	p := s.rules().Params
+	var h password.Hash
+	err := s.queued(ctx, int64(p.Memory), func() { h = password.New(p, text) })
 	if err != nil {
 		return "", err
 	}
 	return h.String(), nil
 }
 
-// matches compares a password with a stored hash within the hasher's bounds.
-// An unreadable hash costs the same and matches nothing; the log says so.
-func (s *Service) matches(ctx context.Context, stored string, password secret.Value) (bool, error) {
-	h, err := parsePHC(stored)
+// checkPassword says whether a password may be set for the account name.
+func (s *Service) checkPassword(name string, text secret.Value) error {
+	return s.rules().Passwords.Check(text, name, s.cfg.Host)
+}
+
+// stored reads a stored hash. An unreadable one costs the same as others and
+// matches nothing; the log says so.
+func (s *Service) stored(ctx context.Context, text string) password.Hash {
+	h, err := password.Parse(text)
 	if err != nil {
 		s.cfg.Log.ErrorContext(ctx, "a stored password hash is unreadable; its owner cannot sign in until an administrator resets it")
-		h = dummyPHC()
+		return password.Decoy(s.rules().Params)
 	}
-	if len(password.Reveal()) > maxPassword {
-		password, h = secret.Value{}, dummyPHC() // no stored password is that long
-	}
-	right := false
-	if err := s.hasher.do(ctx, func() { right = h.matches(password) }); err != nil {
+	return h
+}
+
+// matches compares a password with a stored hash within the bounds.
+func (s *Service) matches(ctx context.Context, stored string, text secret.Value) (bool, error) {
+	h, right := s.stored(ctx, stored), false
+	err := s.queued(ctx, h.Memory(), func() { right = h.Matches(text) })
+	return right && err == nil, err
+}
+
+// guess is matches for strangers, who time it. Hashes that were imported, or
+// made at another cost, take another time than ours, and that would tell which
+// names are such accounts. So as long as there are any, everybody pays for one
+// hash of each class that is in store.
+func (s *Service) guess(ctx context.Context, stored string, text secret.Value) (bool, error) {
+	h := s.stored(ctx, stored)
+	work, err := s.classes.others(ctx, s, h)
+	if err != nil {
 		return false, err
 	}
-	return right, nil
+	memory := h.Memory()
+	for _, other := range work {
+		memory = max(memory, other.Memory())
+	}
+	right := false
+	err = s.queued(ctx, memory, func() {
+		right = h.Matches(text)
+		for _, other := range work {
+			_ = other.Matches(text)
+		}
+	})
+	return right && err == nil, err
+}
+
+const (
+	classesFor = time.Minute // how old the list of classes may be
+	maxClasses = 4           // the most that everybody pays for; of more, the dearest
+)
+
+// classes remembers one hash of each class in store that is not today's.
+type classes struct {
+	mu   sync.Mutex // guards all below
+	read time.Time  // zero: never
+	each []password.Hash
+}
+
+// others returns what is to be hashed besides h, so that the sum is the same
+// for everybody.
+func (c *classes) others(ctx context.Context, s *Service, h password.Hash) ([]password.Hash, error) {
+	p := s.rules().Params
+	each, err := c.list(ctx, s, p)
+	if err != nil {
+		return nil, err
+	}
+	var out []password.Hash
+	for _, other := range append([]password.Hash{password.Decoy(p)}, each...) {
+		if other.Class() != h.Class() {
+			out = append(out, other)
+		}
+	}
+	return out, nil
+}
+
+func (c *classes) list(ctx context.Context, s *Service, p password.Params) ([]password.Hash, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	now := s.cfg.Now()
+	if !c.read.IsZero() && now.Sub(c.read) < classesFor && !now.Before(c.read) {
+		return c.each, nil
+	}
+	texts, err := s.cfg.Store.PasswordHashesUnlike(ctx, p.Prefix())
+	if err != nil {
+		return nil, err
+	}
+	seen, each := map[string]bool{password.Decoy(p).Class(): true}, []password.Hash{}
+	for _, text := range texts {
+		if h, err := password.Parse(text); err == nil && !seen[h.Class()] {
+			seen[h.Class()] = true
+			each = append(each, h)
+		}
+	}
+	slices.SortFunc(each, func(a, b password.Hash) int { return int(b.Memory() - a.Memory()) })
+	c.each, c.read = each[:min(len(each), maxClasses)], now
+	return c.each, nil
+}
+
+// forget has the list read again: a hash was set.
+func (c *classes) forget() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.read = time.Time{}
 }

@@ -19,6 +19,7 @@ import (
 	"github.com/baileyhq/bailey"
 	"github.com/baileyhq/bailey/internal/audit"
 	"github.com/baileyhq/bailey/internal/guard"
+	"github.com/baileyhq/bailey/internal/password"
 	"github.com/baileyhq/bailey/internal/policy"
 )
 
@@ -33,21 +34,25 @@ type Config struct {
 	SessionIdle     time.Duration // 0 means 8 h
 	SessionLifetime time.Duration // 0 means 24 h
 	SetupLifetime   time.Duration // 0 means 30 min
+	Rules           func() Rules  // what holds now; nil means the defaults
+	Host            string        // of the console: no word for a password
+	UnknownKey      []byte        // keys the hash under which unknown names are audited; empty: a random one
+
 	// SSHLink returns the address of the console's page for a code of
 	// [Service.FirstContact]. nil: there is no such page, and no such link.
 	SSHLink        func(code string) string
 	SSHKeyLifetime time.Duration // how long an SSH key may live; 0 means 2 years
 
-	UnknownKey []byte // keys the hash under which unknown names are audited; empty: a random one
 }
 
 // A Service signs people in. Methods may be called concurrently.
 type Service struct {
-	cfg    Config
-	hasher *hasher
-	live   *live
-	waits  *waits
-	ssh    sshState
+	cfg     Config
+	queue   *password.Queue
+	classes classes
+	live    *live
+	waits   *waits
+	ssh     sshState
 
 	passwordMu sync.Mutex // held while a stored hash is compared and replaced: making one anew must not undo a change
 }
@@ -74,7 +79,7 @@ func New(cfg Config) (*Service, error) {
 		cfg.UnknownKey = make([]byte, 32)
 		_, _ = rand.Read(cfg.UnknownKey) // never fails since Go 1.24: the program aborts instead
 	}
-	s := &Service{cfg: cfg, hasher: newHasher(), live: newLive()}
+	s := &Service{cfg: cfg, queue: password.NewQueue(), live: newLive()}
 	s.waits = newWaits(cfg.Now, cfg.SessionIdle)
 	return s, nil
 }

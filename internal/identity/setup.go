@@ -92,7 +92,7 @@ func (s *Service) firstAdmin(ctx context.Context, setup secret.Value, name strin
 	if err := checkNewName(name); err != nil {
 		return bailey.User{}, err
 	}
-	if err := checkPassword(name, password); err != nil {
+	if err := s.checkPassword(name, password); err != nil {
 		return bailey.User{}, err
 	}
 	hash, err := s.hash(ctx, password)

@@ -12,6 +12,7 @@ import (
 	"github.com/baileyhq/bailey"
 	"github.com/baileyhq/bailey/internal/audit"
 	"github.com/baileyhq/bailey/internal/guard"
+	"github.com/baileyhq/bailey/internal/password"
 	"github.com/baileyhq/bailey/internal/secret"
 )
 
@@ -99,7 +100,7 @@ type proof struct {
 // account like those that are, so "too many attempts" is what both of them get
 // at the same point. The one exception it makes, for names that signed in from
 // the same prefix before, is masked below.
-func (s *Service) prove(ctx context.Context, a attempt, password secret.Value) (proof, error) {
+func (s *Service) prove(ctx context.Context, a attempt, given secret.Value) (proof, error) {
 	v := s.cfg.Guard.Check(a.prefix, a.key)
 	if !v.Allowed {
 		return proof{}, s.refused(ctx, a, v)
@@ -114,7 +115,7 @@ func (s *Service) prove(ctx context.Context, a attempt, password secret.Value) (
 	if err != nil {
 		return proof{}, err
 	}
-	right, err := s.matches(ctx, stored, password)
+	right, err := s.guess(ctx, stored, given)
 	if err != nil {
 		return proof{}, err
 	}
@@ -127,7 +128,7 @@ func (s *Service) prove(ctx context.Context, a attempt, password secret.Value) (
 		return proof{}, s.failed(ctx, a, v, user, audit.AccountDisabled)
 	}
 	s.cfg.Guard.Succeed(a.prefix, a.key)
-	return proof{attempt: a, user: user, password: password, stored: stored}, ctx.Err()
+	return proof{attempt: a, user: user, password: given, stored: stored}, ctx.Err()
 }
 
 // account looks the name up and returns what to compare the password with. For
@@ -150,7 +151,7 @@ func (s *Service) account(ctx context.Context, name string) (u bailey.User, stor
 	switch {
 	case err == nil:
 	case bailey.KindOf(err) == bailey.NotFound:
-		known, u, stored, err = false, bailey.User{}, dummyPHC().String(), nil
+		known, u, stored, err = false, bailey.User{}, password.Decoy(s.rules().Params).String(), nil
 	default:
 		return u, "", false, err
 	}
@@ -293,8 +294,8 @@ func (s *Service) capSessions(ctx context.Context, userID string) {
 // rehash makes the stored hash anew when it was made at another cost: now is
 // when we have the password.
 func (s *Service) rehash(ctx context.Context, p proof) {
-	old, err := parsePHC(p.stored)
-	if err != nil || old.cost == currentCost() {
+	old, err := password.Parse(p.stored)
+	if err != nil || old.Current(s.rules().Params) {
 		return
 	}
 	fresh, err := s.hash(ctx, p.password)
@@ -317,6 +318,7 @@ func (s *Service) swapHash(ctx context.Context, userID, old, fresh string) (swap
 			return false, err
 		}
 	}
+	s.classes.forget()
 	return true, s.cfg.Store.SetPasswordHash(ctx, userID, fresh)
 }
 

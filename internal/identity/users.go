@@ -35,7 +35,7 @@ func (s *Service) CreateUser(ctx context.Context, actor bailey.Actor, n NewUser)
 		n.Role = bailey.RoleUser
 	}
 	groups, err := checkGroups(n.Groups)
-	for _, problem := range []error{checkNewName(n.Name), checkRole(n.Role), err, checkPassword(n.Name, n.Password)} {
+	for _, problem := range []error{checkNewName(n.Name), checkRole(n.Role), err, s.checkPassword(n.Name, n.Password)} {
 		if problem != nil {
 			return bailey.User{}, problem
 		}
@@ -164,7 +164,7 @@ func (s *Service) UpdateUser(ctx context.Context, actor bailey.Actor, name strin
 				Hint: "change it on the account page, or let another administrator reset it",
 			}
 		}
-		if err := checkPassword(old.Name, *u.Password); err != nil {
+		if err := s.checkPassword(old.Name, *u.Password); err != nil {
 			return bailey.User{}, err
 		}
 		if hash, err = s.hash(ctx, *u.Password); err != nil {
@@ -344,7 +344,7 @@ func (s *Service) ChangePassword(ctx context.Context, actor bailey.Actor, old, f
 	if err != nil {
 		return err
 	}
-	if err := checkPassword(user.Name, fresh); err != nil {
+	if err := s.checkPassword(user.Name, fresh); err != nil {
 		return err
 	}
 	stored, err := s.checkOld(ctx, actor, user, old)

@@ -213,6 +213,12 @@ func (s *Store) PasswordHash(ctx context.Context, userID string) (string, error)
 	return hash, fail("password hash", found("user", err))
 }
 
+// PasswordHashesUnlike returns every stored hash that does not begin with prefix.
+func (s *Store) PasswordHashesUnlike(ctx context.Context, prefix string) ([]string, error) {
+	all, err := list(ctx, s.reads(), scanText, `SELECT DISTINCT password_hash FROM users WHERE substr(password_hash, 1, ?) <> ?`, len(prefix), prefix)
+	return all, fail("list password hashes", err)
+}
+
 // SetPasswordHash replaces the stored hash; NotFound when there is no such user.
 func (s *Store) SetPasswordHash(ctx context.Context, userID, hash string) error {
 	return s.update(ctx, "set password hash", "user", `UPDATE users SET password_hash = ? WHERE id = ?`, hash, userID)

@@ -245,6 +245,19 @@ func (m *MemStore) PasswordHash(_ context.Context, userID string) (string, error
 	return u.hash, nil
 }
 
+// PasswordHashesUnlike implements [identity.Store].
+func (m *MemStore) PasswordHashesUnlike(_ context.Context, prefix string) ([]string, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	all := []string{}
+	for _, u := range m.users {
+		if !strings.HasPrefix(u.hash, prefix) && !slices.Contains(all, u.hash) {
+			all = append(all, u.hash)
+		}
+	}
+	return all, nil
+}
+
 // SetPasswordHash implements [identity.Store].
 func (m *MemStore) SetPasswordHash(_ context.Context, userID, hash string) error {
 	m.mu.Lock()
