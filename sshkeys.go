@@ -1,6 +1,9 @@
 package bailey
 
-import "time"
+import (
+	"strconv"
+	"time"
+)
 
 // An SSHKey is a public key that signs its owner in over SSH. One key belongs
 // to one user.
@@ -46,4 +49,31 @@ type SSHPending struct {
 	Client      string    `json:"client"` // foreign text, cleaned and cut
 	CreatedAt   time.Time `json:"created_at"`
 	ExpiresAt   time.Time `json:"expires_at"`
+}
+
+// An SSHDoor is where SSH clients find the server, and by what they recognise
+// it. The zero value is a door that is shut.
+type SSHDoor struct {
+	Host     string   `json:"host"`
+	Port     int      `json:"port"`
+	HostKeys []string `json:"host_keys"` // "ssh-ed25519 AAAA…", also those that will follow
+}
+
+// Open reports whether there is a door.
+func (d SSHDoor) Open() bool { return d.Host != "" && d.Port != 0 && len(d.HostKeys) > 0 }
+
+// Login returns who to sign in as over SSH for a user's workspace.
+func (SSHDoor) Login(user, workspace string) string {
+	if workspace == "" {
+		return user
+	}
+	return user + "+" + workspace
+}
+
+// KnownHost returns how the server is called in a known_hosts file.
+func (d SSHDoor) KnownHost() string {
+	if d.Port == 22 {
+		return d.Host
+	}
+	return "[" + d.Host + "]:" + strconv.Itoa(d.Port)
 }

@@ -33,7 +33,7 @@ import (
 // maxBody bounds what a request may bring: names, passwords, notes.
 const maxBody = 64 << 10
 
-// Config is what the door stands on. All but Log are required.
+// Config is what the door stands on. All but SSH and Log are required.
 type Config struct {
 	Identity   *identity.Service
 	Workspaces *workspace.Service
@@ -42,6 +42,7 @@ type Config struct {
 	Images     *catalogue.Service
 	Rules      *rulebook.Book
 	Origins    *edge.Origins
+	SSH        func() bailey.SSHDoor // nil: there is no SSH door
 	Audit      AuditLog
 	Log        *slog.Logger
 }
@@ -96,6 +97,7 @@ func New(cfg Config) *API {
 // routes is the whole of the API, one line an operation.
 func (a *API) routes() {
 	a.sessionRoutes()
+	a.sshRoutes()
 	a.workspaceRoutes()
 	a.volumeRoutes()
 	a.egressRoutes()

@@ -390,6 +390,18 @@ type AddImageInputBody struct {
 	Reference string `json:"reference"`
 }
 
+// AddSSHKeyInputBody defines model for AddSSHKeyInputBody.
+type AddSSHKeyInputBody struct {
+	// Days Lifetime; 0 means a year, or less when the server allows less
+	Days *int64 `json:"days,omitempty"`
+
+	// Key The line of a .pub file
+	Key string `json:"key"`
+
+	// Name Empty: from the key's comment
+	Name *string `json:"name,omitempty"`
+}
+
 // Attrs defines model for Attrs.
 type Attrs struct {
 	Bytes   *int64    `json:"bytes,omitempty"`
@@ -820,6 +832,26 @@ type InfoOutputBody struct {
 	Version string `json:"version"`
 }
 
+// IssueSSHCertificateInputBody defines model for IssueSSHCertificateInputBody.
+type IssueSSHCertificateInputBody struct {
+	// Key The line of a .pub file
+	Key string `json:"key"`
+
+	// Minutes Lifetime; 0 means 12 hours
+	Minutes *int64 `json:"minutes,omitempty"`
+
+	// Sources Addresses and networks it may be used from; empty: any
+	Sources *[]string `json:"sources,omitempty"`
+}
+
+// IssuedOutputBody defines model for IssuedOutputBody.
+type IssuedOutputBody struct {
+	// Certificate The line of a -cert.pub file
+	Certificate string    `json:"certificate"`
+	ExpiresAt   time.Time `json:"expires_at"`
+	Serial      string    `json:"serial"`
+}
+
 // LaunchInputBody defines model for LaunchInputBody.
 type LaunchInputBody struct {
 	// Class Default: the first class you may use
@@ -913,6 +945,11 @@ type Receipt struct {
 	Workspace string     `json:"workspace"`
 }
 
+// RenameSSHKeyInputBody defines model for RenameSSHKeyInputBody.
+type RenameSSHKeyInputBody struct {
+	Name string `json:"name"`
+}
+
 // RetireImageInputBody defines model for RetireImageInputBody.
 type RetireImageInputBody struct {
 	// Message For whoever wants to launch it
@@ -963,6 +1000,56 @@ type RuleTrial struct {
 	Differences []RuleDifference `json:"differences"`
 	Hash        string           `json:"hash"`
 	Since       time.Time        `json:"since"`
+}
+
+// SSHAccess defines model for SSHAccess.
+type SSHAccess struct {
+	Host string `json:"host"`
+
+	// HostKeys Public keys, as in a .pub file; also those that will follow
+	HostKeys []string `json:"host_keys"`
+
+	// KnownHosts Lines for a known_hosts file
+	KnownHosts []string `json:"known_hosts"`
+
+	// Open Whether this server has an SSH door; the rest is empty without one
+	Open bool  `json:"open"`
+	Port int64 `json:"port"`
+
+	// User Your name; +NAME after it chooses a workspace
+	User string `json:"user"`
+}
+
+// SSHCertificate defines model for SSHCertificate.
+type SSHCertificate struct {
+	CreatedAt time.Time `json:"created_at"`
+	ExpiresAt time.Time `json:"expires_at"`
+
+	// Fingerprint Of the certified key
+	Fingerprint string     `json:"fingerprint"`
+	MadeFrom    *string    `json:"made_from,omitempty"`
+	RevokedAt   *time.Time `json:"revoked_at,omitempty"`
+
+	// Serial A number of up to 63 bits, as text: JavaScript's are too short
+	Serial   string     `json:"serial"`
+	UsedAt   *time.Time `json:"used_at,omitempty"`
+	UsedFrom *string    `json:"used_from,omitempty"`
+}
+
+// SSHKey defines model for SSHKey.
+type SSHKey struct {
+	Comment     *string    `json:"comment,omitempty"`
+	CreatedAt   time.Time  `json:"created_at"`
+	ExpiresAt   *time.Time `json:"expires_at,omitempty"`
+	Fingerprint string     `json:"fingerprint"`
+	Id          string     `json:"id"`
+	Name        string     `json:"name"`
+
+	// Reminder What to do about its end, in words
+	Reminder *string    `json:"reminder,omitempty"`
+	Type     string     `json:"type"`
+	UsedAt   *time.Time `json:"used_at,omitempty"`
+	UsedFrom *string    `json:"used_from,omitempty"`
 }
 
 // Secret defines model for Secret.
@@ -1021,6 +1108,16 @@ type SignInInputBody struct {
 	Note     *string `json:"note,omitempty"`
 	Password string  `json:"password"`
 	User     string  `json:"user"`
+}
+
+// SshCertificatesOutputBody defines model for SshCertificatesOutputBody.
+type SshCertificatesOutputBody struct {
+	Certificates []SSHCertificate `json:"certificates"`
+}
+
+// SshKeysOutputBody defines model for SshKeysOutputBody.
+type SshKeysOutputBody struct {
+	Keys []SSHKey `json:"keys"`
 }
 
 // Stage defines model for Stage.
@@ -1262,6 +1359,15 @@ type ImportImageJSONRequestBody = ImportInputBody
 
 // ChangePasswordJSONRequestBody defines body for ChangePassword for application/json ContentType.
 type ChangePasswordJSONRequestBody = ChangePasswordInputBody
+
+// IssueSSHCertificateJSONRequestBody defines body for IssueSSHCertificate for application/json ContentType.
+type IssueSSHCertificateJSONRequestBody = IssueSSHCertificateInputBody
+
+// AddSSHKeyJSONRequestBody defines body for AddSSHKey for application/json ContentType.
+type AddSSHKeyJSONRequestBody = AddSSHKeyInputBody
+
+// RenameSSHKeyJSONRequestBody defines body for RenameSSHKey for application/json ContentType.
+type RenameSSHKeyJSONRequestBody = RenameSSHKeyInputBody
 
 // CreateTokenJSONRequestBody defines body for CreateToken for application/json ContentType.
 type CreateTokenJSONRequestBody = CreateTokenInputBody
@@ -1587,6 +1693,73 @@ type ClientInterface interface {
 	// Corresponds with DELETE /api/v1/me/sessions/{id} (the `EndSession` operationId).
 	EndSession(ctx context.Context, id string, reqEditors ...RequestEditorFn) (*http.Response, error)
 
+	// RevokeSSHCertificates Revoke all your SSH certificates
+	//
+	// Corresponds with DELETE /api/v1/me/ssh-certificates (the `RevokeSSHCertificates` operationId).
+	RevokeSSHCertificates(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// ListSSHCertificates Your SSH certificates that have not expired
+	//
+	// Corresponds with GET /api/v1/me/ssh-certificates (the `ListSSHCertificates` operationId).
+	ListSSHCertificates(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// IssueSSHCertificateWithBody Sign in for SSH: a certificate of at most a day
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with POST /api/v1/me/ssh-certificates (the `IssueSSHCertificate` operationId).
+	IssueSSHCertificateWithBody(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// IssueSSHCertificate Sign in for SSH: a certificate of at most a day
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with POST /api/v1/me/ssh-certificates (the `IssueSSHCertificate` operationId).
+	IssueSSHCertificate(ctx context.Context, body IssueSSHCertificateJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// RevokeSSHCertificate Revoke an SSH certificate and end its connections
+	//
+	// Corresponds with DELETE /api/v1/me/ssh-certificates/{serial} (the `RevokeSSHCertificate` operationId).
+	RevokeSSHCertificate(ctx context.Context, serial string, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// ListSSHKeys Your SSH keys
+	//
+	// Corresponds with GET /api/v1/me/ssh-keys (the `ListSSHKeys` operationId).
+	ListSSHKeys(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// AddSSHKeyWithBody Add an SSH key
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with POST /api/v1/me/ssh-keys (the `AddSSHKey` operationId).
+	AddSSHKeyWithBody(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// AddSSHKey Add an SSH key
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with POST /api/v1/me/ssh-keys (the `AddSSHKey` operationId).
+	AddSSHKey(ctx context.Context, body AddSSHKeyJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// RemoveSSHKey Remove an SSH key and end its connections
+	//
+	// Corresponds with DELETE /api/v1/me/ssh-keys/{id} (the `RemoveSSHKey` operationId).
+	RemoveSSHKey(ctx context.Context, id string, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// RenameSSHKeyWithBody Rename an SSH key
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with PATCH /api/v1/me/ssh-keys/{id} (the `RenameSSHKey` operationId).
+	RenameSSHKeyWithBody(ctx context.Context, id string, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// RenameSSHKey Rename an SSH key
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with PATCH /api/v1/me/ssh-keys/{id} (the `RenameSSHKey` operationId).
+	RenameSSHKey(ctx context.Context, id string, body RenameSSHKeyJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
 	// ListTokens Your API tokens
 	//
 	// Corresponds with GET /api/v1/me/tokens (the `ListTokens` operationId).
@@ -1640,6 +1813,11 @@ type ClientInterface interface {
 	// Corresponds with PUT /api/v1/secrets/{name} (the `SetSecret` operationId).
 	SetSecret(ctx context.Context, name string, body SetSecretJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
 
+	// SshAccess Where to connect with ssh, and the server's host keys
+	//
+	// Corresponds with GET /api/v1/ssh (the `SshAccess` operationId).
+	SshAccess(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error)
+
 	// SignInForTokenWithBody Name and password for an API token
 	//
 	// Takes any type of body and a specified content type.
@@ -1691,6 +1869,26 @@ type ClientInterface interface {
 	//
 	// Corresponds with PATCH /api/v1/users/{name} (the `UpdateUser` operationId).
 	UpdateUser(ctx context.Context, name string, body UpdateUserJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// RevokeUserSSHCertificates Revoke all SSH certificates of somebody
+	//
+	// Corresponds with DELETE /api/v1/users/{name}/ssh-certificates (the `RevokeUserSSHCertificates` operationId).
+	RevokeUserSSHCertificates(ctx context.Context, name string, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// ListUserSSHCertificates Somebody's SSH certificates that have not expired
+	//
+	// Corresponds with GET /api/v1/users/{name}/ssh-certificates (the `ListUserSSHCertificates` operationId).
+	ListUserSSHCertificates(ctx context.Context, name string, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// ListUserSSHKeys Somebody's SSH keys
+	//
+	// Corresponds with GET /api/v1/users/{name}/ssh-keys (the `ListUserSSHKeys` operationId).
+	ListUserSSHKeys(ctx context.Context, name string, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// RemoveUserSSHKey Remove somebody's SSH key and end its connections
+	//
+	// Corresponds with DELETE /api/v1/users/{name}/ssh-keys/{id} (the `RemoveUserSSHKey` operationId).
+	RemoveUserSSHKey(ctx context.Context, name string, id string, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// ListVolumes Your volumes, or everybody's
 	//
@@ -2394,6 +2592,183 @@ func (c *Client) EndSession(ctx context.Context, id string, reqEditors ...Reques
 	return c.Client.Do(req)
 }
 
+// RevokeSSHCertificates Revoke all your SSH certificates
+//
+// Corresponds with DELETE /api/v1/me/ssh-certificates (the `RevokeSSHCertificates` operationId).
+func (c *Client) RevokeSSHCertificates(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewRevokeSSHCertificatesRequest(c.Server)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// ListSSHCertificates Your SSH certificates that have not expired
+//
+// Corresponds with GET /api/v1/me/ssh-certificates (the `ListSSHCertificates` operationId).
+func (c *Client) ListSSHCertificates(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewListSSHCertificatesRequest(c.Server)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// IssueSSHCertificateWithBody Sign in for SSH: a certificate of at most a day
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with POST /api/v1/me/ssh-certificates (the `IssueSSHCertificate` operationId).
+func (c *Client) IssueSSHCertificateWithBody(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewIssueSSHCertificateRequestWithBody(c.Server, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// IssueSSHCertificate Sign in for SSH: a certificate of at most a day
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with POST /api/v1/me/ssh-certificates (the `IssueSSHCertificate` operationId).
+func (c *Client) IssueSSHCertificate(ctx context.Context, body IssueSSHCertificateJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewIssueSSHCertificateRequest(c.Server, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// RevokeSSHCertificate Revoke an SSH certificate and end its connections
+//
+// Corresponds with DELETE /api/v1/me/ssh-certificates/{serial} (the `RevokeSSHCertificate` operationId).
+func (c *Client) RevokeSSHCertificate(ctx context.Context, serial string, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewRevokeSSHCertificateRequest(c.Server, serial)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// ListSSHKeys Your SSH keys
+//
+// Corresponds with GET /api/v1/me/ssh-keys (the `ListSSHKeys` operationId).
+func (c *Client) ListSSHKeys(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewListSSHKeysRequest(c.Server)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// AddSSHKeyWithBody Add an SSH key
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with POST /api/v1/me/ssh-keys (the `AddSSHKey` operationId).
+func (c *Client) AddSSHKeyWithBody(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewAddSSHKeyRequestWithBody(c.Server, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// AddSSHKey Add an SSH key
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with POST /api/v1/me/ssh-keys (the `AddSSHKey` operationId).
+func (c *Client) AddSSHKey(ctx context.Context, body AddSSHKeyJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewAddSSHKeyRequest(c.Server, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// RemoveSSHKey Remove an SSH key and end its connections
+//
+// Corresponds with DELETE /api/v1/me/ssh-keys/{id} (the `RemoveSSHKey` operationId).
+func (c *Client) RemoveSSHKey(ctx context.Context, id string, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewRemoveSSHKeyRequest(c.Server, id)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// RenameSSHKeyWithBody Rename an SSH key
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with PATCH /api/v1/me/ssh-keys/{id} (the `RenameSSHKey` operationId).
+func (c *Client) RenameSSHKeyWithBody(ctx context.Context, id string, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewRenameSSHKeyRequestWithBody(c.Server, id, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// RenameSSHKey Rename an SSH key
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with PATCH /api/v1/me/ssh-keys/{id} (the `RenameSSHKey` operationId).
+func (c *Client) RenameSSHKey(ctx context.Context, id string, body RenameSSHKeyJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewRenameSSHKeyRequest(c.Server, id, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
 // ListTokens Your API tokens
 //
 // Corresponds with GET /api/v1/me/tokens (the `ListTokens` operationId).
@@ -2537,6 +2912,21 @@ func (c *Client) SetSecret(ctx context.Context, name string, body SetSecretJSONR
 	return c.Client.Do(req)
 }
 
+// SshAccess Where to connect with ssh, and the server's host keys
+//
+// Corresponds with GET /api/v1/ssh (the `SshAccess` operationId).
+func (c *Client) SshAccess(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewSshAccessRequest(c.Server)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
 // SignInForTokenWithBody Name and password for an API token
 //
 // Takes any type of body and a specified content type.
@@ -2659,6 +3049,66 @@ func (c *Client) UpdateUserWithBody(ctx context.Context, name string, contentTyp
 // Corresponds with PATCH /api/v1/users/{name} (the `UpdateUser` operationId).
 func (c *Client) UpdateUser(ctx context.Context, name string, body UpdateUserJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
 	req, err := NewUpdateUserRequest(c.Server, name, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// RevokeUserSSHCertificates Revoke all SSH certificates of somebody
+//
+// Corresponds with DELETE /api/v1/users/{name}/ssh-certificates (the `RevokeUserSSHCertificates` operationId).
+func (c *Client) RevokeUserSSHCertificates(ctx context.Context, name string, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewRevokeUserSSHCertificatesRequest(c.Server, name)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// ListUserSSHCertificates Somebody's SSH certificates that have not expired
+//
+// Corresponds with GET /api/v1/users/{name}/ssh-certificates (the `ListUserSSHCertificates` operationId).
+func (c *Client) ListUserSSHCertificates(ctx context.Context, name string, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewListUserSSHCertificatesRequest(c.Server, name)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// ListUserSSHKeys Somebody's SSH keys
+//
+// Corresponds with GET /api/v1/users/{name}/ssh-keys (the `ListUserSSHKeys` operationId).
+func (c *Client) ListUserSSHKeys(ctx context.Context, name string, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewListUserSSHKeysRequest(c.Server, name)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// RemoveUserSSHKey Remove somebody's SSH key and end its connections
+//
+// Corresponds with DELETE /api/v1/users/{name}/ssh-keys/{id} (the `RemoveUserSSHKey` operationId).
+func (c *Client) RemoveUserSSHKey(ctx context.Context, name string, id string, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewRemoveUserSSHKeyRequest(c.Server, name, id)
 	if err != nil {
 		return nil, err
 	}
@@ -4122,6 +4572,282 @@ func NewEndSessionRequest(server string, id string) (*http.Request, error) {
 	return req, nil
 }
 
+// NewRevokeSSHCertificatesRequest constructs an http.Request for the RevokeSSHCertificates method
+func NewRevokeSSHCertificatesRequest(server string) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/v1/me/ssh-certificates")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodDelete, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewListSSHCertificatesRequest constructs an http.Request for the ListSSHCertificates method
+func NewListSSHCertificatesRequest(server string) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/v1/me/ssh-certificates")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewIssueSSHCertificateRequest calls the generic IssueSSHCertificate builder with application/json body
+func NewIssueSSHCertificateRequest(server string, body IssueSSHCertificateJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewIssueSSHCertificateRequestWithBody(server, "application/json", bodyReader)
+}
+
+// NewIssueSSHCertificateRequestWithBody constructs an http.Request for the IssueSSHCertificate method, with any body, and a specified content type
+func NewIssueSSHCertificateRequestWithBody(server string, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/v1/me/ssh-certificates")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	return req, nil
+}
+
+// NewRevokeSSHCertificateRequest constructs an http.Request for the RevokeSSHCertificate method
+func NewRevokeSSHCertificateRequest(server string, serial string) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "serial", serial, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/v1/me/ssh-certificates/%s", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodDelete, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewListSSHKeysRequest constructs an http.Request for the ListSSHKeys method
+func NewListSSHKeysRequest(server string) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/v1/me/ssh-keys")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewAddSSHKeyRequest calls the generic AddSSHKey builder with application/json body
+func NewAddSSHKeyRequest(server string, body AddSSHKeyJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewAddSSHKeyRequestWithBody(server, "application/json", bodyReader)
+}
+
+// NewAddSSHKeyRequestWithBody constructs an http.Request for the AddSSHKey method, with any body, and a specified content type
+func NewAddSSHKeyRequestWithBody(server string, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/v1/me/ssh-keys")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	return req, nil
+}
+
+// NewRemoveSSHKeyRequest constructs an http.Request for the RemoveSSHKey method
+func NewRemoveSSHKeyRequest(server string, id string) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "id", id, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/v1/me/ssh-keys/%s", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodDelete, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewRenameSSHKeyRequest calls the generic RenameSSHKey builder with application/json body
+func NewRenameSSHKeyRequest(server string, id string, body RenameSSHKeyJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewRenameSSHKeyRequestWithBody(server, id, "application/json", bodyReader)
+}
+
+// NewRenameSSHKeyRequestWithBody constructs an http.Request for the RenameSSHKey method, with any body, and a specified content type
+func NewRenameSSHKeyRequestWithBody(server string, id string, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "id", id, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/v1/me/ssh-keys/%s", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPatch, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	return req, nil
+}
+
 // NewListTokensRequest constructs an http.Request for the ListTokens method
 func NewListTokensRequest(server string) (*http.Request, error) {
 	var err error
@@ -4358,6 +5084,33 @@ func NewSetSecretRequestWithBody(server string, name string, contentType string,
 	return req, nil
 }
 
+// NewSshAccessRequest constructs an http.Request for the SshAccess method
+func NewSshAccessRequest(server string) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/v1/ssh")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
 // NewSignInForTokenRequest calls the generic SignInForToken builder with application/json body
 func NewSignInForTokenRequest(server string, body SignInForTokenJSONRequestBody) (*http.Request, error) {
 	var bodyReader io.Reader
@@ -4542,6 +5295,149 @@ func NewUpdateUserRequestWithBody(server string, name string, contentType string
 	}
 
 	req.Header.Add("Content-Type", contentType)
+
+	return req, nil
+}
+
+// NewRevokeUserSSHCertificatesRequest constructs an http.Request for the RevokeUserSSHCertificates method
+func NewRevokeUserSSHCertificatesRequest(server string, name string) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "name", name, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/v1/users/%s/ssh-certificates", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodDelete, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewListUserSSHCertificatesRequest constructs an http.Request for the ListUserSSHCertificates method
+func NewListUserSSHCertificatesRequest(server string, name string) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "name", name, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/v1/users/%s/ssh-certificates", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewListUserSSHKeysRequest constructs an http.Request for the ListUserSSHKeys method
+func NewListUserSSHKeysRequest(server string, name string) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "name", name, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/v1/users/%s/ssh-keys", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewRemoveUserSSHKeyRequest constructs an http.Request for the RemoveUserSSHKey method
+func NewRemoveUserSSHKeyRequest(server string, name string, id string) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "name", name, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	var pathParam1 string
+
+	pathParam1, err = runtime.StyleParamWithOptions("simple", false, "id", id, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/v1/users/%s/ssh-keys/%s", pathParam0, pathParam1)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodDelete, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
 
 	return req, nil
 }
@@ -5443,6 +6339,83 @@ type ClientWithResponsesInterface interface {
 	// Corresponds with DELETE /api/v1/me/sessions/{id} (the `EndSession` operationId).
 	EndSessionWithResponse(ctx context.Context, id string, reqEditors ...RequestEditorFn) (*EndSessionResponse, error)
 
+	// RevokeSSHCertificatesWithResponse Revoke all your SSH certificates
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with DELETE /api/v1/me/ssh-certificates (the `RevokeSSHCertificates` operationId).
+	RevokeSSHCertificatesWithResponse(ctx context.Context, reqEditors ...RequestEditorFn) (*RevokeSSHCertificatesResponse, error)
+
+	// ListSSHCertificatesWithResponse Your SSH certificates that have not expired
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with GET /api/v1/me/ssh-certificates (the `ListSSHCertificates` operationId).
+	ListSSHCertificatesWithResponse(ctx context.Context, reqEditors ...RequestEditorFn) (*ListSSHCertificatesResponse, error)
+
+	// IssueSSHCertificateWithBodyWithResponse Sign in for SSH: a certificate of at most a day
+	//
+	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /api/v1/me/ssh-certificates (the `IssueSSHCertificate` operationId).
+	IssueSSHCertificateWithBodyWithResponse(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*IssueSSHCertificateResponse, error)
+
+	// IssueSSHCertificateWithResponse Sign in for SSH: a certificate of at most a day
+	//
+	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /api/v1/me/ssh-certificates (the `IssueSSHCertificate` operationId).
+	IssueSSHCertificateWithResponse(ctx context.Context, body IssueSSHCertificateJSONRequestBody, reqEditors ...RequestEditorFn) (*IssueSSHCertificateResponse, error)
+
+	// RevokeSSHCertificateWithResponse Revoke an SSH certificate and end its connections
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with DELETE /api/v1/me/ssh-certificates/{serial} (the `RevokeSSHCertificate` operationId).
+	RevokeSSHCertificateWithResponse(ctx context.Context, serial string, reqEditors ...RequestEditorFn) (*RevokeSSHCertificateResponse, error)
+
+	// ListSSHKeysWithResponse Your SSH keys
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with GET /api/v1/me/ssh-keys (the `ListSSHKeys` operationId).
+	ListSSHKeysWithResponse(ctx context.Context, reqEditors ...RequestEditorFn) (*ListSSHKeysResponse, error)
+
+	// AddSSHKeyWithBodyWithResponse Add an SSH key
+	//
+	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /api/v1/me/ssh-keys (the `AddSSHKey` operationId).
+	AddSSHKeyWithBodyWithResponse(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*AddSSHKeyResponse, error)
+
+	// AddSSHKeyWithResponse Add an SSH key
+	//
+	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /api/v1/me/ssh-keys (the `AddSSHKey` operationId).
+	AddSSHKeyWithResponse(ctx context.Context, body AddSSHKeyJSONRequestBody, reqEditors ...RequestEditorFn) (*AddSSHKeyResponse, error)
+
+	// RemoveSSHKeyWithResponse Remove an SSH key and end its connections
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with DELETE /api/v1/me/ssh-keys/{id} (the `RemoveSSHKey` operationId).
+	RemoveSSHKeyWithResponse(ctx context.Context, id string, reqEditors ...RequestEditorFn) (*RemoveSSHKeyResponse, error)
+
+	// RenameSSHKeyWithBodyWithResponse Rename an SSH key
+	//
+	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with PATCH /api/v1/me/ssh-keys/{id} (the `RenameSSHKey` operationId).
+	RenameSSHKeyWithBodyWithResponse(ctx context.Context, id string, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*RenameSSHKeyResponse, error)
+
+	// RenameSSHKeyWithResponse Rename an SSH key
+	//
+	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with PATCH /api/v1/me/ssh-keys/{id} (the `RenameSSHKey` operationId).
+	RenameSSHKeyWithResponse(ctx context.Context, id string, body RenameSSHKeyJSONRequestBody, reqEditors ...RequestEditorFn) (*RenameSSHKeyResponse, error)
+
 	// ListTokensWithResponse Your API tokens
 	//
 	// Returns a wrapper object for the known response body format(s).
@@ -5506,6 +6479,13 @@ type ClientWithResponsesInterface interface {
 	// Corresponds with PUT /api/v1/secrets/{name} (the `SetSecret` operationId).
 	SetSecretWithResponse(ctx context.Context, name string, body SetSecretJSONRequestBody, reqEditors ...RequestEditorFn) (*SetSecretResponse, error)
 
+	// SshAccessWithResponse Where to connect with ssh, and the server's host keys
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with GET /api/v1/ssh (the `SshAccess` operationId).
+	SshAccessWithResponse(ctx context.Context, reqEditors ...RequestEditorFn) (*SshAccessResponse, error)
+
 	// SignInForTokenWithBodyWithResponse Name and password for an API token
 	//
 	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
@@ -5561,6 +6541,34 @@ type ClientWithResponsesInterface interface {
 	//
 	// Corresponds with PATCH /api/v1/users/{name} (the `UpdateUser` operationId).
 	UpdateUserWithResponse(ctx context.Context, name string, body UpdateUserJSONRequestBody, reqEditors ...RequestEditorFn) (*UpdateUserResponse, error)
+
+	// RevokeUserSSHCertificatesWithResponse Revoke all SSH certificates of somebody
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with DELETE /api/v1/users/{name}/ssh-certificates (the `RevokeUserSSHCertificates` operationId).
+	RevokeUserSSHCertificatesWithResponse(ctx context.Context, name string, reqEditors ...RequestEditorFn) (*RevokeUserSSHCertificatesResponse, error)
+
+	// ListUserSSHCertificatesWithResponse Somebody's SSH certificates that have not expired
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with GET /api/v1/users/{name}/ssh-certificates (the `ListUserSSHCertificates` operationId).
+	ListUserSSHCertificatesWithResponse(ctx context.Context, name string, reqEditors ...RequestEditorFn) (*ListUserSSHCertificatesResponse, error)
+
+	// ListUserSSHKeysWithResponse Somebody's SSH keys
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with GET /api/v1/users/{name}/ssh-keys (the `ListUserSSHKeys` operationId).
+	ListUserSSHKeysWithResponse(ctx context.Context, name string, reqEditors ...RequestEditorFn) (*ListUserSSHKeysResponse, error)
+
+	// RemoveUserSSHKeyWithResponse Remove somebody's SSH key and end its connections
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with DELETE /api/v1/users/{name}/ssh-keys/{id} (the `RemoveUserSSHKey` operationId).
+	RemoveUserSSHKeyWithResponse(ctx context.Context, name string, id string, reqEditors ...RequestEditorFn) (*RemoveUserSSHKeyResponse, error)
 
 	// ListVolumesWithResponse Your volumes, or everybody's
 	//
@@ -7162,6 +8170,369 @@ func (r EndSessionResponse) ContentType() string {
 	return ""
 }
 
+type RevokeSSHCertificatesResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// ApplicationproblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationproblemJSONDefault *Problem
+}
+
+// GetApplicationproblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r RevokeSSHCertificatesResponse) GetApplicationproblemJSONDefault() *Problem {
+	return r.ApplicationproblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r RevokeSSHCertificatesResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r RevokeSSHCertificatesResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r RevokeSSHCertificatesResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r RevokeSSHCertificatesResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type ListSSHCertificatesResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *SshCertificatesOutputBody
+	// ApplicationproblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationproblemJSONDefault *Problem
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r ListSSHCertificatesResponse) GetJSON200() *SshCertificatesOutputBody {
+	return r.JSON200
+}
+
+// GetApplicationproblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r ListSSHCertificatesResponse) GetApplicationproblemJSONDefault() *Problem {
+	return r.ApplicationproblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r ListSSHCertificatesResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r ListSSHCertificatesResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r ListSSHCertificatesResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r ListSSHCertificatesResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type IssueSSHCertificateResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON201 the response for an HTTP 201 `application/json` response
+	JSON201 *IssuedOutputBody
+	// ApplicationproblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationproblemJSONDefault *Problem
+}
+
+// GetJSON201 returns the response for an HTTP 201 `application/json` response
+func (r IssueSSHCertificateResponse) GetJSON201() *IssuedOutputBody {
+	return r.JSON201
+}
+
+// GetApplicationproblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r IssueSSHCertificateResponse) GetApplicationproblemJSONDefault() *Problem {
+	return r.ApplicationproblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r IssueSSHCertificateResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r IssueSSHCertificateResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r IssueSSHCertificateResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r IssueSSHCertificateResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type RevokeSSHCertificateResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// ApplicationproblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationproblemJSONDefault *Problem
+}
+
+// GetApplicationproblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r RevokeSSHCertificateResponse) GetApplicationproblemJSONDefault() *Problem {
+	return r.ApplicationproblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r RevokeSSHCertificateResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r RevokeSSHCertificateResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r RevokeSSHCertificateResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r RevokeSSHCertificateResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type ListSSHKeysResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *SshKeysOutputBody
+	// ApplicationproblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationproblemJSONDefault *Problem
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r ListSSHKeysResponse) GetJSON200() *SshKeysOutputBody {
+	return r.JSON200
+}
+
+// GetApplicationproblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r ListSSHKeysResponse) GetApplicationproblemJSONDefault() *Problem {
+	return r.ApplicationproblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r ListSSHKeysResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r ListSSHKeysResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r ListSSHKeysResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r ListSSHKeysResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type AddSSHKeyResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON201 the response for an HTTP 201 `application/json` response
+	JSON201 *SSHKey
+	// ApplicationproblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationproblemJSONDefault *Problem
+}
+
+// GetJSON201 returns the response for an HTTP 201 `application/json` response
+func (r AddSSHKeyResponse) GetJSON201() *SSHKey {
+	return r.JSON201
+}
+
+// GetApplicationproblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r AddSSHKeyResponse) GetApplicationproblemJSONDefault() *Problem {
+	return r.ApplicationproblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r AddSSHKeyResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r AddSSHKeyResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r AddSSHKeyResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r AddSSHKeyResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type RemoveSSHKeyResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// ApplicationproblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationproblemJSONDefault *Problem
+}
+
+// GetApplicationproblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r RemoveSSHKeyResponse) GetApplicationproblemJSONDefault() *Problem {
+	return r.ApplicationproblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r RemoveSSHKeyResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r RemoveSSHKeyResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r RemoveSSHKeyResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r RemoveSSHKeyResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type RenameSSHKeyResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *SSHKey
+	// ApplicationproblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationproblemJSONDefault *Problem
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r RenameSSHKeyResponse) GetJSON200() *SSHKey {
+	return r.JSON200
+}
+
+// GetApplicationproblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r RenameSSHKeyResponse) GetApplicationproblemJSONDefault() *Problem {
+	return r.ApplicationproblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r RenameSSHKeyResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r RenameSSHKeyResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r RenameSSHKeyResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r RenameSSHKeyResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
 type ListTokensResponse struct {
 	Body         []byte
 	HTTPResponse *http.Response
@@ -7484,6 +8855,54 @@ func (r SetSecretResponse) ContentType() string {
 	return ""
 }
 
+type SshAccessResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *SSHAccess
+	// ApplicationproblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationproblemJSONDefault *Problem
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r SshAccessResponse) GetJSON200() *SSHAccess {
+	return r.JSON200
+}
+
+// GetApplicationproblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r SshAccessResponse) GetApplicationproblemJSONDefault() *Problem {
+	return r.ApplicationproblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r SshAccessResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r SshAccessResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r SshAccessResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r SshAccessResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
 type SignInForTokenResponse struct {
 	Body         []byte
 	HTTPResponse *http.Response
@@ -7711,6 +9130,184 @@ func (r UpdateUserResponse) StatusCode() int {
 
 // ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
 func (r UpdateUserResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type RevokeUserSSHCertificatesResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// ApplicationproblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationproblemJSONDefault *Problem
+}
+
+// GetApplicationproblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r RevokeUserSSHCertificatesResponse) GetApplicationproblemJSONDefault() *Problem {
+	return r.ApplicationproblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r RevokeUserSSHCertificatesResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r RevokeUserSSHCertificatesResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r RevokeUserSSHCertificatesResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r RevokeUserSSHCertificatesResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type ListUserSSHCertificatesResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *SshCertificatesOutputBody
+	// ApplicationproblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationproblemJSONDefault *Problem
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r ListUserSSHCertificatesResponse) GetJSON200() *SshCertificatesOutputBody {
+	return r.JSON200
+}
+
+// GetApplicationproblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r ListUserSSHCertificatesResponse) GetApplicationproblemJSONDefault() *Problem {
+	return r.ApplicationproblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r ListUserSSHCertificatesResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r ListUserSSHCertificatesResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r ListUserSSHCertificatesResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r ListUserSSHCertificatesResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type ListUserSSHKeysResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *SshKeysOutputBody
+	// ApplicationproblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationproblemJSONDefault *Problem
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r ListUserSSHKeysResponse) GetJSON200() *SshKeysOutputBody {
+	return r.JSON200
+}
+
+// GetApplicationproblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r ListUserSSHKeysResponse) GetApplicationproblemJSONDefault() *Problem {
+	return r.ApplicationproblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r ListUserSSHKeysResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r ListUserSSHKeysResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r ListUserSSHKeysResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r ListUserSSHKeysResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type RemoveUserSSHKeyResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// ApplicationproblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationproblemJSONDefault *Problem
+}
+
+// GetApplicationproblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r RemoveUserSSHKeyResponse) GetApplicationproblemJSONDefault() *Problem {
+	return r.ApplicationproblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r RemoveUserSSHKeyResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r RemoveUserSSHKeyResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r RemoveUserSSHKeyResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r RemoveUserSSHKeyResponse) ContentType() string {
 	if r.HTTPResponse != nil {
 		return r.HTTPResponse.Header.Get("Content-Type")
 	}
@@ -8792,6 +10389,149 @@ func (c *ClientWithResponses) EndSessionWithResponse(ctx context.Context, id str
 	return ParseEndSessionResponse(rsp)
 }
 
+// RevokeSSHCertificatesWithResponse Revoke all your SSH certificates
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with DELETE /api/v1/me/ssh-certificates (the `RevokeSSHCertificates` operationId).
+func (c *ClientWithResponses) RevokeSSHCertificatesWithResponse(ctx context.Context, reqEditors ...RequestEditorFn) (*RevokeSSHCertificatesResponse, error) {
+	rsp, err := c.RevokeSSHCertificates(ctx, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseRevokeSSHCertificatesResponse(rsp)
+}
+
+// ListSSHCertificatesWithResponse Your SSH certificates that have not expired
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with GET /api/v1/me/ssh-certificates (the `ListSSHCertificates` operationId).
+func (c *ClientWithResponses) ListSSHCertificatesWithResponse(ctx context.Context, reqEditors ...RequestEditorFn) (*ListSSHCertificatesResponse, error) {
+	rsp, err := c.ListSSHCertificates(ctx, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseListSSHCertificatesResponse(rsp)
+}
+
+// IssueSSHCertificateWithBodyWithResponse Sign in for SSH: a certificate of at most a day
+//
+// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /api/v1/me/ssh-certificates (the `IssueSSHCertificate` operationId).
+func (c *ClientWithResponses) IssueSSHCertificateWithBodyWithResponse(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*IssueSSHCertificateResponse, error) {
+	rsp, err := c.IssueSSHCertificateWithBody(ctx, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseIssueSSHCertificateResponse(rsp)
+}
+
+// IssueSSHCertificateWithResponse Sign in for SSH: a certificate of at most a day
+//
+// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /api/v1/me/ssh-certificates (the `IssueSSHCertificate` operationId).
+func (c *ClientWithResponses) IssueSSHCertificateWithResponse(ctx context.Context, body IssueSSHCertificateJSONRequestBody, reqEditors ...RequestEditorFn) (*IssueSSHCertificateResponse, error) {
+	rsp, err := c.IssueSSHCertificate(ctx, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseIssueSSHCertificateResponse(rsp)
+}
+
+// RevokeSSHCertificateWithResponse Revoke an SSH certificate and end its connections
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with DELETE /api/v1/me/ssh-certificates/{serial} (the `RevokeSSHCertificate` operationId).
+func (c *ClientWithResponses) RevokeSSHCertificateWithResponse(ctx context.Context, serial string, reqEditors ...RequestEditorFn) (*RevokeSSHCertificateResponse, error) {
+	rsp, err := c.RevokeSSHCertificate(ctx, serial, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseRevokeSSHCertificateResponse(rsp)
+}
+
+// ListSSHKeysWithResponse Your SSH keys
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with GET /api/v1/me/ssh-keys (the `ListSSHKeys` operationId).
+func (c *ClientWithResponses) ListSSHKeysWithResponse(ctx context.Context, reqEditors ...RequestEditorFn) (*ListSSHKeysResponse, error) {
+	rsp, err := c.ListSSHKeys(ctx, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseListSSHKeysResponse(rsp)
+}
+
+// AddSSHKeyWithBodyWithResponse Add an SSH key
+//
+// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /api/v1/me/ssh-keys (the `AddSSHKey` operationId).
+func (c *ClientWithResponses) AddSSHKeyWithBodyWithResponse(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*AddSSHKeyResponse, error) {
+	rsp, err := c.AddSSHKeyWithBody(ctx, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseAddSSHKeyResponse(rsp)
+}
+
+// AddSSHKeyWithResponse Add an SSH key
+//
+// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /api/v1/me/ssh-keys (the `AddSSHKey` operationId).
+func (c *ClientWithResponses) AddSSHKeyWithResponse(ctx context.Context, body AddSSHKeyJSONRequestBody, reqEditors ...RequestEditorFn) (*AddSSHKeyResponse, error) {
+	rsp, err := c.AddSSHKey(ctx, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseAddSSHKeyResponse(rsp)
+}
+
+// RemoveSSHKeyWithResponse Remove an SSH key and end its connections
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with DELETE /api/v1/me/ssh-keys/{id} (the `RemoveSSHKey` operationId).
+func (c *ClientWithResponses) RemoveSSHKeyWithResponse(ctx context.Context, id string, reqEditors ...RequestEditorFn) (*RemoveSSHKeyResponse, error) {
+	rsp, err := c.RemoveSSHKey(ctx, id, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseRemoveSSHKeyResponse(rsp)
+}
+
+// RenameSSHKeyWithBodyWithResponse Rename an SSH key
+//
+// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with PATCH /api/v1/me/ssh-keys/{id} (the `RenameSSHKey` operationId).
+func (c *ClientWithResponses) RenameSSHKeyWithBodyWithResponse(ctx context.Context, id string, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*RenameSSHKeyResponse, error) {
+	rsp, err := c.RenameSSHKeyWithBody(ctx, id, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseRenameSSHKeyResponse(rsp)
+}
+
+// RenameSSHKeyWithResponse Rename an SSH key
+//
+// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with PATCH /api/v1/me/ssh-keys/{id} (the `RenameSSHKey` operationId).
+func (c *ClientWithResponses) RenameSSHKeyWithResponse(ctx context.Context, id string, body RenameSSHKeyJSONRequestBody, reqEditors ...RequestEditorFn) (*RenameSSHKeyResponse, error) {
+	rsp, err := c.RenameSSHKey(ctx, id, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseRenameSSHKeyResponse(rsp)
+}
+
 // ListTokensWithResponse Your API tokens
 //
 // Returns a wrapper object for the known response body format(s).
@@ -8909,6 +10649,19 @@ func (c *ClientWithResponses) SetSecretWithResponse(ctx context.Context, name st
 	return ParseSetSecretResponse(rsp)
 }
 
+// SshAccessWithResponse Where to connect with ssh, and the server's host keys
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with GET /api/v1/ssh (the `SshAccess` operationId).
+func (c *ClientWithResponses) SshAccessWithResponse(ctx context.Context, reqEditors ...RequestEditorFn) (*SshAccessResponse, error) {
+	rsp, err := c.SshAccess(ctx, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseSshAccessResponse(rsp)
+}
+
 // SignInForTokenWithBodyWithResponse Name and password for an API token
 //
 // Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
@@ -9011,6 +10764,58 @@ func (c *ClientWithResponses) UpdateUserWithResponse(ctx context.Context, name s
 		return nil, err
 	}
 	return ParseUpdateUserResponse(rsp)
+}
+
+// RevokeUserSSHCertificatesWithResponse Revoke all SSH certificates of somebody
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with DELETE /api/v1/users/{name}/ssh-certificates (the `RevokeUserSSHCertificates` operationId).
+func (c *ClientWithResponses) RevokeUserSSHCertificatesWithResponse(ctx context.Context, name string, reqEditors ...RequestEditorFn) (*RevokeUserSSHCertificatesResponse, error) {
+	rsp, err := c.RevokeUserSSHCertificates(ctx, name, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseRevokeUserSSHCertificatesResponse(rsp)
+}
+
+// ListUserSSHCertificatesWithResponse Somebody's SSH certificates that have not expired
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with GET /api/v1/users/{name}/ssh-certificates (the `ListUserSSHCertificates` operationId).
+func (c *ClientWithResponses) ListUserSSHCertificatesWithResponse(ctx context.Context, name string, reqEditors ...RequestEditorFn) (*ListUserSSHCertificatesResponse, error) {
+	rsp, err := c.ListUserSSHCertificates(ctx, name, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseListUserSSHCertificatesResponse(rsp)
+}
+
+// ListUserSSHKeysWithResponse Somebody's SSH keys
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with GET /api/v1/users/{name}/ssh-keys (the `ListUserSSHKeys` operationId).
+func (c *ClientWithResponses) ListUserSSHKeysWithResponse(ctx context.Context, name string, reqEditors ...RequestEditorFn) (*ListUserSSHKeysResponse, error) {
+	rsp, err := c.ListUserSSHKeys(ctx, name, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseListUserSSHKeysResponse(rsp)
+}
+
+// RemoveUserSSHKeyWithResponse Remove somebody's SSH key and end its connections
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with DELETE /api/v1/users/{name}/ssh-keys/{id} (the `RemoveUserSSHKey` operationId).
+func (c *ClientWithResponses) RemoveUserSSHKeyWithResponse(ctx context.Context, name string, id string, reqEditors ...RequestEditorFn) (*RemoveUserSSHKeyResponse, error) {
+	rsp, err := c.RemoveUserSSHKey(ctx, name, id, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseRemoveUserSSHKeyResponse(rsp)
 }
 
 // ListVolumesWithResponse Your volumes, or everybody's
@@ -10222,6 +12027,258 @@ func ParseEndSessionResponse(rsp *http.Response) (*EndSessionResponse, error) {
 	return response, nil
 }
 
+// ParseRevokeSSHCertificatesResponse parses an HTTP response from a RevokeSSHCertificatesWithResponse call
+func ParseRevokeSSHCertificatesResponse(rsp *http.Response) (*RevokeSSHCertificatesResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &RevokeSSHCertificatesResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case rsp.StatusCode == 204:
+		break // No content-type
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseListSSHCertificatesResponse parses an HTTP response from a ListSSHCertificatesWithResponse call
+func ParseListSSHCertificatesResponse(rsp *http.Response) (*ListSSHCertificatesResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &ListSSHCertificatesResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest SshCertificatesOutputBody
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseIssueSSHCertificateResponse parses an HTTP response from a IssueSSHCertificateWithResponse call
+func ParseIssueSSHCertificateResponse(rsp *http.Response) (*IssueSSHCertificateResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &IssueSSHCertificateResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 201:
+		var dest IssuedOutputBody
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON201 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseRevokeSSHCertificateResponse parses an HTTP response from a RevokeSSHCertificateWithResponse call
+func ParseRevokeSSHCertificateResponse(rsp *http.Response) (*RevokeSSHCertificateResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &RevokeSSHCertificateResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case rsp.StatusCode == 204:
+		break // No content-type
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseListSSHKeysResponse parses an HTTP response from a ListSSHKeysWithResponse call
+func ParseListSSHKeysResponse(rsp *http.Response) (*ListSSHKeysResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &ListSSHKeysResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest SshKeysOutputBody
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseAddSSHKeyResponse parses an HTTP response from a AddSSHKeyWithResponse call
+func ParseAddSSHKeyResponse(rsp *http.Response) (*AddSSHKeyResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &AddSSHKeyResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 201:
+		var dest SSHKey
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON201 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseRemoveSSHKeyResponse parses an HTTP response from a RemoveSSHKeyWithResponse call
+func ParseRemoveSSHKeyResponse(rsp *http.Response) (*RemoveSSHKeyResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &RemoveSSHKeyResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case rsp.StatusCode == 204:
+		break // No content-type
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseRenameSSHKeyResponse parses an HTTP response from a RenameSSHKeyWithResponse call
+func ParseRenameSSHKeyResponse(rsp *http.Response) (*RenameSSHKeyResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &RenameSSHKeyResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest SSHKey
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
 // ParseListTokensResponse parses an HTTP response from a ListTokensWithResponse call
 func ParseListTokensResponse(rsp *http.Response) (*ListTokensResponse, error) {
 	bodyBytes, err := io.ReadAll(rsp.Body)
@@ -10445,6 +12502,39 @@ func ParseSetSecretResponse(rsp *http.Response) (*SetSecretResponse, error) {
 	return response, nil
 }
 
+// ParseSshAccessResponse parses an HTTP response from a SshAccessWithResponse call
+func ParseSshAccessResponse(rsp *http.Response) (*SshAccessResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &SshAccessResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest SSHAccess
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
 // ParseSignInForTokenResponse parses an HTTP response from a SignInForTokenWithResponse call
 func ParseSignInForTokenResponse(rsp *http.Response) (*SignInForTokenResponse, error) {
 	bodyBytes, err := io.ReadAll(rsp.Body)
@@ -10593,6 +12683,130 @@ func ParseUpdateUserResponse(rsp *http.Response) (*UpdateUserResponse, error) {
 			return nil, err
 		}
 		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseRevokeUserSSHCertificatesResponse parses an HTTP response from a RevokeUserSSHCertificatesWithResponse call
+func ParseRevokeUserSSHCertificatesResponse(rsp *http.Response) (*RevokeUserSSHCertificatesResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &RevokeUserSSHCertificatesResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case rsp.StatusCode == 204:
+		break // No content-type
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseListUserSSHCertificatesResponse parses an HTTP response from a ListUserSSHCertificatesWithResponse call
+func ParseListUserSSHCertificatesResponse(rsp *http.Response) (*ListUserSSHCertificatesResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &ListUserSSHCertificatesResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest SshCertificatesOutputBody
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseListUserSSHKeysResponse parses an HTTP response from a ListUserSSHKeysWithResponse call
+func ParseListUserSSHKeysResponse(rsp *http.Response) (*ListUserSSHKeysResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &ListUserSSHKeysResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest SshKeysOutputBody
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseRemoveUserSSHKeyResponse parses an HTTP response from a RemoveUserSSHKeyWithResponse call
+func ParseRemoveUserSSHKeyResponse(rsp *http.Response) (*RemoveUserSSHKeyResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &RemoveUserSSHKeyResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case rsp.StatusCode == 204:
+		break // No content-type
 
 	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
 		var dest Problem

@@ -180,12 +180,6 @@ func (s *Service) endCertificatesOf(ctx context.Context, userID, id string) {
 	}
 }
 
-// SSHUserAuthority returns the public key that signs user certificates, as a
-// line of a .pub file.
-func (s *Service) SSHUserAuthority(ctx context.Context) (string, error) {
-	return s.authorityLine(ctx, "user")
-}
-
 // SSHHostAuthority returns the public key that signs the server's host
 // certificates, as a line of a .pub file.
 func (s *Service) SSHHostAuthority(ctx context.Context) (string, error) {

@@ -198,19 +198,19 @@ func (s *Service) sshOwner(ctx context.Context, actor bailey.Actor, owner string
 }
 
 // RenameSSHKey gives one of the actor's keys another name.
-func (s *Service) RenameSSHKey(ctx context.Context, actor bailey.Actor, id, name string) error {
+func (s *Service) RenameSSHKey(ctx context.Context, actor bailey.Actor, id, name string) (bailey.SSHKey, error) {
 	k, err := s.oneSSHKey(ctx, actor, "", id, policy.SSHKeyAdd)
 	if err != nil {
-		return err
+		return bailey.SSHKey{}, err
 	}
 	if name = clean(name, 64); name == "" {
-		return &bailey.Error{Kind: bailey.Invalid, Msg: "the name of the key has no letters in it", Hint: "call it after the machine that it is on"}
+		return bailey.SSHKey{}, &bailey.Error{Kind: bailey.Invalid, Msg: "the name of the key has no letters in it", Hint: "call it after the machine that it is on"}
 	}
 	if name == k.Name {
-		return nil
+		return k, nil
 	}
 	k.Name = name
-	return s.recorded(ctx, sshKeyEvent(actor, audit.SSHKeyRename, k), func() error {
+	return k, s.recorded(ctx, sshKeyEvent(actor, audit.SSHKeyRename, k), func() error {
 		return s.cfg.Store.RenameSSHKey(ctx, k.UserID, k.ID, name)
 	})
 }

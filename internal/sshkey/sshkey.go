@@ -228,14 +228,6 @@ func Line(wire []byte, comment string) (string, error) {
 	return line, nil
 }
 
-// KnownHost returns how a server is called in a known_hosts file.
-func KnownHost(host string, port int) string {
-	if port == 22 {
-		return host
-	}
-	return fmt.Sprintf("[%s]:%d", host, port)
-}
-
 // Printable returns a stranger's text in one line of at most n bytes, without
 // what could act on a terminal.
 func Printable(text string, n int) string {
