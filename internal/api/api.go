@@ -27,13 +27,14 @@ import (
 	"github.com/baileyhq/bailey/internal/identity"
 	"github.com/baileyhq/bailey/internal/rulebook"
 	"github.com/baileyhq/bailey/internal/vault"
+	"github.com/baileyhq/bailey/internal/witness"
 	"github.com/baileyhq/bailey/internal/workspace"
 )
 
 // maxBody bounds what a request may bring: names, passwords, notes.
 const maxBody = 64 << 10
 
-// Config is what the door stands on. All but SSH and Log are required.
+// Config is what the door stands on. All but SSHDoor and Log are required.
 type Config struct {
 	Identity   *identity.Service
 	Workspaces *workspace.Service
@@ -41,8 +42,9 @@ type Config struct {
 	Egress     *egress.Proxy
 	Images     *catalogue.Service
 	Rules      *rulebook.Book
+	SSH        *witness.Service
 	Origins    *edge.Origins
-	SSH        func() bailey.SSHDoor // nil: there is no SSH door
+	SSHDoor    func() bailey.SSHDoor // nil: there is no SSH door
 	Audit      AuditLog
 	Log        *slog.Logger
 }
@@ -97,7 +99,7 @@ func New(cfg Config) *API {
 // routes is the whole of the API, one line an operation.
 func (a *API) routes() {
 	a.sessionRoutes()
-	a.sshRoutes()
+	a.sshKeyRoutes()
 	a.workspaceRoutes()
 	a.volumeRoutes()
 	a.egressRoutes()
@@ -105,6 +107,7 @@ func (a *API) routes() {
 	a.adminRoutes()
 	a.secretRoutes()
 	a.filterRoutes()
+	a.sshSessionRoutes()
 	// huma describes its own error form for operations without one; all of
 	// ours answer with Problem.
 	schemas := a.huma.OpenAPI().Components.Schemas.Map()

@@ -2,245 +2,288 @@ package api
 
 import (
 	"context"
+	"encoding/json"
+	"fmt"
+	"io"
 	"net/http"
-	"strconv"
 	"time"
 
 	"github.com/danielgtaylor/huma/v2"
+	"github.com/danielgtaylor/huma/v2/adapters/humago"
 
 	"github.com/baileyhq/bailey"
-	"github.com/baileyhq/bailey/internal/identity"
+	"github.com/baileyhq/bailey/internal/audit"
+	"github.com/baileyhq/bailey/internal/recording"
+	"github.com/baileyhq/bailey/internal/recording/screen"
+	"github.com/baileyhq/bailey/internal/sshlive"
+	"github.com/baileyhq/bailey/internal/witness"
 )
 
-func (a *API) sshRoutes() {
-	gone := func(o huma.Operation) huma.Operation { return withStatus(o, http.StatusNoContent) }
-	register(a, op(http.MethodGet, "/ssh", "sshAccess", "Where to connect with ssh, and the server's host keys", "ssh"), a.sshAccess)
-	register(a, op(http.MethodGet, "/me/ssh-keys", "listSSHKeys", "Your SSH keys", "ssh"), a.listSSHKeys)
-	register(a, withStatus(op(http.MethodPost, "/me/ssh-keys", "addSSHKey", "Add an SSH key", "ssh"), http.StatusCreated), a.addSSHKey)
-	register(a, op(http.MethodPatch, "/me/ssh-keys/{id}", "renameSSHKey", "Rename an SSH key", "ssh"), a.renameSSHKey)
-	register(a, gone(op(http.MethodDelete, "/me/ssh-keys/{id}", "removeSSHKey", "Remove an SSH key and end its connections", "ssh")), a.removeSSHKey)
-	register(a, op(http.MethodGet, "/me/ssh-certificates", "listSSHCertificates", "Your SSH certificates that have not expired", "ssh"), a.listSSHCertificates)
-	register(a, withStatus(op(http.MethodPost, "/me/ssh-certificates", "issueSSHCertificate", "Sign in for SSH: a certificate of at most a day", "ssh"), http.StatusCreated), a.issueSSHCertificate)
-	register(a, gone(op(http.MethodDelete, "/me/ssh-certificates/{serial}", "revokeSSHCertificate", "Revoke an SSH certificate and end its connections", "ssh")), a.revokeSSHCertificate)
-	register(a, gone(op(http.MethodDelete, "/me/ssh-certificates", "revokeSSHCertificates", "Revoke all your SSH certificates", "ssh")), a.revokeSSHCertificates)
-	register(a, op(http.MethodGet, "/users/{name}/ssh-keys", "listUserSSHKeys", "Somebody's SSH keys", "ssh", "admin"), a.listUserSSHKeys)
-	register(a, gone(op(http.MethodDelete, "/users/{name}/ssh-keys/{id}", "removeUserSSHKey", "Remove somebody's SSH key and end its connections", "ssh", "admin")), a.removeUserSSHKey)
-	register(a, op(http.MethodGet, "/users/{name}/ssh-certificates", "listUserSSHCertificates", "Somebody's SSH certificates that have not expired", "ssh", "admin"), a.listUserSSHCertificates)
-	register(a, gone(op(http.MethodDelete, "/users/{name}/ssh-certificates", "revokeUserSSHCertificates", "Revoke all SSH certificates of somebody", "ssh", "admin")), a.revokeUserSSHCertificates)
+func (a *API) sshSessionRoutes() {
+	register(a, op(http.MethodGet, "/ssh/sessions", "listSSHSessions", "SSH sessions, the newest first", "ssh"), a.listSSHSessions)
+	register(a, op(http.MethodGet, "/ssh/sessions/{id}", "getSSHSession", "One SSH session, and who looked at it", "ssh"), a.getSSHSession)
+	register(a, withText(op(http.MethodGet, "/ssh/sessions/{id}/watch", "watchSSHSession", "What a living session shows (server-sent events)", "ssh"),
+		"text/event-stream", "Events named size, output, lost and end; the data of output is JSON with base64 in it"), a.watchSSHSession)
+	register(a, withText(op(http.MethodGet, "/ssh/sessions/{id}/recording", "getSSHRecording", "The recording of a session", "ssh"),
+		"application/x-ndjson", "Lines of JSON: what is known of the session, records, and an end; or asciicast v2"), a.getSSHRecording)
+	register(a, withStatus(op(http.MethodPost, "/ssh/sessions/{id}/kill", "killSSHSession", "End a living session; of a connection, all that is in it", "ssh"), http.StatusNoContent), a.killSSHSession)
+	register(a, withStatus(op(http.MethodDelete, "/ssh/sessions/{id}/recording", "deleteSSHRecording", "Delete a recording; the session stays in the index", "ssh"), http.StatusNoContent), a.deleteSSHRecording)
 }
 
-// SSHAccess is what an SSH client must know.
-type SSHAccess struct {
-	Open       bool     `json:"open" doc:"Whether this server has an SSH door; the rest is empty without one"`
-	Host       string   `json:"host"`
-	Port       int      `json:"port"`
-	User       string   `json:"user" doc:"Your name; +NAME after it chooses a workspace"`
-	HostKeys   []string `json:"host_keys" nullable:"false" doc:"Public keys, as in a .pub file; also those that will follow"`
-	KnownHosts []string `json:"known_hosts" nullable:"false" doc:"Lines for a known_hosts file"`
+// SSHSession is a connection over SSH, or something in it.
+type SSHSession struct {
+	ID            string      `json:"id"`
+	Connection    string      `json:"connection" doc:"The same for all that was in one connection"`
+	User          string      `json:"user"`
+	Workspace     string      `json:"workspace"`
+	Class         string      `json:"class"`
+	Kind          string      `json:"kind" enum:"shell,exec,sftp,forward,remote,agent,connection"`
+	Target        string      `json:"target,omitempty" doc:"Of a forward: host and port, or a path, as the client asked"`
+	Client        string      `json:"client" doc:"Address it came from"`
+	ClientVersion string      `json:"client_version,omitempty" doc:"As it named itself"`
+	Key           string      `json:"key,omitempty" doc:"Fingerprint of the key that signed"`
+	BeganAt       time.Time   `json:"began_at"`
+	EndedAt       *time.Time  `json:"ended_at,omitempty" doc:"Missing: it lives"`
+	ActiveAt      *time.Time  `json:"active_at,omitempty" doc:"Of a living one: when the last byte was carried"`
+	In            int64       `json:"bytes_in" doc:"Into the workspace"`
+	Out           int64       `json:"bytes_out" doc:"Out of it"`
+	Exit          *int        `json:"exit,omitempty"`
+	End           string      `json:"end,omitempty" doc:"Why it ended"`
+	Recording     string      `json:"recording" enum:"none,open,whole,cut,deleted"`
+	Size          int64       `json:"recording_bytes,omitempty"`
+	Digest        string      `json:"recording_sha256,omitempty"`
+	Watched       int         `json:"watched,omitempty" doc:"How many look on now"`
+	Viewers       []SSHViewer `json:"viewers,omitempty" doc:"Of a single session: who watched, replayed or ended it"`
 }
 
-// SSHKey is an SSH key as the API shows it.
-type SSHKey struct {
-	ID          string     `json:"id"`
-	Name        string     `json:"name"`
-	Type        string     `json:"type"`
-	Fingerprint string     `json:"fingerprint"`
-	Comment     string     `json:"comment,omitempty"`
-	CreatedAt   time.Time  `json:"created_at"`
-	ExpiresAt   *time.Time `json:"expires_at,omitempty"`
-	UsedAt      *time.Time `json:"used_at,omitempty"`
-	UsedFrom    string     `json:"used_from,omitempty"`
-	Reminder    string     `json:"reminder,omitempty" doc:"What to do about its end, in words"`
+// SSHViewer is somebody who looked at a session.
+type SSHViewer struct {
+	Name string    `json:"name"`
+	Did  string    `json:"did" enum:"watch,replay,kill"`
+	At   time.Time `json:"at"`
 }
 
-// SSHCertificate is an issued certificate as the API shows it.
-type SSHCertificate struct {
-	Serial      string     `json:"serial" doc:"A number of up to 63 bits, as text: JavaScript's are too short"`
-	Fingerprint string     `json:"fingerprint" doc:"Of the certified key"`
-	MadeFrom    string     `json:"made_from,omitempty"`
-	CreatedAt   time.Time  `json:"created_at"`
-	ExpiresAt   time.Time  `json:"expires_at"`
-	UsedAt      *time.Time `json:"used_at,omitempty"`
-	UsedFrom    string     `json:"used_from,omitempty"`
-	RevokedAt   *time.Time `json:"revoked_at,omitempty"`
-}
-
-func sshKeyOf(k bailey.SSHKey) SSHKey {
-	return SSHKey{
-		ID: k.ID, Name: k.Name, Type: k.Type, Fingerprint: k.Fingerprint, Comment: k.Comment, CreatedAt: k.CreatedAt,
-		ExpiresAt: optional(k.ExpiresAt), UsedAt: optional(k.UsedAt), UsedFrom: k.UsedFrom, Reminder: identity.SSHReminder(k, time.Now()),
+func sshSessionOf(s witness.Session) SSHSession {
+	out := SSHSession{
+		ID: s.ID, Connection: s.Connection, User: s.User, Workspace: s.Workspace, Class: s.Class, Kind: string(s.Kind), Target: s.Target,
+		Client: s.Client, ClientVersion: s.ClientVersion, Key: s.Key, BeganAt: s.BeganAt, EndedAt: optional(s.EndedAt), ActiveAt: optional(s.Active),
+		In: s.In, Out: s.Out, End: s.End, Recording: string(s.Recording), Size: s.Size, Digest: s.Digest, Watched: s.Watched,
 	}
+	if s.Exit >= 0 && !s.Living() {
+		out.Exit = &s.Exit
+	}
+	return out
 }
 
-func sshCertificateOf(c bailey.SSHCertificate) SSHCertificate {
-	return SSHCertificate{
-		Serial: strconv.FormatUint(c.Serial, 10), Fingerprint: c.Fingerprint, MadeFrom: c.MadeFrom, CreatedAt: c.CreatedAt,
-		ExpiresAt: c.ExpiresAt, UsedAt: optional(c.UsedAt), UsedFrom: c.UsedFrom, RevokedAt: optional(c.RevokedAt),
-	}
+type sshListInput struct {
+	All       bool   `query:"all" doc:"Everybody's; for administrators and auditors"`
+	User      string `query:"user" maxLength:"30" doc:"With all: of one user, by name or id"`
+	Workspace string `query:"workspace" maxLength:"64" doc:"Of one workspace, by name or id"`
+	Kind      string `query:"kind" enum:"shell,exec,sftp,forward,remote,agent,connection"`
+	Live      bool   `query:"live" doc:"Only those that have not ended"`
+	Before    string `query:"before" maxLength:"26" doc:"Only what began before the session with this id: the next page"`
+	Limit     int    `query:"limit" minimum:"1" maximum:"1000" default:"100"`
 }
 
-type sshAccessOutput struct{ Body SSHAccess }
-
-func (a *API) sshAccess(_ context.Context, actor bailey.Actor, _ *none) (*sshAccessOutput, error) {
-	out := &sshAccessOutput{Body: SSHAccess{User: actor.Name, HostKeys: []string{}, KnownHosts: []string{}}}
-	if a.cfg.SSH == nil {
-		return out, nil
-	}
-	door := a.cfg.SSH()
-	if !door.Open() {
-		return out, nil
-	}
-	out.Body.Open, out.Body.Host, out.Body.Port, out.Body.HostKeys = true, door.Host, door.Port, notNil(door.HostKeys)
-	for _, key := range door.HostKeys {
-		out.Body.KnownHosts = append(out.Body.KnownHosts, door.KnownHost()+" "+key)
-	}
-	return out, nil
-}
-
-type sshKeysOutput struct {
+type sshSessionsOutput struct {
 	Body struct {
-		Keys []SSHKey `json:"keys" nullable:"false"`
+		Sessions []SSHSession `json:"sessions" nullable:"false"`
 	}
 }
 
-func (a *API) listSSHKeys(ctx context.Context, actor bailey.Actor, _ *none) (*sshKeysOutput, error) {
-	return a.sshKeysOf(ctx, actor, "")
-}
-
-func (a *API) listUserSSHKeys(ctx context.Context, actor bailey.Actor, in *NameInput) (*sshKeysOutput, error) {
-	return a.sshKeysOf(ctx, actor, in.Name)
-}
-
-func (a *API) sshKeysOf(ctx context.Context, actor bailey.Actor, owner string) (*sshKeysOutput, error) {
-	list, err := a.cfg.Identity.SSHKeys(ctx, actor, owner)
-	if err != nil {
-		return nil, err
-	}
-	out := &sshKeysOutput{}
-	out.Body.Keys = all(list, sshKeyOf)
-	return out, nil
-}
-
-type addSSHKeyInput struct {
-	Body struct {
-		Key  string `json:"key" maxLength:"16384" doc:"The line of a .pub file"`
-		Name string `json:"name,omitempty" maxLength:"64" doc:"Empty: from the key's comment"`
-		Days int    `json:"days,omitempty" minimum:"0" maximum:"3650" doc:"Lifetime; 0 means a year, or less when the server allows less"`
-	}
-}
-
-type sshKeyOutput struct{ Body SSHKey }
-
-func (a *API) addSSHKey(ctx context.Context, actor bailey.Actor, in *addSSHKeyInput) (*sshKeyOutput, error) {
-	k, err := a.cfg.Identity.AddSSHKey(ctx, actor, identity.NewSSHKey{
-		Line: in.Body.Key, Name: in.Body.Name, Lifetime: time.Duration(in.Body.Days) * 24 * time.Hour,
+func (a *API) listSSHSessions(ctx context.Context, actor bailey.Actor, in *sshListInput) (*sshSessionsOutput, error) {
+	list, err := a.cfg.SSH.List(ctx, actor, in.All, bailey.SSHFilter{
+		User: in.User, Workspace: in.Workspace, Kind: bailey.SSHKind(in.Kind), Live: in.Live, Before: in.Before, Limit: in.Limit,
 	})
 	if err != nil {
-		return nil, err
+		return nil, a.sshRefused(ctx, actor, "", err)
 	}
-	return &sshKeyOutput{Body: sshKeyOf(k)}, nil
-}
-
-type renameSSHKeyInput struct {
-	IDInput
-	Body struct {
-		Name string `json:"name" maxLength:"64"`
-	}
-}
-
-func (a *API) renameSSHKey(ctx context.Context, actor bailey.Actor, in *renameSSHKeyInput) (*sshKeyOutput, error) {
-	k, err := a.cfg.Identity.RenameSSHKey(ctx, actor, in.ID, in.Body.Name)
-	if err != nil {
-		return nil, err
-	}
-	return &sshKeyOutput{Body: sshKeyOf(k)}, nil
-}
-
-func (a *API) removeSSHKey(ctx context.Context, actor bailey.Actor, in *IDInput) (*none, error) {
-	return nil, a.cfg.Identity.RemoveSSHKey(ctx, actor, "", in.ID)
-}
-
-type userSSHKeyInput struct {
-	NameInput
-	IDInput
-}
-
-func (a *API) removeUserSSHKey(ctx context.Context, actor bailey.Actor, in *userSSHKeyInput) (*none, error) {
-	return nil, a.cfg.Identity.RemoveSSHKey(ctx, actor, in.Name, in.ID)
-}
-
-type sshCertificatesOutput struct {
-	Body struct {
-		Certificates []SSHCertificate `json:"certificates" nullable:"false"`
-	}
-}
-
-func (a *API) listSSHCertificates(ctx context.Context, actor bailey.Actor, _ *none) (*sshCertificatesOutput, error) {
-	return a.sshCertificatesOf(ctx, actor, "")
-}
-
-func (a *API) listUserSSHCertificates(ctx context.Context, actor bailey.Actor, in *NameInput) (*sshCertificatesOutput, error) {
-	return a.sshCertificatesOf(ctx, actor, in.Name)
-}
-
-func (a *API) sshCertificatesOf(ctx context.Context, actor bailey.Actor, owner string) (*sshCertificatesOutput, error) {
-	list, err := a.cfg.Identity.SSHCertificates(ctx, actor, owner)
-	if err != nil {
-		return nil, err
-	}
-	out := &sshCertificatesOutput{}
-	out.Body.Certificates = all(list, sshCertificateOf)
+	out := &sshSessionsOutput{}
+	out.Body.Sessions = all(list, sshSessionOf)
 	return out, nil
 }
 
-type issueSSHCertificateInput struct {
-	Body struct {
-		Key     string   `json:"key" maxLength:"16384" doc:"The line of a .pub file"`
-		Minutes int      `json:"minutes,omitempty" minimum:"0" maximum:"1440" doc:"Lifetime; 0 means 12 hours"`
-		Sources []string `json:"sources,omitempty" nullable:"false" maxItems:"16" doc:"Addresses and networks it may be used from; empty: any"`
-	}
+// SSHSessionInput is a session in the path.
+type SSHSessionInput struct {
+	ID string `path:"id" maxLength:"26"`
 }
 
-type issuedOutput struct {
-	Body struct {
-		Certificate string    `json:"certificate" doc:"The line of a -cert.pub file"`
-		Serial      string    `json:"serial"`
-		ExpiresAt   time.Time `json:"expires_at"`
-	}
-}
+type sshSessionOutput struct{ Body SSHSession }
 
-func (a *API) issueSSHCertificate(ctx context.Context, actor bailey.Actor, in *issueSSHCertificateInput) (*issuedOutput, error) {
-	line, row, err := a.cfg.Identity.IssueSSHCertificate(ctx, actor, identity.NewSSHCertificate{
-		Line: in.Body.Key, Lifetime: time.Duration(in.Body.Minutes) * time.Minute, Sources: in.Body.Sources,
-	})
+func (a *API) getSSHSession(ctx context.Context, actor bailey.Actor, in *SSHSessionInput) (*sshSessionOutput, error) {
+	s, err := a.cfg.SSH.Get(ctx, actor, in.ID)
 	if err != nil {
 		return nil, err
 	}
-	out := &issuedOutput{}
-	out.Body.Certificate, out.Body.Serial, out.Body.ExpiresAt = line, strconv.FormatUint(row.Serial, 10), row.ExpiresAt
+	viewers, err := a.cfg.SSH.Viewers(ctx, actor, in.ID)
+	if err != nil {
+		return nil, err
+	}
+	out := &sshSessionOutput{Body: sshSessionOf(s)}
+	for _, v := range viewers {
+		did := map[audit.Action]string{audit.SSHWatch: "watch", audit.SSHReplay: "replay", audit.SSHKill: "kill"}[v.What]
+		out.Body.Viewers = append(out.Body.Viewers, SSHViewer{Name: v.Name, Did: did, At: v.At})
+	}
 	return out, nil
 }
 
-// SerialInput is a certificate's serial in the path.
-type SerialInput struct {
-	Serial string `path:"serial" maxLength:"20" pattern:"^[0-9]+$"`
+func (a *API) killSSHSession(ctx context.Context, actor bailey.Actor, in *SSHSessionInput) (*none, error) {
+	return nil, a.sshRefused(ctx, actor, in.ID, a.cfg.SSH.Kill(ctx, actor, in.ID))
 }
 
-func (a *API) revokeSSHCertificate(ctx context.Context, actor bailey.Actor, in *SerialInput) (*none, error) {
-	serial, err := strconv.ParseUint(in.Serial, 10, 64)
-	if err != nil || serial == 0 {
-		return nil, &bailey.Error{Kind: bailey.NotFound, Msg: "there is no such valid certificate", Hint: "list the certificates to see their serials"}
+func (a *API) deleteSSHRecording(ctx context.Context, actor bailey.Actor, in *SSHSessionInput) (*none, error) {
+	return nil, a.sshRefused(ctx, actor, in.ID, a.cfg.SSH.Delete(ctx, actor, in.ID))
+}
+
+// sshRefused records a refusal to somebody who is signed in.
+func (a *API) sshRefused(ctx context.Context, actor bailey.Actor, id string, err error) error {
+	if bailey.KindOf(err) == bailey.Denied {
+		a.denials.Note(ctx, audit.By(actor), audit.Target{Kind: "ssh session", ID: id}, audit.NotAllowed)
 	}
-	_, err = a.cfg.Identity.RevokeSSHCertificates(ctx, actor, "", serial)
-	return nil, err
+	return err
 }
 
-func (a *API) revokeSSHCertificates(ctx context.Context, actor bailey.Actor, _ *none) (*none, error) {
-	_, err := a.cfg.Identity.RevokeSSHCertificates(ctx, actor, "", 0)
-	return nil, err
+type sshRecordingInput struct {
+	SSHSessionInput
+	Format string `query:"format" enum:"lines,cast" default:"lines" doc:"lines: everything, as lines of JSON. cast: asciicast v2, for players"`
+	Raw    bool   `query:"raw" doc:"Terminal sequences as they were. Else those that do more than draw are left out: a recording is somebody else's text, and it may be meant for the terminal of whoever replays it"`
 }
 
-func (a *API) revokeUserSSHCertificates(ctx context.Context, actor bailey.Actor, in *NameInput) (*none, error) {
-	_, err := a.cfg.Identity.RevokeSSHCertificates(ctx, actor, in.Name, 0)
-	return nil, err
+// getSSHRecording streams a recording. What can be refused is refused before
+// the first byte.
+func (a *API) getSSHRecording(ctx context.Context, actor bailey.Actor, in *sshRecordingInput) (*huma.StreamResponse, error) {
+	leave, err := a.followers.enter(actor.UserID)
+	if err != nil {
+		return nil, err
+	}
+	r, err := a.cfg.SSH.Open(ctx, actor, in.ID)
+	if err != nil {
+		leave()
+		return nil, err
+	}
+	return &huma.StreamResponse{Body: func(hc huma.Context) {
+		defer leave()
+		defer r.Close() //nolint:errcheck // only read
+		ended, release := a.cfg.Identity.Ended(actor)
+		defer release()
+		_, w := humago.Unwrap(hc)
+		out := until{w: w, ended: ended}
+		clean := new(screen.Filter).String
+		if in.Raw {
+			clean = nil
+		}
+		// An error is the client's own going away, or the credential's end.
+		if in.Format == "cast" {
+			w.Header().Set("Content-Type", "application/x-asciicast")
+			w.Header().Set("Content-Disposition", `attachment; filename="`+r.Meta.ID+`.cast"`)
+			_ = recording.Cast(out, r, clean)
+			return
+		}
+		w.Header().Set("Content-Type", "application/x-ndjson")
+		_ = recording.Lines(out, r, clean)
+	}}, nil
+}
+
+// until writes as long as a credential is good.
+type until struct {
+	w     io.Writer
+	ended <-chan struct{}
+}
+
+func (u until) Write(p []byte) (int, error) {
+	select {
+	case <-u.ended:
+		return 0, io.ErrClosedPipe
+	default:
+		return u.w.Write(p)
+	}
+}
+
+// watchSSHSession streams what a living session shows, until it ends or the
+// credential does. A slow reader misses something, and is told.
+func (a *API) watchSSHSession(ctx context.Context, actor bailey.Actor, in *SSHSessionInput) (*huma.StreamResponse, error) {
+	leave, err := a.followers.enter(actor.UserID)
+	if err != nil {
+		return nil, err
+	}
+	_, watch, err := a.cfg.SSH.Watch(ctx, actor, in.ID)
+	if err != nil {
+		leave()
+		return nil, err
+	}
+	return &huma.StreamResponse{Body: func(hc huma.Context) {
+		defer leave()
+		defer watch.Close()
+		ended, release := a.cfg.Identity.Ended(actor)
+		defer release()
+		r, w := humago.Unwrap(hc)
+		beat := time.NewTicker(beatEach)
+		defer beat.Stop()
+		show(w, r, watch.C, ended, beat.C)
+	}}, nil
+}
+
+// show writes pieces until there are no more, the credential has ended, or the
+// client has gone away.
+func show(w http.ResponseWriter, r *http.Request, pieces <-chan sshlive.Piece, ended <-chan struct{}, beat <-chan time.Time) {
+	w.Header().Set("Content-Type", "text/event-stream")
+	w.Header().Set("X-Accel-Buffering", "no") // an nginx in front must not collect
+	w.WriteHeader(http.StatusOK)
+	if r.Method == http.MethodHead {
+		return
+	}
+	rc := http.NewResponseController(w)
+	send := func(events string) bool {
+		_, err := io.WriteString(w, events)
+		return err == nil && rc.Flush() == nil
+	}
+	if !send(": watching\n\n") {
+		return
+	}
+	for {
+		events := ": still here\n\n"
+		select {
+		case p, ok := <-pieces:
+			if !ok {
+				_ = send("event: end\ndata: {}\n\n") // it may have gone too
+				return
+			}
+			events = pieceEvents(p)
+		case <-beat:
+		case <-ended:
+			return
+		case <-r.Context().Done():
+			return
+		}
+		if !send(events) {
+			return
+		}
+	}
+}
+
+// pieceEvents returns a piece as server-sent events.
+func pieceEvents(p sshlive.Piece) string {
+	event := func(name string, v any) string {
+		data, err := json.Marshal(v)
+		if err != nil {
+			panic("api: " + err.Error()) // bytes and numbers are always possible
+		}
+		return fmt.Sprintf("event: %s\ndata: %s\n\n", name, data)
+	}
+	out := ""
+	if p.Lost > 0 {
+		out = event("lost", struct {
+			Pieces int `json:"pieces"`
+		}{p.Lost})
+	}
+	if len(p.Data) == 0 {
+		return out + event("size", struct {
+			Cols int `json:"cols"`
+			Rows int `json:"rows"`
+		}{p.Cols, p.Rows})
+	}
+	return out + event("output", struct {
+		At   float64 `json:"at"`
+		Data []byte  `json:"data"`
+	}{p.After.Seconds(), p.Data})
 }

@@ -39,6 +39,9 @@ const (
 	SSHKeyView      Action = "sshkey.view"
 	SSHKeyAdd       Action = "sshkey.add"    // a key or certificate that signs in as its owner
 	SSHKeyRemove    Action = "sshkey.remove" // and the revoking of certificates
+	SSHView         Action = "ssh.view"      // see a session, watch it, replay its recording; without an owner: everybody's
+	SSHKill         Action = "ssh.kill"      // end a living session
+	RecordingDelete Action = "recording.delete"
 )
 
 // A Thing is what the action is about. Zero fields are "none of that sort".
@@ -61,7 +64,7 @@ func Decide(actor bailey.Actor, action Action, thing Thing) bool {
 	case WorkspaceOpen, WorkspaceLogs:
 		// What is inside belongs to its owner alone, administrators included.
 		return owner
-	case WorkspaceView, VolumeView, EgressView, SSHKeyView:
+	case WorkspaceView, VolumeView, EgressView, SSHView, SSHKeyView:
 		return owner || admin || auditor
 	case SSHKeyAdd:
 		// Whoever adds a key becomes its owner at the next sign-in:
@@ -69,13 +72,13 @@ func Decide(actor bailey.Actor, action Action, thing Thing) bool {
 		return owner
 	case WorkspaceStart:
 		return owner
-	case WorkspaceStop, WorkspaceDelete, VolumeDelete, SSHKeyRemove:
+	case WorkspaceStop, WorkspaceDelete, VolumeDelete, SSHKill, SSHKeyRemove:
 		return owner || admin
 	case WorkspaceCreate, ClassUse:
 		// Nobody makes workspaces in somebody else's name, on their quota.
 		forSelf := owner || thing.OwnerID == ""
 		return thing.Class != nil && forSelf && actor.Method != "system" && mayUse(actor, *thing.Class)
-	case UserManage, SecretManage, EgressManage, ImageManage, FilterManage:
+	case UserManage, SecretManage, EgressManage, ImageManage, FilterManage, RecordingDelete:
 		return admin
 	case ImageList:
 		return true // everybody sees what they could start, and who signed it
