@@ -3,6 +3,7 @@ package sshkey
 import (
 	"crypto/ed25519"
 	"crypto/rand"
+	"encoding/pem"
 	"errors"
 	"fmt"
 	"strings"
@@ -115,4 +116,23 @@ func (a *Authority) sign(cert *ssh.Certificate) ([]byte, error) {
 		return nil, fmt.Errorf("sshkey: sign the certificate: %w", err)
 	}
 	return cert.Marshal(), nil
+}
+
+// NewPair makes a key pair for somebody's machine: the private half in
+// OpenSSH's file format, without a passphrase, and the line of the public one.
+func NewPair(comment string) (private []byte, line string, err error) {
+	pub, key, err := ed25519.GenerateKey(rand.Reader)
+	if err != nil {
+		return nil, "", fmt.Errorf("sshkey: make a key: %w", err)
+	}
+	block, err := ssh.MarshalPrivateKey(key, Printable(comment, maxComment))
+	if err != nil {
+		return nil, "", fmt.Errorf("sshkey: make a key: %w", err)
+	}
+	public, err := ssh.NewPublicKey(pub)
+	if err != nil {
+		return nil, "", fmt.Errorf("sshkey: make a key: %w", err)
+	}
+	line, err = Line(public.Marshal(), comment)
+	return pem.EncodeToMemory(block), line, err
 }
