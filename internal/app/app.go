@@ -80,6 +80,7 @@ type App struct {
 	web        *edge.Server
 	metrics    *http.Server
 	metricsLn  net.Listener
+	sshAt      bailey.SSHDoor // where clients find the SSH door; zero without one
 	setup      secret.Value
 	closers    []func() error
 }
@@ -164,6 +165,7 @@ func New(ctx context.Context, cfg Config) (_ *App, err error) {
 		Store: a.store, Guard: limits, Audit: a.journal, Log: a.log,
 		SessionIdle: time.Duration(f.Sessions.Idle), SessionLifetime: time.Duration(f.Sessions.Lifetime),
 		UnknownKey: a.st.key("unknown names"),
+		SSHLink:    func(code string) string { return a.origins.Console() + "/ssh/" + code }, // nobody asks before there are origins
 	}); err != nil {
 		return nil, err
 	}
@@ -213,10 +215,10 @@ func New(ctx context.Context, cfg Config) (_ *App, err error) {
 		return nil, err
 	}
 	pages, err := console.New(console.Config{
-		Identity: a.identity, Workspaces: a.workspaces, Egress: a.egress, Images: a.images, Rules: a.filtering.book, SSH: a.witness,
+		Identity: a.identity, Workspaces: a.workspaces, Egress: a.egress, Images: a.images, Rules: a.filtering.book, SSH: a.witness, SSHDoor: a.sshDoor,
 		Origins: a.origins, Audit: a.journal, Log: a.log, Open: a.gateway.OpenHandler(),
 		API: api.New(api.Config{
-			Identity: a.identity, Workspaces: a.workspaces, Vault: a.vault, Rules: a.filtering.book, Egress: a.egress, Images: a.images, SSH: a.witness,
+			Identity: a.identity, Workspaces: a.workspaces, Vault: a.vault, Rules: a.filtering.book, Egress: a.egress, Images: a.images, SSH: a.witness, SSHDoor: a.sshDoor,
 			Origins: a.origins, Audit: a.journal, Log: a.log,
 		}),
 	})
@@ -277,6 +279,7 @@ func (a *App) Run(ctx context.Context) error {
 	g.Go(func() error { return done(ctx, a.certs.Run(ctx)) })
 	g.Go(func() error { return done(ctx, a.workspaces.Run(ctx)) })
 	g.Go(func() error { return done(ctx, a.images.Run(ctx)) })
+	g.Go(func() error { return done(ctx, a.identity.RunSSH(ctx)) })
 	g.Go(func() error { return done(ctx, a.settings.run(ctx)) })
 	g.Go(func() error { return done(ctx, a.watchConfig(ctx)) })
 	g.Go(func() error { return done(ctx, a.filtering.run(ctx)) })

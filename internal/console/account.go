@@ -11,6 +11,7 @@ type accountData struct {
 	User     bailey.User
 	Sessions []bailey.Session
 	Tokens   []bailey.Token
+	SSH      sshData
 	NewToken string // shown this once
 }
 
@@ -31,6 +32,9 @@ func (c *Console) accountWith(w http.ResponseWriter, r *http.Request, newToken s
 		return err
 	}
 	if d.Tokens, err = c.cfg.Identity.Tokens(r.Context(), actor); err != nil {
+		return err
+	}
+	if d.SSH, err = c.sshDataOf(r.Context(), actor); err != nil {
 		return err
 	}
 	return c.show(w, r, "account", "Account", d)
