@@ -48,6 +48,7 @@ const usage = `bailey-agent runs inside a workspace.
   bailey-agent dial tcp HOST:PORT       connect stdin and stdout to a loopback port
   bailey-agent dial unix PATH           connect them to a Unix socket
   bailey-agent sftp [--dir DIR]         serve SFTP on stdin and stdout
+  bailey-agent serve --socket PATH      answer on a socket, without Jupyter
   bailey-agent version                  print the version
 `
 
@@ -75,6 +76,8 @@ func Main(p Process) int {
 		return p.dial(ctx, args)
 	case "sftp":
 		return p.sftp(args)
+	case "serve":
+		return p.serve(ctx, args)
 	case "version", "--version":
 		fmt.Fprintln(p.Stdout, p.Version)
 		return exitOK
@@ -130,6 +133,7 @@ func (p Process) run(ctx context.Context, args []string) int {
 		return exitFailed
 	}
 	defer srv.close()
+	srv.people = newSessions(kids, cfg.Jupyter.Root, srv.bufs)
 	go srv.serve(ctx) // ends with close, which waits for it
 	if cfg.Egress != (egressConfig{}) {
 		out, err := listenEgress(cfg.Egress)
@@ -142,12 +146,45 @@ func (p Process) run(ctx context.Context, args []string) int {
 		}
 	}
 
-	return p.keep(ctx, log, cfg, kids, sig, begin)
+	return p.keep(ctx, log, cfg, kids, sig, srv.people, begin)
+}
+
+// serve answers on a socket until it is told to stop: dialling, sessions and
+// listeners, with the environment it was started with.
+func (p Process) serve(ctx context.Context, args []string) int {
+	flags := flag.NewFlagSet("serve", flag.ContinueOnError)
+	flags.SetOutput(p.Stderr)
+	path := flags.String("socket", "", "`path` of the socket")
+	dir := flags.String("dir", "/workspace", "`directory` that sessions begin in")
+	if err := flags.Parse(args); err != nil || flags.NArg() > 0 || *path == "" {
+		return exitUsage
+	}
+	sig := watchSignals()
+	defer sig.stop()
+	kids := newReaper()
+	ctx, stop := context.WithCancel(ctx)
+	done := make(chan struct{})
+	go func() { // ends with ctx; waited for below
+		defer close(done)
+		kids.run(ctx, sig.child)
+	}()
+	defer func() { stop(); <-done }()
+	srv, err := listen(*path, p.Version)
+	if err != nil {
+		fmt.Fprintf(p.Stderr, "bailey-agent: %v\n", err)
+		return exitFailed
+	}
+	defer srv.close()
+	srv.people = newSessions(kids, *dir, srv.bufs)
+	srv.people.open(p.Env)
+	go srv.serve(ctx) // ends with close, which waits for it
+	<-sig.end
+	return exitOK
 }
 
 // keep prepares the home, runs Jupyter until told to stop, and then ends all
 // that runs.
-func (p Process) keep(ctx context.Context, log *slog.Logger, cfg config, kids *reaper, sig *signals, begin time.Time) int {
+func (p Process) keep(ctx context.Context, log *slog.Logger, cfg config, kids *reaper, sig *signals, people *sessions, begin time.Time) int {
 	log.InfoContext(ctx, "agent started", slog.String("version", p.Version), slog.String("socket", cfg.Socket), slog.Int("uid", os.Getuid()))
 	if n, err := placeSecrets(secretsFrom, secretsTo); err != nil {
 		log.WarnContext(ctx, "secrets not all placed", slog.Int("placed", n), slog.String("err", err.Error()))
@@ -167,6 +204,7 @@ func (p Process) keep(ctx context.Context, log *slog.Logger, cfg config, kids *r
 		return exitConfig
 	}
 	defer lab.clean()
+	people.open(lab.environ(false))
 
 	jctx, stop := context.WithCancel(ctx)
 	defer stop()

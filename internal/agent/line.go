@@ -31,10 +31,14 @@ type target struct {
 type request struct {
 	ping bool
 	dial target
+
+	verb string // of what the agent itself does: exec, listen or accept
+	call string // of accept: which call
 }
 
-// parseRequest reads a line without its newline: "PING", "DIAL tcp HOST:PORT"
-// or "DIAL unix PATH", with single spaces. Everything else is an error.
+// parseRequest reads a line without its newline: "PING", "DIAL tcp HOST:PORT",
+// "DIAL unix PATH", "DIAL agent exec", "DIAL agent listen" or "DIAL agent
+// accept:ID", with single spaces. Everything else is an error.
 func parseRequest(line string) (request, error) {
 	if line == "PING" {
 		return request{ping: true}, nil
@@ -44,8 +48,23 @@ func parseRequest(line string) (request, error) {
 	if verb != "DIAL" || !ok {
 		return request{}, errors.New("unknown request")
 	}
+	if network == "agent" {
+		return parseVerb(addr)
+	}
 	t, err := parseTarget(network, addr)
 	return request{dial: t}, err
+}
+
+// parseVerb reads what the agent itself is asked to do.
+func parseVerb(what string) (request, error) {
+	verb, call, _ := strings.Cut(what, ":")
+	switch {
+	case what == "exec" || what == "listen":
+		return request{verb: what}, nil
+	case verb == "accept" && len(call) == 32 && strings.Trim(call, "0123456789abcdef") == "":
+		return request{verb: verb, call: call}, nil
+	}
+	return request{}, errors.New("unknown request")
 }
 
 // parseTarget allows loopback addresses only: 127.0.0.0/8 in plain dotted

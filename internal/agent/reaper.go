@@ -25,6 +25,9 @@ type child struct {
 	pid  int
 	done chan struct{} // closed by the reaper when it has ended
 	code int           // valid after done: exit code, or 128 + signal
+
+	signal int  // that ended it; 0: it exited
+	core   byte // 1: it left a core
 }
 
 func newReaper() *reaper {
@@ -64,6 +67,10 @@ func (r *reaper) reap() {
 		c.code = ws.ExitStatus()
 		if ws.Signaled() {
 			c.code = 128 + int(ws.Signal())
+			c.signal = int(ws.Signal())
+			if ws.CoreDump() {
+				c.core = 1
+			}
 		}
 		close(c.done)
 	}
@@ -73,6 +80,11 @@ func (r *reaper) reap() {
 // name; the files are the child's 0, 1 and 2. It uses ForkExec rather than
 // os/exec, whose Wait would be the second waiter.
 func (r *reaper) start(path string, argv, env []string, dir string, files ...*os.File) (*child, error) {
+	return r.startWith(&syscall.SysProcAttr{Setpgid: true}, path, argv, env, dir, files...)
+}
+
+// startWith is start for a child that is to be the leader of something else.
+func (r *reaper) startWith(sys *syscall.SysProcAttr, path string, argv, env []string, dir string, files ...*os.File) (*child, error) {
 	fds := make([]uintptr, len(files))
 	for i, f := range files {
 		fds[i] = f.Fd()
@@ -81,7 +93,7 @@ func (r *reaper) start(path string, argv, env []string, dir string, files ...*os
 	defer r.mu.Unlock()
 	pid, err := syscall.ForkExec(path, argv, &syscall.ProcAttr{
 		Dir: dir, Env: env, Files: fds,
-		Sys: &syscall.SysProcAttr{Setpgid: true},
+		Sys: sys,
 	})
 	if err != nil {
 		return nil, fmt.Errorf("start %s: %w", path, err)

@@ -28,6 +28,7 @@ type server struct {
 	self    string   // the socket's own path: dialling it would only be a loop
 	allowed []uint32 // peers that may ask
 	bufs    *buffers
+	people  *sessions // nil: nobody is let in
 
 	wg    sync.WaitGroup
 	mu    sync.Mutex // guards conns and ended
@@ -150,6 +151,12 @@ func (s *server) handle(ctx context.Context, c *net.UnixConn) {
 	}
 	if req.ping {
 		_, _ = fmt.Fprintf(c, "PONG %s\n", s.version)
+		return
+	}
+	if req.verb != "" {
+		if s.people != nil {
+			s.people.answer(ctx, c, req, early)
+		}
 		return
 	}
 	if req.dial.network == "unix" && req.dial.addrs[0] == s.self {

@@ -30,6 +30,7 @@ import (
 	"github.com/baileyhq/bailey/internal/guard"
 	"github.com/baileyhq/bailey/internal/identity"
 	"github.com/baileyhq/bailey/internal/secret"
+	"github.com/baileyhq/bailey/internal/sshgate"
 	"github.com/baileyhq/bailey/internal/sshlive"
 	"github.com/baileyhq/bailey/internal/store"
 	"github.com/baileyhq/bailey/internal/vault"
@@ -78,6 +79,8 @@ type App struct {
 	certs      *edge.Certs
 	gateway    *gateway.Gateway
 	web        *edge.Server
+	ssh        *sshgate.Gate // nil: the configuration has none
+	sshLn      net.Listener
 	metrics    *http.Server
 	metricsLn  net.Listener
 	sshAt      bailey.SSHDoor // where clients find the SSH door; zero without one
@@ -240,6 +243,9 @@ func New(ctx context.Context, cfg Config) (_ *App, err error) {
 			Hint: "is the port taken, by another bailey perhaps? choose another with --https ADDR", Cause: err,
 		}
 	}
+	if err = a.listenSSH(ctx, f); err != nil {
+		return nil, err
+	}
 	if err = a.listenMetrics(ctx, f.Listen.Metrics); err != nil {
 		return nil, err
 	}
@@ -275,6 +281,7 @@ func (a *App) Run(ctx context.Context) error {
 	}
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return ended(a.web.Serve()) })
+	g.Go(func() error { return a.serveSSH(ctx) })
 	g.Go(func() error { return ended(a.metrics.Serve(a.metricsLn)) })
 	g.Go(func() error { return done(ctx, a.certs.Run(ctx)) })
 	g.Go(func() error { return done(ctx, a.workspaces.Run(ctx)) })

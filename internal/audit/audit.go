@@ -79,6 +79,10 @@ const (
 	SSHKeyExpiring Action = "sshkey.expiring" // it will end soon, and its owner should add another
 	SSHCertIssue   Action = "sshcert.issue"
 	SSHCertRevoke  Action = "sshcert.revoke"
+	SSHSession     Action = "ssh.session" // a shell, a command or sftp begins; before anything runs
+	SSHForward     Action = "ssh.forward" // a port or socket inside is reached, or listens; once for each in a connection
+	SSHEnd         Action = "ssh.end"     // a session has ended, and what it carried
+	SSHUnrecorded  Action = "ssh.unrecorded"
 )
 
 // An Outcome says how an action ended.
@@ -160,10 +164,6 @@ type Attrs struct {
 	Down   int64    `json:"down,omitempty"`   // bytes into it
 	Millis int64    `json:"millis,omitempty"` // how long it took
 
-	// Of an SSH key or certificate.
-	Key    string `json:"key,omitempty"`    // fingerprint
-	Serial uint64 `json:"serial,omitempty"` // of a certificate
-
 	// Of a decision about an image.
 	Signer  string `json:"signer,omitempty"`  // who vouches for it
 	Policy  string `json:"policy,omitempty"`  // hash of the policy file
@@ -177,6 +177,13 @@ type Attrs struct {
 	Length string `json:"length,omitempty"` // a class of lengths: "8-15", "16-31", …
 	Bytes  int64  `json:"bytes,omitempty"`  // that were not looked at by every rule
 	Sum    string `json:"sum,omitempty"`    // keyed: equal for equal values
+
+	// Of an SSH key, a certificate or a session.
+	Serial  uint64 `json:"serial,omitempty"`  // of a certificate
+	Session string `json:"session,omitempty"` // its id, by which it is listed and its recording found
+	Kind    string `json:"kind,omitempty"`    // shell, exec, sftp, forward, remote, agent
+	Key     string `json:"key,omitempty"`     // fingerprint of the key; of a session, of the one that signed in
+	Exit    int    `json:"exit,omitempty"`    // exit code; 128 and the signal's number
 }
 
 // An Event is one line of the journal. Append fills V, ID, TS, Seq, Boot and

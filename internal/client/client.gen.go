@@ -541,11 +541,13 @@ type Attrs struct {
 	Count   *int64    `json:"count,omitempty"`
 	Digest  *string   `json:"digest,omitempty"`
 	Down    *int64    `json:"down,omitempty"`
+	Exit    *int64    `json:"exit,omitempty"`
 	Gpus    *[]string `json:"gpus,omitempty"`
 	Host    *string   `json:"host,omitempty"`
 	Image   *string   `json:"image,omitempty"`
 	Input   *bool     `json:"input,omitempty"`
 	Key     *string   `json:"key,omitempty"`
+	Kind    *string   `json:"kind,omitempty"`
 	Length  *string   `json:"length,omitempty"`
 	Millis  *int64    `json:"millis,omitempty"`
 	Mode    *string   `json:"mode,omitempty"`
@@ -557,6 +559,7 @@ type Attrs struct {
 	Rule    *string   `json:"rule,omitempty"`
 	Run     *string   `json:"run,omitempty"`
 	Serial  *int64    `json:"serial,omitempty"`
+	Session *string   `json:"session,omitempty"`
 	Signer  *string   `json:"signer,omitempty"`
 	Status  *int64    `json:"status,omitempty"`
 	Sum     *string   `json:"sum,omitempty"`

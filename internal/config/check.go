@@ -42,6 +42,7 @@ func (d *decoder) check() {
 	}
 	d.checkGPUs()
 	d.checkFilter()
+	d.checkSSH()
 	d.checkEgress()
 	d.checkRecordings()
 }
@@ -215,8 +216,11 @@ func listenFix(path, text string) string {
 	if n, err := strconv.Atoi(text); err == nil && n > 0 && n < 65536 {
 		return fmt.Sprintf("\"127.0.0.1:%d\" for this machine alone, \":%d\" for every address", n, n)
 	}
-	if path == "listen.metrics" {
+	switch path {
+	case "listen.metrics":
 		return `"127.0.0.1:9443"`
+	case "listen.ssh":
+		return `"127.0.0.1:2222"`
 	}
 	return `"127.0.0.1:8443"`
 }
@@ -231,6 +235,7 @@ func (d *decoder) checkListen() {
 		d.wrong([]string{"listen.metrics", "listen.https"}, fmt.Sprintf("port %d is taken by listen.https (%s)", metrics.port, d.cfg.Listen.HTTPS),
 			"two listeners cannot share a port", d.write("listen.metrics", `"127.0.0.1:9443"`))
 	}
+	d.checkListenSSH(https, metrics)
 	r := d.cfg.Web.Ports
 	if d.cfg.Web.Mode != "port" || d.broken("origin.ports") {
 		return
@@ -242,6 +247,23 @@ func (d *decoder) checkListen() {
 		if l.port >= r.First && l.port <= r.Last && l.overlaps(https) {
 			d.wrong([]string{"origin.ports", l.path}, fmt.Sprintf("the range %s contains the port of %s (%d)", r, l.path, l.port),
 				"each port of the range is a workspace's own", d.write("origin.ports", fmt.Sprintf("\"%d-%d\"", l.port+1, l.port+100)))
+		}
+	}
+}
+
+// checkListenSSH checks the address of SSH, which may be none.
+func (d *decoder) checkListenSSH(https, metrics address) {
+	if d.cfg.Listen.SSH == "" {
+		return
+	}
+	ssh := d.listenAddress("listen.ssh", d.cfg.Listen.SSH)
+	for _, l := range []struct {
+		path, value string
+		address
+	}{{"listen.https", d.cfg.Listen.HTTPS, https}, {"listen.metrics", d.cfg.Listen.Metrics, metrics}} {
+		if ssh.ok && ssh.port == l.port && ssh.port != 0 && ssh.overlaps(l.address) {
+			d.wrong([]string{"listen.ssh", l.path}, fmt.Sprintf("port %d is taken by %s (%s)", ssh.port, l.path, l.value),
+				"two listeners cannot share a port", d.write("listen.ssh", `"127.0.0.1:2222"`))
 		}
 	}
 }

@@ -62,6 +62,7 @@ type Config struct {
 	GPUs     GPUs             `yaml:"gpus" doc:"The GPUs that may be leased, each to one workspace at a time."`
 	Egress   Egress           `yaml:"egress" reload:"live" doc:"What workspaces of network mode proxied may reach. A change holds at once, also for connections that are open."`
 
+	SSH        SSH        `yaml:"ssh" reload:"live" doc:"What people may do over SSH. It holds for what is opened from then on."`
 	Recordings Recordings `yaml:"recordings" doc:"What is kept of SSH sessions, sealed, in the state directory. Which classes are recorded stands with the classes."`
 
 	Filter Filter `yaml:"filter" reload:"live" doc:"What is looked for in everything that goes in and out of a workspace."`
@@ -76,6 +77,7 @@ type Config struct {
 type Listen struct {
 	HTTPS   string `yaml:"https" flag:"https" example:"0.0.0.0:8443" doc:"Address and port of the console, the API and the workspaces."`
 	Metrics string `yaml:"metrics" flag:"metrics" example:"127.0.0.1:9443" doc:"Address and port of metrics and health. It asks nobody to sign in: keep it off public networks."`
+	SSH     string `yaml:"ssh" flag:"ssh" example:"0.0.0.0:2222" doc:"Address and port of SSH into workspaces. Empty: there is none."`
 }
 
 // Web says which addresses browsers use (origin in the file).
@@ -130,6 +132,7 @@ type Class struct {
 	SelfCheck   string      `yaml:"self_check" enum:"cuda,torch,python,none" default:"cuda with GPUs, else python" doc:"What is tried right after a start, the result being shown. cuda: PyTorch sees every leased GPU. torch: PyTorch loads. python: Python runs."`
 	Groups      []string    `yaml:"groups" example:"[vision]" doc:"Groups whose members may use the class. Empty: everyone."`
 	Filter      ClassFilter `yaml:"filter" doc:"What the class has in place of the filter's own settings."`
+	SSH         ClassSSH    `yaml:"ssh" doc:"What the class has in place of the ssh section."`
 	Network     string      `yaml:"network" enum:"none,proxied,bridge" default:"none, or proxied with egress" doc:"none: no interface but loopback. proxied: none either, and connections that the server makes for the workspace, each one checked. bridge: an interface on a bridge of the host, from which the host and its network can be reached; for hosts where that is wanted."`
 	Egress      string      `yaml:"egress" default:"none, with network proxied" example:"ml" doc:"With network proxied: what may be reached. none: nothing until it was asked for and allowed. ml: package indexes, conda, model hubs and code hosts. mirror-only: the mirrors below egress.mirrors and nothing else. Or a name from egress.policies."`
 }
@@ -184,6 +187,7 @@ func Default() *Config {
 		}},
 		Trust:  Trust{Policy: DefaultPolicy, Key: "/etc/bailey/trust/images.key", Layouts: "/var/cache/bailey/images"},
 		GPUs:   GPUs{Source: "auto"},
+		SSH:    defaultSSH(),
 		Filter: defaultFilter(),
 		Egress: defaultEgress(),
 

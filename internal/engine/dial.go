@@ -9,9 +9,19 @@ import (
 	"strings"
 )
 
+// What the agent itself does for whoever dials [AgentNetwork]: run a process,
+// listen inside, or hand over somebody who called at a listener. No door passes
+// a network or an address of this kind on from a stranger.
+const (
+	AgentNetwork = "agent"
+	AgentExec    = "exec"
+	AgentListen  = "listen"
+	AgentAccept  = "accept:" // and the 32 hex digits of the call
+)
+
 // CheckDial returns nil when network and addr name something on a workspace's
-// own loopback: "tcp" with a loopback address (or "localhost") and a port, or
-// "unix" with a clean absolute path. The agent inside refuses everything else
+// own loopback: "tcp" with a loopback address (or "localhost") and a port,
+// "unix" with a clean absolute path, or "agent" with what it is to do. The agent inside refuses everything else
 // too, but it is not ours to trust: a line break in addr would be a second
 // command to it.
 func CheckDial(network, addr string) error {
@@ -21,6 +31,12 @@ func CheckDial(network, addr string) error {
 	switch network {
 	case "tcp":
 		return checkLoopback(addr)
+	case AgentNetwork:
+		id, accept := strings.CutPrefix(addr, AgentAccept)
+		if addr == AgentExec || addr == AgentListen || accept && len(id) == 32 && strings.Trim(id, "0123456789abcdef") == "" {
+			return nil
+		}
+		return invalid(fmt.Sprintf("%q is nothing that the agent does", shorten(addr)), "")
 	case "unix":
 		if strings.HasPrefix(addr, "/") && path.Clean(addr) == addr && addr != "/" {
 			return nil

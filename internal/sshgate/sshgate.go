@@ -5,12 +5,24 @@
 package sshgate
 
 import (
+	"cmp"
 	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"runtime/debug"
+	"sync"
+	"time"
 
 	"golang.org/x/crypto/ssh"
 
 	"github.com/baileyhq/bailey"
+	"github.com/baileyhq/bailey/internal/audit"
+	"github.com/baileyhq/bailey/internal/filter"
 	"github.com/baileyhq/bailey/internal/identity"
+	"github.com/baileyhq/bailey/internal/sshlive"
+	"github.com/baileyhq/bailey/internal/workspace"
 )
 
 // People is what the door asks about those who knock. [identity.Service]
@@ -39,4 +51,199 @@ type People interface {
 	// fingerprint and the address it came from. It is empty when there is none.
 	// It is asked at most once in a connection.
 	FirstContact(ctx context.Context, name string, key ssh.PublicKey, ip string) (link string, err error)
+}
+
+// Workspaces is how the door reaches workspaces. [workspace.Service] implements
+// it; each method asks policy.
+type Workspaces interface {
+	Get(ctx context.Context, actor bailey.Actor, ref string) (bailey.Workspace, error)
+	List(ctx context.Context, actor bailey.Actor, all bool) ([]bailey.Workspace, error)
+	Start(ctx context.Context, actor bailey.Actor, id string) (bailey.Workspace, error)
+	Follow(ctx context.Context, actor bailey.Actor, id string, after int64) (<-chan bailey.Stage, error)
+	Route(ctx context.Context, actor bailey.Actor, slug string) (workspace.Route, error)
+	Touch(workspaceID string)
+}
+
+// Config is what a Gate needs. People, Workspaces, Policy, Filter, Audit and
+// HostKeys are required.
+type Config struct {
+	People     People
+	Workspaces Workspaces
+	// Policy is what a class lets people do. It is asked anew for everything
+	// that is opened.
+	Policy   func(class string) Policy
+	Filter   *filter.Filter
+	Audit    audit.Appender
+	HostKeys []ssh.Signer
+	NextKeys []ssh.Signer // announced beside them: the keys that will follow
+
+	Recorder sshlive.Recorder  // nil: nothing can be recorded
+	Live     *sshlive.Registry // nil: one of its own
+	Log      *slog.Logger
+	Limits   Limits
+}
+
+// Limits bound what strangers and people may take. The zero value is the
+// default for each.
+type Limits struct {
+	Grace       time.Duration // from the first byte to a sign-in; 0 means 20 s
+	Strangers   int           // connections that have not signed in, at most; 0 means 256. From a quarter on, some are dropped
+	PerPrefix   int           // of them, from one address (IPv6: /64); 0 means 16
+	Connections int           // of one person; 0 means 16
+	Channels    int           // open in one connection; 0 means 64
+	PerUser     int           // channels of one person, each with up to 2 MiB on its way; 0 means 128
+	KeepAlive   time.Duration // between questions whether a client is still there; four without an answer end it; 0 means 30 s
+}
+
+// A Gate serves SSH. Its methods may be called concurrently.
+type Gate struct {
+	cfg    Config
+	log    *slog.Logger
+	ctx    context.Context //nolint:containedctx // of everything that is open; ended by Drain
+	cancel context.CancelFunc
+	wg     sync.WaitGroup
+
+	mu        sync.Mutex // guards the rest
+	closing   bool
+	strangers map[string]int   // by prefix
+	waiting   int              // all of them
+	people    map[string]*load // by user
+	raw       map[net.Conn]struct{}
+	stats     Stats
+}
+
+// Stats counts connections.
+type Stats struct {
+	Strangers int    // now, not signed in
+	Open      int    // now, signed in
+	Opened    uint64 // signed in since the start
+	Dropped   uint64 // because of a limit
+}
+
+// New checks cfg and returns a Gate. What it serves outlives ctx, whose values
+// alone count; it ends with Drain.
+func New(ctx context.Context, cfg Config) (*Gate, error) {
+	if cfg.People == nil || cfg.Workspaces == nil || cfg.Policy == nil || cfg.Filter == nil || cfg.Audit == nil || len(cfg.HostKeys) == 0 {
+		return nil, errors.New("sshgate: People, Workspaces, Policy, Filter, Audit and HostKeys are required")
+	}
+	l := &cfg.Limits
+	for _, n := range []int{l.Strangers, l.PerPrefix, l.Connections, l.Channels, l.PerUser} {
+		if n < 0 {
+			return nil, errors.New("sshgate: negative limit")
+		}
+	}
+	l.Grace = cmp.Or(l.Grace, 20*time.Second)
+	l.Strangers = cmp.Or(l.Strangers, 256)
+	l.PerPrefix = cmp.Or(l.PerPrefix, 16)
+	l.Connections = cmp.Or(l.Connections, 16)
+	l.Channels = cmp.Or(l.Channels, 64)
+	l.PerUser = cmp.Or(l.PerUser, 128)
+	l.KeepAlive = cmp.Or(l.KeepAlive, 30*time.Second)
+	if cfg.Log == nil {
+		cfg.Log = slog.New(slog.DiscardHandler)
+	}
+	if cfg.Live == nil {
+		cfg.Live = &sshlive.Registry{}
+	}
+	ctx, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	return &Gate{
+		cfg: cfg, log: cfg.Log, ctx: ctx, cancel: cancel,
+		strangers: map[string]int{}, people: map[string]*load{}, raw: map[net.Conn]struct{}{},
+	}, nil
+}
+
+// Live returns the sessions that are open.
+func (g *Gate) Live() *sshlive.Registry { return g.cfg.Live }
+
+// Stats returns the counts of connections.
+func (g *Gate) Stats() Stats {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	s := g.stats
+	s.Strangers = g.waiting
+	return s
+}
+
+// Serve accepts connections until the listener is closed. The address of a
+// connection is what its RemoteAddr says: a listener behind a proxy has to tell
+// the truth there.
+func (g *Gate) Serve(ln net.Listener) error {
+	for {
+		nc, err := ln.Accept()
+		switch {
+		case errors.Is(err, net.ErrClosed):
+			return nil
+		case err != nil:
+			if g.ctx.Err() != nil {
+				return nil //nolint:nilerr // it was stopped
+			}
+			g.log.Warn("ssh connection not accepted", slog.String("error", err.Error()))
+			select { // out of descriptors, most likely
+			case <-time.After(50 * time.Millisecond):
+			case <-g.ctx.Done():
+				return nil
+			}
+			continue
+		}
+		g.admit(nc)
+	}
+}
+
+// Drain ends every connection and waits until they are gone, or ctx ends. The
+// caller closes the listeners.
+func (g *Gate) Drain(ctx context.Context) error {
+	g.mu.Lock()
+	g.closing = true
+	g.mu.Unlock()
+	g.cancel()
+	done := make(chan struct{})
+	go func() { g.wg.Wait(); close(done) }()
+	select {
+	case <-done:
+		return nil
+	case <-ctx.Done():
+		g.mu.Lock()
+		for nc := range g.raw {
+			_ = nc.Close()
+		}
+		g.mu.Unlock()
+		return fmt.Errorf("end ssh connections: %w", ctx.Err())
+	}
+}
+
+// admit decides whether a connection is listened to, and then does.
+func (g *Gate) admit(nc net.Conn) {
+	ip := hostOf(nc.RemoteAddr())
+	leave, why := g.enter(nc, ip)
+	if leave == nil {
+		g.log.Debug("ssh connection dropped", slog.String("ip", ip), slog.String("why", why))
+		_ = nc.Close()
+		return
+	}
+	go func() {
+		defer g.wg.Done()
+		defer leave()
+		defer nc.Close() //nolint:errcheck // it has ended
+		defer func() {
+			// One connection's hostile bytes must not end the others.
+			if p := recover(); p != nil {
+				g.log.Error("ssh connection failed", slog.String("panic", fmt.Sprint(p)), slog.String("stack", string(debug.Stack())))
+			}
+		}()
+		g.serve(nc, ip, leave)
+	}()
+}
+
+// hostOf returns the IP address of an address, in its one written form.
+func hostOf(a net.Addr) string {
+	if t, ok := a.(*net.TCPAddr); ok {
+		if ip, ok := netipOf(t.IP); ok {
+			return ip
+		}
+	}
+	host, _, err := net.SplitHostPort(a.String())
+	if err != nil {
+		return ""
+	}
+	return host
 }

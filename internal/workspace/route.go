@@ -24,6 +24,12 @@ type Route struct {
 	done      <-chan struct{}
 }
 
+// RouteTo returns a Route that dials by a function: for tests that stand in for
+// a [Service]. Policy is not asked, and nothing is checked again.
+func RouteTo(ws bailey.Workspace, token string, done <-chan struct{}, dial func(ctx context.Context, network, addr string) (net.Conn, error)) Route {
+	return Route{Workspace: ws, Token: token, dial: dial, done: done}
+}
+
 // Dial connects to an address on the workspace's loopback. It fails with kind
 // Unavailable when the run that the route was made for is over, so that a
 // stale route never reaches another run's container, and with Invalid when

@@ -1,0 +1,167 @@
+// Package wire is how the server and the agent inside a workspace talk about
+// one process: frames of at most 32 KiB on a connection of its own. It holds
+// the words and reads them; it believes nothing. Whoever is at the other end
+// may be hostile, so a frame that is too long or of an unknown type is an
+// error, and nothing is allocated by what a length says.
+package wire
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+)
+
+// MaxPayload is the most that a frame carries.
+const MaxPayload = 32 << 10
+
+// HeaderSize is how many bytes come before the payload: its type and length.
+const HeaderSize = 5
+
+// Window is how many bytes of input may be on their way to a process before
+// it has taken any: a process that does not read must not keep a signal from
+// reaching it.
+const Window = 256 << 10
+
+// A Type says what a frame is.
+type Type byte
+
+// From the server to the agent.
+const (
+	Start    Type = 'S' // JSON of a Command; the first frame, once
+	Input    Type = 'I' // for the process's standard input
+	InputEnd Type = 'E' // its end
+	Resize   Type = 'W' // columns and rows, two bytes each
+	Signal   Type = 'G' // one byte: the signal's number
+	End      Type = 'K' // the process is to end now, with all it left in its group
+)
+
+// From the agent to the server.
+const (
+	Started Type = 'T' // the process runs
+	Output  Type = 'O' // from its standard output, or its terminal
+	Errors  Type = 'R' // from its standard error
+	Taken   Type = 'C' // four bytes: so much of the input was taken
+	Exited  Type = 'X' // exit code, signal, core dumped: one byte each
+	Failed  Type = 'F' // words: it could not be started; the last frame
+	Bound   Type = 'B' // of a listener: where it listens
+	Caller  Type = 'N' // of a listener: somebody called; a Call in JSON
+)
+
+// ErrFrame is wrapped by every error about what the other side sent.
+var ErrFrame = errors.New("malformed frame")
+
+func (t Type) known() bool {
+	switch t {
+	case Start, Input, InputEnd, Resize, Signal, End, Started, Output, Errors, Taken, Exited, Failed, Bound, Caller:
+		return true
+	}
+	return false
+}
+
+// PutHeader fills in the header of a frame whose payload lies behind it:
+// frame[HeaderSize:] is what is carried.
+func PutHeader(frame []byte, t Type) {
+	frame[0] = byte(t)
+	binary.BigEndian.PutUint32(frame[1:HeaderSize], uint32(len(frame)-HeaderSize)) //nolint:gosec // at most MaxPayload
+}
+
+// Append appends a whole frame to dst.
+func Append(dst []byte, t Type, payload []byte) []byte {
+	dst = append(dst, byte(t))
+	dst = binary.BigEndian.AppendUint32(dst, uint32(len(payload))) //nolint:gosec // at most MaxPayload
+	return append(dst, payload...)
+}
+
+// A Reader reads frames. Its buffer is as large as the largest frame, and all
+// that it ever holds.
+type Reader struct {
+	r    io.Reader
+	buf  [64 << 10]byte
+	from int
+	to   int
+}
+
+// NewReader returns a Reader of r.
+func NewReader(r io.Reader) *Reader { return &Reader{r: r} }
+
+// Next returns the next frame. The payload is valid until the call after.
+// io.EOF is a clean end, between two frames.
+func (r *Reader) Next() (Type, []byte, error) {
+	if err := r.fill(HeaderSize); err != nil {
+		return 0, nil, err
+	}
+	t, n := Type(r.buf[r.from]), binary.BigEndian.Uint32(r.buf[r.from+1:])
+	switch {
+	case !t.known():
+		return 0, nil, fmt.Errorf("%w: type %q", ErrFrame, byte(t))
+	case n > MaxPayload:
+		return 0, nil, fmt.Errorf("%w: %d bytes", ErrFrame, n)
+	}
+	size := HeaderSize + int(n)
+	if err := r.fill(size); err != nil {
+		if errors.Is(err, io.EOF) {
+			err = io.ErrUnexpectedEOF
+		}
+		return 0, nil, err
+	}
+	payload := r.buf[r.from+HeaderSize : r.from+size]
+	r.from += size
+	return t, payload, nil
+}
+
+// fill makes sure that n bytes are there.
+func (r *Reader) fill(n int) error {
+	if r.to-r.from >= n {
+		return nil
+	}
+	if r.from == r.to {
+		r.from, r.to = 0, 0
+	} else if r.from+n > len(r.buf) {
+		copy(r.buf[:], r.buf[r.from:r.to])
+		r.to -= r.from
+		r.from = 0
+	}
+	for r.to-r.from < n {
+		m, err := r.r.Read(r.buf[r.to:])
+		r.to += m
+		if err != nil && r.to-r.from < n {
+			if errors.Is(err, io.EOF) && r.to > r.from {
+				return io.ErrUnexpectedEOF
+			}
+			return err
+		}
+	}
+	return nil
+}
+
+// A Command is what a process is started with. It runs as the workspace's user
+// with the environment that the workspace's own terminals have.
+type Command struct {
+	// Shell is run by the user's shell with -c. When it and Args are empty, the
+	// shell itself is started, as after a sign-in.
+	Shell string `json:"shell,omitempty"`
+	// Args is a program and its arguments, without a shell; "bailey-agent" as
+	// the program is the agent itself.
+	Args  []string `json:"args,omitempty"`
+	Env   []string `json:"env,omitempty"` // "K=V", on top
+	Dir   string   `json:"dir,omitempty"` // empty: /workspace, or / when it is not there
+	TTY   bool     `json:"tty,omitempty"`
+	Cols  uint16   `json:"cols,omitempty"`
+	Rows  uint16   `json:"rows,omitempty"`
+	Modes []byte   `json:"modes,omitempty"` // of the terminal, as RFC 4254, 8, encodes them
+}
+
+// A Socket is what a listener is to listen on: "tcp" with a loopback address
+// and a port (0: any), "unix" with a path, or "agent" for a fresh path that
+// nobody knows yet.
+type Socket struct {
+	Network string `json:"network"`
+	Addr    string `json:"addr,omitempty"`
+}
+
+// A Call is somebody who called at a listener.
+type Call struct {
+	ID   string `json:"id"`   // 32 hex digits: what to dial to take the call
+	From string `json:"from"` // of a tcp listener: the caller's address
+}

@@ -1,0 +1,86 @@
+package app
+
+import (
+	"context"
+	"net"
+
+	"github.com/baileyhq/bailey"
+	"github.com/baileyhq/bailey/internal/config"
+	"github.com/baileyhq/bailey/internal/sshgate"
+)
+
+// listenSSH opens the SSH door, if the configuration has one.
+func (a *App) listenSSH(ctx context.Context, f *config.Config) error {
+	if f.Listen.SSH == "" {
+		return nil
+	}
+	people, ok := any(a.identity).(sshgate.People)
+	if !ok {
+		return &bailey.Error{Kind: bailey.Unavailable, Msg: "this build knows no SSH keys yet", Hint: "leave listen.ssh empty"}
+	}
+	keys, next, err := sshgate.LoadHostKeys(a.st.path("ssh"), f.SSH.HostKeys)
+	if err != nil {
+		return err
+	}
+	if a.ssh, err = sshgate.New(ctx, sshgate.Config{
+		People: people, Workspaces: a.workspaces, Filter: a.filtering.filter, Audit: a.journal, Log: a.log,
+		HostKeys: keys, NextKeys: next, Live: a.sshLive, Recorder: a.witness,
+		Policy: func(class string) sshgate.Policy { return sshPolicy(a.settings.configuration().SSHFor(class)) },
+	}); err != nil {
+		return err
+	}
+	var lc net.ListenConfig
+	if a.sshLn, err = lc.Listen(ctx, "tcp", f.Listen.SSH); err != nil {
+		return &bailey.Error{
+			Kind: bailey.Unavailable, Msg: "cannot listen on " + f.Listen.SSH + " for SSH",
+			Hint: "is the port taken, by another bailey or the machine's own sshd? choose another with listen.ssh", Cause: err,
+		}
+	}
+	a.onClose(func() error {
+		_ = a.sshLn.Close() // Drain may have closed it
+		return nil
+	})
+	var wires [][]byte
+	for _, k := range append(keys, next...) {
+		wires = append(wires, k.PublicKey().Marshal())
+	}
+	a.sshAt, err = sshDoorAt(a.origins.Console(), a.sshLn.Addr(), wires)
+	return err
+}
+
+// serveSSH serves until ctx ends, and ends what is open then.
+func (a *App) serveSSH(ctx context.Context) error {
+	if a.ssh == nil {
+		return nil
+	}
+	stopped := make(chan error, 1)
+	go func() { // received below
+		<-ctx.Done()
+		_ = a.sshLn.Close()
+		last, cancel := context.WithTimeout(context.WithoutCancel(ctx), grace)
+		defer cancel()
+		stopped <- a.ssh.Drain(last)
+	}()
+	if err := a.ssh.Serve(a.sshLn); err != nil {
+		return err
+	}
+	return <-stopped
+}
+
+// sshPolicy is the file's words in the door's own.
+func sshPolicy(s config.SSH) sshgate.Policy {
+	return sshgate.Policy{
+		Access: sshgate.Access(s.Access), ForceCommand: s.ForceCommand, StartOnConnect: bool(s.StartOnConnect),
+		Forwarding: sshgate.Forwarding(s.Forwarding), Ports: s.ForwardPorts,
+		RemoteForwarding: bool(s.RemoteForwarding), AgentForwarding: bool(s.AgentForwarding),
+		Output: sshgate.Output(s.ExecOutput), Files: sshgate.Files(s.Files), Recording: sshgate.Recording(s.Recording),
+	}
+}
+
+// SSHAddr returns where SSH is served, or nil.
+func (a *App) SSHAddr() net.Addr {
+	if a.sshLn == nil {
+		return nil
+	}
+	return a.sshLn.Addr()
+}
