@@ -17,6 +17,7 @@ import (
 	"unicode/utf8"
 
 	"github.com/baileyhq/bailey"
+	"github.com/baileyhq/bailey/internal/allow"
 	"github.com/baileyhq/bailey/internal/audit"
 	"github.com/baileyhq/bailey/internal/guard"
 	"github.com/baileyhq/bailey/internal/password"
@@ -36,13 +37,15 @@ type Config struct {
 	SetupLifetime   time.Duration // 0 means 30 min
 	Rules           func() Rules  // what holds now; nil means the defaults
 	Host            string        // of the console: no word for a password
-	UnknownKey      []byte        // keys the hash under which unknown names are audited; empty: a random one
 
 	// SSHLink returns the address of the console's page for a code of
 	// [Service.FirstContact]. nil: there is no such page, and no such link.
 	SSHLink        func(code string) string
 	SSHKeyLifetime time.Duration // how long an SSH key may live; 0 means 2 years
 
+	Places func() *allow.Lists // from where people may come, asked each time; nil: from everywhere
+
+	UnknownKey []byte // keys the hash under which unknown names are audited; empty: a random one
 }
 
 // A Service signs people in. Methods may be called concurrently.

@@ -21,15 +21,19 @@ import (
 // aLifetime is how long a connection may last whose key never ends.
 const aLifetime = 100 * 365 * 24 * time.Hour
 
-// anybody is the subject under which guard remembers that somebody proved an
+// anySSH is the subject under which guard remembers that somebody proved an
 // SSH key from a prefix.
-const anybody = "ssh"
+const anySSH = "ssh"
 
 // AllowSSH says whether a connection from the address is talked to at all:
 // TooMany while the address is banned, at this door or another. One from which
 // somebody signed in over SSH before is talked to; SignInSSH decides for whom.
 func (s *Service) AllowSSH(ctx context.Context, ip string) error {
-	return s.proven(ctx, ip, anybody)
+	a, _ := netip.ParseAddr(ip) // an address that is none is on no list
+	if err := s.anybody(a); err != nil {
+		return err
+	}
+	return s.proven(ctx, ip, anySSH)
 }
 
 func (s *Service) proven(ctx context.Context, ip, subject string) error {
@@ -93,7 +97,7 @@ func (s *Service) SignInSSH(ctx context.Context, in SSHSignIn) (bailey.Actor, SS
 	}
 	prefix := guard.Prefix(in.IP)
 	s.cfg.Guard.Hit(prefix, sshSubject(in.Name))
-	s.cfg.Guard.Hit(prefix, anybody)
+	s.cfg.Guard.Hit(prefix, anySSH)
 	s.touchSSH(ctx, c, actor.IP)
 	return actor, found.grant, nil
 }
@@ -238,6 +242,9 @@ func (s *Service) findSSH(ctx context.Context, in SSHSignIn) (sshFound, error) {
 	case user.Disabled:
 		return sshFound{}, refusedSSH(errors.New("the account is disabled"))
 	}
+	if err := s.Permitted(user, in.IP); err != nil {
+		return sshFound{}, refusedSSH(err)
+	}
 	end := s.sshEnd(row.ExpiresAt)
 	if !s.cfg.Now().Before(end) {
 		return sshFound{}, refusedSSH(errors.New("the key has expired"))
@@ -291,6 +298,9 @@ func (s *Service) findSSHCertificate(ctx context.Context, in SSHSignIn) (sshFoun
 		return sshFound{}, refusedSSH(errors.New("the certificate is revoked"))
 	case !now.Before(row.ExpiresAt):
 		return sshFound{}, refusedSSH(errors.New("the certificate has expired"))
+	}
+	if err := s.Permitted(user, in.IP); err != nil {
+		return sshFound{}, refusedSSH(err)
 	}
 	end := row.ExpiresAt
 	if cert.Expires.Before(end) {
