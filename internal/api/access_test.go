@@ -1,14 +1,18 @@
 package api_test
 
 import (
+	"crypto/ed25519"
+	"crypto/rand"
 	"encoding/json"
 	"fmt"
 	"net/http"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+	"golang.org/x/crypto/ssh"
 
 	"github.com/baileyhq/bailey"
 	"github.com/baileyhq/bailey/internal/api"
@@ -76,12 +80,47 @@ func TestWhoMayDoWhat(t *testing.T) {
 	}
 }
 
+// sshKey adds a key to somebody's account.
+func (d *door) sshKey(who string) bailey.SSHKey {
+	d.t.Helper()
+	k, err := d.Identity.AddSSHKey(d.t.Context(), d.Actor(who), identity.NewSSHKey{Line: sshLine(d.t)})
+	if err != nil {
+		d.t.Fatal(err)
+	}
+	return k
+}
+
+// sshCertificate gets somebody a certificate, and returns its serial.
+func (d *door) sshCertificate(who string) string {
+	d.t.Helper()
+	_, row, err := d.Identity.IssueSSHCertificate(d.t.Context(), d.Actor(who), identity.NewSSHCertificate{Line: sshLine(d.t)})
+	if err != nil {
+		d.t.Fatal(err)
+	}
+	return strconv.FormatUint(row.Serial, 10)
+}
+
+// sshLine is a fresh public key, as it stands in a .pub file.
+func sshLine(t testing.TB) string {
+	t.Helper()
+	pub, _, err := ed25519.GenerateKey(rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	key, err := ssh.NewPublicKey(pub)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return strings.TrimSpace(string(ssh.MarshalAuthorizedKey(key)))
+}
+
 // checkRefusal fails the test unless an answer that is a refusal has the one
 // form that all have.
 func checkRefusal(t *testing.T, a answer) {
 	t.Helper()
 	codes := map[int]string{
 		http.StatusUnauthorized: "unauthenticated", http.StatusForbidden: "denied", http.StatusNotFound: "not_found",
+		http.StatusUnprocessableEntity: "invalid",
 	}
 	if a.status < 300 {
 		return
@@ -101,9 +140,13 @@ func (d *door) try(a attempt, who string, target func() string) answer {
 	d.t.Helper()
 	method, path, _ := strings.Cut(a.op, " ")
 	if target != nil {
-		for part := range strings.SplitSeq(target(), " ") { // one for each name in braces
+		id, whole := strings.CutSuffix(target(), "#")
+		for part := range strings.SplitSeq(id, " ") { // one for each name in braces
 			before, rest, _ := strings.Cut(path, "{")
 			_, after, _ := strings.Cut(rest, "}")
+			if whole {
+				after = "" // the path has more than one of them, and id is the rest of it
+			}
 			path = before + part + after
 		}
 	}
@@ -216,7 +259,23 @@ func attemptsOnAlice(d *door, lab bailey.Workspace) []attempt {
 		}
 		return g.ID
 	}
+	sshKey := func() string { return d.sshKey(Alice).ID }
+	serial := func() string { return d.sshCertificate(Alice) }
 	return []attempt{
+		{op: get + "/ssh", want: everybody},
+		{op: get + "/me/ssh-keys", want: everybody},
+		{op: post + "/me/ssh-keys", body: `{"key":"ssh-ed25519 AAAA"}`, want: wants{401, 422, 422, 422, 422}},
+		{op: patch + "/me/ssh-keys/{id}", body: `{"name":"desk"}`, target: sshKey, want: wants{401, 404, 404, 404, 200}, hidden: never},
+		{op: del + "/me/ssh-keys/{id}", target: sshKey, want: wants{401, 404, 404, 404, 204}, hidden: never},
+		{op: get + "/me/ssh-certificates", want: everybody},
+		{op: post + "/me/ssh-certificates", body: `{"key":"ssh-ed25519 AAAA"}`, want: wants{401, 422, 422, 422, 422}},
+		{op: del + "/me/ssh-certificates/{serial}", target: serial, want: wants{401, 404, 404, 404, 204}, hidden: "12345"},
+		{op: del + "/me/ssh-certificates", want: wants{401, 204, 204, 204, 204}},
+		{op: get + "/users/{name}/ssh-keys", target: func() string { return Alice }, want: wants{401, 403, 200, 200, 200}},
+		{op: del + "/users/{name}/ssh-keys/{id}", target: func() string { return Alice + "/ssh-keys/" + sshKey() + "#" }, want: wants{401, 403, 403, 204, 204}},
+		{op: get + "/users/{name}/ssh-certificates", target: func() string { return Alice }, want: wants{401, 403, 200, 200, 200}},
+		{op: del + "/users/{name}/ssh-certificates", target: func() string { return Alice }, want: wants{401, 403, 403, 204, 204}},
+
 		{op: get + "/info", want: wants{200, 200, 200, 200, 200}},
 		{op: post + "/tokens/signin", body: `{"user":"alice","password":"` + Password + `"}`, want: wants{200, 200, 200, 200, 200}},
 		{op: get + "/me", want: everybody},

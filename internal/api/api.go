@@ -36,7 +36,7 @@ import (
 // maxBody bounds what a request may bring: names, passwords, notes.
 const maxBody = 64 << 10
 
-// Config is what the door stands on. All but Log are required.
+// Config is what the door stands on. All but SSHDoor and Log are required.
 type Config struct {
 	Identity   *identity.Service
 	Company    *company.Service // nil: local accounts alone
@@ -48,6 +48,7 @@ type Config struct {
 	Bans       *gatehouse.Keeper
 	SSH        *witness.Service
 	Origins    *edge.Origins
+	SSHDoor    func() bailey.SSHDoor // nil: there is no SSH door
 	Audit      AuditLog
 	Log        *slog.Logger
 }
@@ -102,6 +103,7 @@ func New(cfg Config) *API {
 // routes is the whole of the API, one line an operation.
 func (a *API) routes() {
 	a.sessionRoutes()
+	a.sshKeyRoutes()
 	a.workspaceRoutes()
 	a.volumeRoutes()
 	a.egressRoutes()

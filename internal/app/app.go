@@ -88,6 +88,7 @@ type App struct {
 	sshLn      net.Listener
 	metrics    *http.Server
 	metricsLn  net.Listener
+	sshAt      bailey.SSHDoor // where clients find the SSH door; zero without one
 	setup      secret.Value
 	closers    []func() error
 }
@@ -184,6 +185,7 @@ func New(ctx context.Context, cfg Config) (_ *App, err error) {
 		SessionIdle: time.Duration(f.Sessions.Idle), SessionLifetime: time.Duration(f.Sessions.Lifetime),
 		Directories: outside.asked(), External: outside.rules,
 		UnknownKey: a.st.key("unknown names"), Places: a.settings.places.Load,
+		SSHLink: func(code string) string { return a.origins.Console() + "/ssh/" + code }, // nobody asks before there are origins
 	}); err != nil {
 		return nil, err
 	}
@@ -231,10 +233,10 @@ func New(ctx context.Context, cfg Config) (_ *App, err error) {
 	}
 	pages, err := console.New(console.Config{
 		Hub: hub, Alias: a.gateway.Alias(hub.Resolve),
-		Identity: a.identity, Company: a.company, Workspaces: a.workspaces, Egress: a.egress, Images: a.images, Rules: a.filtering.book, SSH: a.witness,
+		Identity: a.identity, Company: a.company, Workspaces: a.workspaces, Egress: a.egress, Images: a.images, Rules: a.filtering.book, SSH: a.witness, SSHDoor: a.sshDoor,
 		Origins: a.origins, Audit: a.journal, Log: a.log, Open: a.gateway.OpenHandler(),
 		API: api.New(api.Config{
-			Identity: a.identity, Company: a.company, Workspaces: a.workspaces, Vault: a.vault, Rules: a.filtering.book, Egress: a.egress, Images: a.images, Bans: a.bans, SSH: a.witness,
+			Identity: a.identity, Company: a.company, Workspaces: a.workspaces, Vault: a.vault, Rules: a.filtering.book, Egress: a.egress, Images: a.images, Bans: a.bans, SSH: a.witness, SSHDoor: a.sshDoor,
 			Origins: a.origins, Audit: a.journal, Log: a.log,
 		}),
 	})
@@ -299,6 +301,7 @@ func (a *App) Run(ctx context.Context) error {
 	g.Go(func() error { return done(ctx, a.certs.Run(ctx)) })
 	g.Go(func() error { return done(ctx, a.workspaces.Run(ctx)) })
 	g.Go(func() error { return done(ctx, a.images.Run(ctx)) })
+	g.Go(func() error { return done(ctx, a.identity.RunSSH(ctx)) })
 	g.Go(func() error { return done(ctx, a.bans.Run(ctx)) })
 	g.Go(func() error { return done(ctx, a.company.Run(ctx)) })
 	g.Go(func() error { return done(ctx, a.settings.run(ctx)) })

@@ -40,7 +40,12 @@ func (a *App) listenSSH(ctx context.Context, f *config.Config) error {
 		_ = a.sshLn.Close() // Drain may have closed it
 		return nil
 	})
-	return nil
+	var wires [][]byte
+	for _, k := range append(keys, next...) {
+		wires = append(wires, k.PublicKey().Marshal())
+	}
+	a.sshAt, err = sshDoorAt(a.origins.Console(), a.sshLn.Addr(), wires)
+	return err
 }
 
 // serveSSH serves until ctx ends, and ends what is open then.

@@ -85,6 +85,12 @@ const (
 	RulesShadow    Action = "rules.shadow"
 	RulesActivate  Action = "rules.activate"
 	RulesRollback  Action = "rules.rollback"
+	SSHKeyAdd      Action = "sshkey.add"
+	SSHKeyRename   Action = "sshkey.rename"
+	SSHKeyRemove   Action = "sshkey.remove"
+	SSHKeyExpiring Action = "sshkey.expiring" // it will end soon, and its owner should add another
+	SSHCertIssue   Action = "sshcert.issue"
+	SSHCertRevoke  Action = "sshcert.revoke"
 	SSHSession     Action = "ssh.session" // a shell, a command or sftp begins; before anything runs
 	SSHForward     Action = "ssh.forward" // a port or socket inside is reached, or listens; once for each in a connection
 	SSHEnd         Action = "ssh.end"     // a session has ended, and what it carried
@@ -166,6 +172,10 @@ const (
 	BadClient     Reason = "bad_client"
 	ProviderError Reason = "provider_refused"
 	TooManyGroups Reason = "too_many_groups"
+	Expired         Reason = "expired"
+	Revoked         Reason = "revoked"
+	WrongAddress    Reason = "wrong_address" // a credential that is bound to another
+	FirstContact    Reason = "first_contact" // a key that its owner recognised on the page of a link
 )
 
 // A Target is what an action was done to.
@@ -212,10 +222,11 @@ type Attrs struct {
 	Bytes  int64  `json:"bytes,omitempty"`  // that were not looked at by every rule
 	Sum    string `json:"sum,omitempty"`    // keyed: equal for equal values
 
-	// Of an SSH session.
+	// Of an SSH key, a certificate or a session.
+	Serial  uint64 `json:"serial,omitempty"`  // of a certificate
 	Session string `json:"session,omitempty"` // its id, by which it is listed and its recording found
 	Kind    string `json:"kind,omitempty"`    // shell, exec, sftp, forward, remote, agent
-	Key     string `json:"key,omitempty"`     // fingerprint of the key that signed in
+	Key     string `json:"key,omitempty"`     // fingerprint of the key; of a session, of the one that signed in
 	Exit    int    `json:"exit,omitempty"`    // exit code; 128 and the signal's number
 }
 

@@ -108,6 +108,7 @@ func newRoot(s *streams) *cobra.Command {
 		classCommand(s, "class"), imageCommand(s), volumeCommand(s), auditCommand(s), adminCommand(s),
 		redactCommand(s), scanCommand(s), stripCommand(s), hooksCommand(s), rulesCommand(s),
 		egressCommand(s), sessionsCommand(s),
+		sshCommand(s), sshConfigCommand(s), sshKeyCommand(s), sshCertCommand(s), cpCommand(s),
 		verifyCommand(s), trustCommand(s), imageVerifierCommand(s), rekorCommand(s),
 	)
 	return root

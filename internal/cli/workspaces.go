@@ -208,8 +208,10 @@ func lsCommand(s *streams) *cobra.Command {
 }
 
 func openCommand(s *streams) *cobra.Command {
-	return &cobra.Command{
-		Use: "open NAME", Short: "Print the address of a workspace for your browser", Args: cobra.ExactArgs(1),
+	var editor string
+	cmd := &cobra.Command{
+		Use: "open NAME", Short: "Print the address of a workspace for your browser or editor", Args: cobra.ExactArgs(1),
+		Long:              "Print the address of a workspace for your browser, or with --editor the link by which an editor opens it over SSH\n(after bailey ssh-config). Neither carries a token.",
 		ValidArgsFunction: completeWorkspaces,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			r, err := connect()
@@ -226,10 +228,19 @@ func openCommand(s *streams) *cobra.Command {
 			if a.JSON200.State != "running" {
 				return &failure{code: exitFailure, msg: fmt.Sprintf("workspace %s is %s", args[0], a.JSON200.State), hint: "start it: bailey run --name " + a.JSON200.Name + " " + a.JSON200.Class}
 			}
+			if editor != "" {
+				link, err := editorLink(editor, a.JSON200.Name)
+				if err == nil {
+					fmt.Fprintln(s.out, link)
+				}
+				return err
+			}
 			fmt.Fprintln(s.out, a.JSON200.Url)
 			return nil
 		},
 	}
+	cmd.Flags().StringVar(&editor, "editor", "", "vscode, vscode-insiders, vscodium, cursor or windsurf")
+	return cmd
 }
 
 func stopCommand(s *streams) *cobra.Command {

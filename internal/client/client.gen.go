@@ -263,27 +263,6 @@ func (e ImageState) Valid() bool {
 	}
 }
 
-// Defines values for LinkRole.
-const (
-	LinkRoleAdmin   LinkRole = "admin"
-	LinkRoleAuditor LinkRole = "auditor"
-	LinkRoleUser    LinkRole = "user"
-)
-
-// Valid indicates whether the value is a known member of the LinkRole enum.
-func (e LinkRole) Valid() bool {
-	switch e {
-	case LinkRoleAdmin:
-		return true
-	case LinkRoleAuditor:
-		return true
-	case LinkRoleUser:
-		return true
-	default:
-		return false
-	}
-}
-
 // Defines values for SSHSessionKind.
 const (
 	SSHSessionKindAgent      SSHSessionKind = "agent"
@@ -576,6 +555,18 @@ type AddImageInputBody struct {
 	Reference string `json:"reference"`
 }
 
+// AddSSHKeyInputBody defines model for AddSSHKeyInputBody.
+type AddSSHKeyInputBody struct {
+	// Days Lifetime; 0 means a year, or less when the server allows less
+	Days *int64 `json:"days,omitempty"`
+
+	// Key The line of a .pub file
+	Key string `json:"key"`
+
+	// Name Empty: from the key's comment
+	Name *string `json:"name,omitempty"`
+}
+
 // Attrs defines model for Attrs.
 type Attrs struct {
 	Bytes   *int64    `json:"bytes,omitempty"`
@@ -585,17 +576,14 @@ type Attrs struct {
 	Down    *int64    `json:"down,omitempty"`
 	Exit    *int64    `json:"exit,omitempty"`
 	Gpus    *[]string `json:"gpus,omitempty"`
-	Group   *string   `json:"group,omitempty"`
 	Host    *string   `json:"host,omitempty"`
 	Image   *string   `json:"image,omitempty"`
 	Input   *bool     `json:"input,omitempty"`
-	Kernel  *string   `json:"kernel,omitempty"`
 	Key     *string   `json:"key,omitempty"`
 	Kind    *string   `json:"kind,omitempty"`
 	Length  *string   `json:"length,omitempty"`
 	Millis  *int64    `json:"millis,omitempty"`
 	Mode    *string   `json:"mode,omitempty"`
-	Owner   *string   `json:"owner,omitempty"`
 	Policy  *string   `json:"policy,omitempty"`
 	Port    *int64    `json:"port,omitempty"`
 	Role    *string   `json:"role,omitempty"`
@@ -603,10 +591,9 @@ type Attrs struct {
 	Route   *string   `json:"route,omitempty"`
 	Rule    *string   `json:"rule,omitempty"`
 	Run     *string   `json:"run,omitempty"`
-	Scopes  *[]string `json:"scopes,omitempty"`
+	Serial  *int64    `json:"serial,omitempty"`
 	Session *string   `json:"session,omitempty"`
 	Signer  *string   `json:"signer,omitempty"`
-	Source  *string   `json:"source,omitempty"`
 	Status  *int64    `json:"status,omitempty"`
 	Sum     *string   `json:"sum,omitempty"`
 	Up      *int64    `json:"up,omitempty"`
@@ -685,52 +672,19 @@ type ClassesOutputBody struct {
 	Classes []Class `json:"classes"`
 }
 
-// CreateServiceTokenInputBody defines model for CreateServiceTokenInputBody.
-type CreateServiceTokenInputBody struct {
-	// Days Lifetime; 0 means 90
-	Days *int64 `json:"days,omitempty"`
-
-	// Networks CIDRs or addresses it may be used from; none: everywhere
-	Networks *[]string `json:"networks,omitempty"`
-	Note     string    `json:"note"`
-
-	// Scopes What it is for; none: everything, or what the token that makes it is for
-	Scopes *[]string `json:"scopes,omitempty"`
-
-	// Workspaces Ids of the only workspaces it is for; none: all
-	Workspaces *[]string `json:"workspaces,omitempty"`
-}
-
 // CreateTokenInputBody defines model for CreateTokenInputBody.
 type CreateTokenInputBody struct {
 	// Days Lifetime; 0 means 90
 	Days *int64 `json:"days,omitempty"`
-
-	// Networks CIDRs or addresses it may be used from; none: everywhere
-	Networks *[]string `json:"networks,omitempty"`
-	Note     string    `json:"note"`
-
-	// Scopes What it is for; none: everything, or what the token that makes it is for
-	Scopes *[]string `json:"scopes,omitempty"`
-
-	// Workspaces Ids of the only workspaces it is for; none: all
-	Workspaces *[]string `json:"workspaces,omitempty"`
+	Note string `json:"note"`
 }
 
 // CreateUserInputBody defines model for CreateUserInputBody.
 type CreateUserInputBody struct {
-	Groups *[]string `json:"groups,omitempty"`
-	Name   string    `json:"name"`
-
-	// Owner Name of the person who answers for a service account; empty: you
-	Owner *string `json:"owner,omitempty"`
-
-	// Password The first one; a service account has none
-	Password *string                  `json:"password,omitempty"`
+	Groups   *[]string                `json:"groups,omitempty"`
+	Name     string                   `json:"name"`
+	Password string                   `json:"password"`
 	Role     *CreateUserInputBodyRole `json:"role,omitempty"`
-
-	// Service Make a service account: no password, tokens only
-	Service *bool `json:"service,omitempty"`
 }
 
 // CreateUserInputBodyRole defines model for CreateUserInputBody.Role.
@@ -987,19 +941,6 @@ type GpusOutputBody struct {
 	Gpus []GPU `json:"gpus"`
 }
 
-// Group defines model for Group.
-type Group struct {
-	// Managers Who may add and remove members, see and stop their workspaces
-	Managers []string `json:"managers"`
-	Members  []string `json:"members"`
-	Name     string   `json:"name"`
-}
-
-// GroupsOutputBody defines model for GroupsOutputBody.
-type GroupsOutputBody struct {
-	Groups []Group `json:"groups"`
-}
-
 // Image defines model for Image.
 type Image struct {
 	AddedAt time.Time `json:"added_at"`
@@ -1087,6 +1028,26 @@ type InfoOutputBody struct {
 	Version string `json:"version"`
 }
 
+// IssueSSHCertificateInputBody defines model for IssueSSHCertificateInputBody.
+type IssueSSHCertificateInputBody struct {
+	// Key The line of a .pub file
+	Key string `json:"key"`
+
+	// Minutes Lifetime; 0 means 12 hours
+	Minutes *int64 `json:"minutes,omitempty"`
+
+	// Sources Addresses and networks it may be used from; empty: any
+	Sources *[]string `json:"sources,omitempty"`
+}
+
+// IssuedOutputBody defines model for IssuedOutputBody.
+type IssuedOutputBody struct {
+	// Certificate The line of a -cert.pub file
+	Certificate string    `json:"certificate"`
+	ExpiresAt   time.Time `json:"expires_at"`
+	Serial      string    `json:"serial"`
+}
+
 // LaunchInputBody defines model for LaunchInputBody.
 type LaunchInputBody struct {
 	// Class Default: the first class you may use
@@ -1102,72 +1063,15 @@ type LiftBanInputBody struct {
 	What string `json:"what"`
 }
 
-// Link defines model for Link.
-type Link struct {
-	// CheckedAt When the source last vouched for them
-	CheckedAt *time.Time `json:"checked_at,omitempty"`
-
-	// Closed Why the source closed the account
-	Closed    *string   `json:"closed,omitempty"`
-	CreatedAt time.Time `json:"created_at"`
-	Groups    []string  `json:"groups"`
-	Id        string    `json:"id"`
-	Issuer    string    `json:"issuer"`
-
-	// Login What they are called there
-	Login *string `json:"login,omitempty"`
-
-	// Role What the source gave last
-	Role       LinkRole   `json:"role"`
-	SignedInAt *time.Time `json:"signed_in_at,omitempty"`
-
-	// Source oidc:NAME or ldap:NAME, by the name in the configuration
-	Source string `json:"source"`
-
-	// Subject What the issuer never gives to anybody else
-	Subject string `json:"subject"`
-}
-
-// LinkRole What the source gave last
-type LinkRole string
-
-// LinkUserInputBody defines model for LinkUserInputBody.
-type LinkUserInputBody struct {
-	// Login For a directory: who to look up
-	Login *string `json:"login,omitempty"`
-
-	// Source oidc:NAME or ldap:NAME
-	Source string `json:"source"`
-
-	// Subject For a provider: the claim sub
-	Subject *string `json:"subject,omitempty"`
-}
-
-// LinksOutputBody defines model for LinksOutputBody.
-type LinksOutputBody struct {
-	Links []Link `json:"links"`
-}
-
-// Membership defines model for Membership.
-type Membership struct {
-	Group   string `json:"group"`
-	Manager bool   `json:"manager"`
-	Member  bool   `json:"member"`
-	User    string `json:"user"`
-}
-
 // NewToken defines model for NewToken.
 type NewToken struct {
 	ExpiresAt time.Time `json:"expires_at"`
 	Id        string    `json:"id"`
-	Networks  *[]string `json:"networks,omitempty"`
 	Note      string    `json:"note"`
-	Scopes    []string  `json:"scopes"`
 
 	// Token bly_<id>_<secret>; it is not shown again
-	Token      string    `json:"token"`
-	User       string    `json:"user"`
-	Workspaces *[]string `json:"workspaces,omitempty"`
+	Token string `json:"token"`
+	User  string `json:"user"`
 }
 
 // Orphan defines model for Orphan.
@@ -1243,6 +1147,11 @@ type Receipt struct {
 	Workspace string     `json:"workspace"`
 }
 
+// RenameSSHKeyInputBody defines model for RenameSSHKeyInputBody.
+type RenameSSHKeyInputBody struct {
+	Name string `json:"name"`
+}
+
 // RetireImageInputBody defines model for RetireImageInputBody.
 type RetireImageInputBody struct {
 	// Message For whoever wants to launch it
@@ -1293,6 +1202,56 @@ type RuleTrial struct {
 	Differences []RuleDifference `json:"differences"`
 	Hash        string           `json:"hash"`
 	Since       time.Time        `json:"since"`
+}
+
+// SSHAccess defines model for SSHAccess.
+type SSHAccess struct {
+	Host string `json:"host"`
+
+	// HostKeys Public keys, as in a .pub file; also those that will follow
+	HostKeys []string `json:"host_keys"`
+
+	// KnownHosts Lines for a known_hosts file
+	KnownHosts []string `json:"known_hosts"`
+
+	// Open Whether this server has an SSH door; the rest is empty without one
+	Open bool  `json:"open"`
+	Port int64 `json:"port"`
+
+	// User Your name; +NAME after it chooses a workspace
+	User string `json:"user"`
+}
+
+// SSHCertificate defines model for SSHCertificate.
+type SSHCertificate struct {
+	CreatedAt time.Time `json:"created_at"`
+	ExpiresAt time.Time `json:"expires_at"`
+
+	// Fingerprint Of the certified key
+	Fingerprint string     `json:"fingerprint"`
+	MadeFrom    *string    `json:"made_from,omitempty"`
+	RevokedAt   *time.Time `json:"revoked_at,omitempty"`
+
+	// Serial A number of up to 63 bits, as text: JavaScript's are too short
+	Serial   string     `json:"serial"`
+	UsedAt   *time.Time `json:"used_at,omitempty"`
+	UsedFrom *string    `json:"used_from,omitempty"`
+}
+
+// SSHKey defines model for SSHKey.
+type SSHKey struct {
+	Comment     *string    `json:"comment,omitempty"`
+	CreatedAt   time.Time  `json:"created_at"`
+	ExpiresAt   *time.Time `json:"expires_at,omitempty"`
+	Fingerprint string     `json:"fingerprint"`
+	Id          string     `json:"id"`
+	Name        string     `json:"name"`
+
+	// Reminder What to do about its end, in words
+	Reminder *string    `json:"reminder,omitempty"`
+	Type     string     `json:"type"`
+	UsedAt   *time.Time `json:"used_at,omitempty"`
+	UsedFrom *string    `json:"used_from,omitempty"`
 }
 
 // SSHSession defines model for SSHSession.
@@ -1415,10 +1374,17 @@ type SignInInputBody struct {
 	// Note What the token is for
 	Note     *string `json:"note,omitempty"`
 	Password string  `json:"password"`
+	User     string  `json:"user"`
+}
 
-	// Scopes What the token is for; none: everything
-	Scopes *[]string `json:"scopes,omitempty"`
-	User   string    `json:"user"`
+// SshCertificatesOutputBody defines model for SshCertificatesOutputBody.
+type SshCertificatesOutputBody struct {
+	Certificates []SSHCertificate `json:"certificates"`
+}
+
+// SshKeysOutputBody defines model for SshKeysOutputBody.
+type SshKeysOutputBody struct {
+	Keys []SSHKey `json:"keys"`
 }
 
 // SshSessionsOutputBody defines model for SshSessionsOutputBody.
@@ -1454,27 +1420,11 @@ type Target struct {
 
 // Token defines model for Token.
 type Token struct {
-	CreatedAt time.Time `json:"created_at"`
-
-	// Current It is the one that asks
-	Current   bool      `json:"current"`
-	ExpiresAt time.Time `json:"expires_at"`
-	Id        string    `json:"id"`
-
-	// Networks CIDRs it may be used from
-	Networks *[]string `json:"networks,omitempty"`
-	Note     string    `json:"note"`
-
-	// ParentId The token that made it, with which it ends
-	ParentId *string    `json:"parent_id,omitempty"`
-	Scopes   []string   `json:"scopes"`
-	UsedAt   *time.Time `json:"used_at,omitempty"`
-
-	// UsedIp Where it was used from last
-	UsedIp *string `json:"used_ip,omitempty"`
-
-	// Workspaces Ids of the only workspaces it is for
-	Workspaces *[]string `json:"workspaces,omitempty"`
+	CreatedAt time.Time  `json:"created_at"`
+	ExpiresAt time.Time  `json:"expires_at"`
+	Id        string     `json:"id"`
+	Note      string     `json:"note"`
+	UsedAt    *time.Time `json:"used_at,omitempty"`
 }
 
 // TokensOutputBody defines model for TokensOutputBody.
@@ -1501,17 +1451,8 @@ type User struct {
 	Disabled  bool      `json:"disabled"`
 	Groups    []string  `json:"groups"`
 	Id        string    `json:"id"`
-
-	// Manages Groups whose members this user may add and remove
-	Manages *[]string `json:"manages,omitempty"`
-	Name    string    `json:"name"`
-
-	// OwnerId Who answers for a service account
-	OwnerId *string  `json:"owner_id,omitempty"`
-	Role    UserRole `json:"role"`
-
-	// Service A service account: no password, tokens only
-	Service *bool `json:"service,omitempty"`
+	Name      string    `json:"name"`
+	Role      UserRole  `json:"role"`
 
 	// Uid Numeric uid inside workspaces
 	Uid int64 `json:"uid"`
@@ -1628,18 +1569,6 @@ type ListFindingsParams struct {
 	Since *time.Time `form:"since,omitempty" json:"since,omitempty"`
 }
 
-// MyEventsParams defines parameters for MyEvents.
-type MyEventsParams struct {
-	// Since RFC 3339
-	Since *time.Time `form:"since,omitempty" json:"since,omitempty"`
-
-	// After Only events with a greater seq
-	After *int64 `form:"after,omitempty" json:"after,omitempty"`
-
-	// Limit The newest so many
-	Limit *int64 `form:"limit,omitempty" json:"limit,omitempty"`
-}
-
 // ListSSHSessionsParams defines parameters for ListSSHSessions.
 type ListSSHSessionsParams struct {
 	// All Everybody's; for administrators and auditors
@@ -1744,6 +1673,15 @@ type ImportImageJSONRequestBody = ImportInputBody
 // ChangePasswordJSONRequestBody defines body for ChangePassword for application/json ContentType.
 type ChangePasswordJSONRequestBody = ChangePasswordInputBody
 
+// IssueSSHCertificateJSONRequestBody defines body for IssueSSHCertificate for application/json ContentType.
+type IssueSSHCertificateJSONRequestBody = IssueSSHCertificateInputBody
+
+// AddSSHKeyJSONRequestBody defines body for AddSSHKey for application/json ContentType.
+type AddSSHKeyJSONRequestBody = AddSSHKeyInputBody
+
+// RenameSSHKeyJSONRequestBody defines body for RenameSSHKey for application/json ContentType.
+type RenameSSHKeyJSONRequestBody = RenameSSHKeyInputBody
+
 // CreateTokenJSONRequestBody defines body for CreateToken for application/json ContentType.
 type CreateTokenJSONRequestBody = CreateTokenInputBody
 
@@ -1758,12 +1696,6 @@ type CreateUserJSONRequestBody = CreateUserInputBody
 
 // UpdateUserJSONRequestBody defines body for UpdateUser for application/json ContentType.
 type UpdateUserJSONRequestBody = UpdateUserInputBody
-
-// LinkUserJSONRequestBody defines body for LinkUser for application/json ContentType.
-type LinkUserJSONRequestBody = LinkUserInputBody
-
-// CreateServiceTokenJSONRequestBody defines body for CreateServiceToken for application/json ContentType.
-type CreateServiceTokenJSONRequestBody = CreateServiceTokenInputBody
 
 // LaunchWorkspaceJSONRequestBody defines body for LaunchWorkspace for application/json ContentType.
 type LaunchWorkspaceJSONRequestBody = LaunchInputBody
@@ -2001,36 +1933,6 @@ type ClientInterface interface {
 	// Corresponds with GET /api/v1/gpus (the `ListGPUs` operationId).
 	ListGPUs(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error)
 
-	// ListGroups The groups that you may look into
-	//
-	// Corresponds with GET /api/v1/groups (the `ListGroups` operationId).
-	ListGroups(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error)
-
-	// GetGroup Who is in a group, and who manages it
-	//
-	// Corresponds with GET /api/v1/groups/{name} (the `GetGroup` operationId).
-	GetGroup(ctx context.Context, name string, reqEditors ...RequestEditorFn) (*http.Response, error)
-
-	// DismissManager Let somebody manage a group no more
-	//
-	// Corresponds with DELETE /api/v1/groups/{name}/managers/{user} (the `DismissManager` operationId).
-	DismissManager(ctx context.Context, name string, user string, reqEditors ...RequestEditorFn) (*http.Response, error)
-
-	// AppointManager Let somebody manage a group
-	//
-	// Corresponds with PUT /api/v1/groups/{name}/managers/{user} (the `AppointManager` operationId).
-	AppointManager(ctx context.Context, name string, user string, reqEditors ...RequestEditorFn) (*http.Response, error)
-
-	// RemoveMember Take somebody out of a group
-	//
-	// Corresponds with DELETE /api/v1/groups/{name}/members/{user} (the `RemoveMember` operationId).
-	RemoveMember(ctx context.Context, name string, user string, reqEditors ...RequestEditorFn) (*http.Response, error)
-
-	// AddMember Add somebody to a group
-	//
-	// Corresponds with PUT /api/v1/groups/{name}/members/{user} (the `AddMember` operationId).
-	AddMember(ctx context.Context, name string, user string, reqEditors ...RequestEditorFn) (*http.Response, error)
-
 	// ListImages The catalogue of images
 	//
 	// Corresponds with GET /api/v1/images (the `ListImages` operationId).
@@ -2113,16 +2015,6 @@ type ClientInterface interface {
 	// Corresponds with GET /api/v1/me (the `Me` operationId).
 	Me(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error)
 
-	// EndEverything End all of your access: sessions, tokens, open connections
-	//
-	// Corresponds with POST /api/v1/me/end (the `EndEverything` operationId).
-	EndEverything(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error)
-
-	// MyEvents What was done by you and to what is yours
-	//
-	// Corresponds with GET /api/v1/me/events (the `MyEvents` operationId).
-	MyEvents(ctx context.Context, params *MyEventsParams, reqEditors ...RequestEditorFn) (*http.Response, error)
-
 	// ChangePasswordWithBody Change your password; ends your other sessions
 	//
 	// Takes any type of body and a specified content type.
@@ -2146,6 +2038,73 @@ type ClientInterface interface {
 	//
 	// Corresponds with DELETE /api/v1/me/sessions/{id} (the `EndSession` operationId).
 	EndSession(ctx context.Context, id string, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// RevokeSSHCertificates Revoke all your SSH certificates
+	//
+	// Corresponds with DELETE /api/v1/me/ssh-certificates (the `RevokeSSHCertificates` operationId).
+	RevokeSSHCertificates(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// ListSSHCertificates Your SSH certificates that have not expired
+	//
+	// Corresponds with GET /api/v1/me/ssh-certificates (the `ListSSHCertificates` operationId).
+	ListSSHCertificates(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// IssueSSHCertificateWithBody Sign in for SSH: a certificate of at most a day
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with POST /api/v1/me/ssh-certificates (the `IssueSSHCertificate` operationId).
+	IssueSSHCertificateWithBody(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// IssueSSHCertificate Sign in for SSH: a certificate of at most a day
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with POST /api/v1/me/ssh-certificates (the `IssueSSHCertificate` operationId).
+	IssueSSHCertificate(ctx context.Context, body IssueSSHCertificateJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// RevokeSSHCertificate Revoke an SSH certificate and end its connections
+	//
+	// Corresponds with DELETE /api/v1/me/ssh-certificates/{serial} (the `RevokeSSHCertificate` operationId).
+	RevokeSSHCertificate(ctx context.Context, serial string, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// ListSSHKeys Your SSH keys
+	//
+	// Corresponds with GET /api/v1/me/ssh-keys (the `ListSSHKeys` operationId).
+	ListSSHKeys(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// AddSSHKeyWithBody Add an SSH key
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with POST /api/v1/me/ssh-keys (the `AddSSHKey` operationId).
+	AddSSHKeyWithBody(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// AddSSHKey Add an SSH key
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with POST /api/v1/me/ssh-keys (the `AddSSHKey` operationId).
+	AddSSHKey(ctx context.Context, body AddSSHKeyJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// RemoveSSHKey Remove an SSH key and end its connections
+	//
+	// Corresponds with DELETE /api/v1/me/ssh-keys/{id} (the `RemoveSSHKey` operationId).
+	RemoveSSHKey(ctx context.Context, id string, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// RenameSSHKeyWithBody Rename an SSH key
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with PATCH /api/v1/me/ssh-keys/{id} (the `RenameSSHKey` operationId).
+	RenameSSHKeyWithBody(ctx context.Context, id string, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// RenameSSHKey Rename an SSH key
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with PATCH /api/v1/me/ssh-keys/{id} (the `RenameSSHKey` operationId).
+	RenameSSHKey(ctx context.Context, id string, body RenameSSHKeyJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// ListTokens Your API tokens
 	//
@@ -2199,6 +2158,11 @@ type ClientInterface interface {
 	//
 	// Corresponds with PUT /api/v1/secrets/{name} (the `SetSecret` operationId).
 	SetSecret(ctx context.Context, name string, body SetSecretJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// SshAccess Where to connect with ssh, and the server's host keys
+	//
+	// Corresponds with GET /api/v1/ssh (the `SshAccess` operationId).
+	SshAccess(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// ListSSHSessions SSH sessions, the newest first
 	//
@@ -2282,58 +2246,25 @@ type ClientInterface interface {
 	// Corresponds with PATCH /api/v1/users/{name} (the `UpdateUser` operationId).
 	UpdateUser(ctx context.Context, name string, body UpdateUserJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
 
-	// EndUser End all access of somebody: sessions, tokens, open connections
+	// RevokeUserSSHCertificates Revoke all SSH certificates of somebody
 	//
-	// Corresponds with POST /api/v1/users/{name}/end (the `EndUser` operationId).
-	EndUser(ctx context.Context, name string, reqEditors ...RequestEditorFn) (*http.Response, error)
+	// Corresponds with DELETE /api/v1/users/{name}/ssh-certificates (the `RevokeUserSSHCertificates` operationId).
+	RevokeUserSSHCertificates(ctx context.Context, name string, reqEditors ...RequestEditorFn) (*http.Response, error)
 
-	// ListLinks The company accounts that an account is tied to
+	// ListUserSSHCertificates Somebody's SSH certificates that have not expired
 	//
-	// Corresponds with GET /api/v1/users/{name}/links (the `ListLinks` operationId).
-	ListLinks(ctx context.Context, name string, reqEditors ...RequestEditorFn) (*http.Response, error)
+	// Corresponds with GET /api/v1/users/{name}/ssh-certificates (the `ListUserSSHCertificates` operationId).
+	ListUserSSHCertificates(ctx context.Context, name string, reqEditors ...RequestEditorFn) (*http.Response, error)
 
-	// LinkUserWithBody Tie an account to a company account; removes its password
+	// ListUserSSHKeys Somebody's SSH keys
 	//
-	// Takes any type of body and a specified content type.
-	//
-	// Corresponds with POST /api/v1/users/{name}/links (the `LinkUser` operationId).
-	LinkUserWithBody(ctx context.Context, name string, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+	// Corresponds with GET /api/v1/users/{name}/ssh-keys (the `ListUserSSHKeys` operationId).
+	ListUserSSHKeys(ctx context.Context, name string, reqEditors ...RequestEditorFn) (*http.Response, error)
 
-	// LinkUser Tie an account to a company account; removes its password
+	// RemoveUserSSHKey Remove somebody's SSH key and end its connections
 	//
-	// Takes a body of the `application/json` content type.
-	//
-	// Corresponds with POST /api/v1/users/{name}/links (the `LinkUser` operationId).
-	LinkUser(ctx context.Context, name string, body LinkUserJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
-
-	// UnlinkUser Take a tie away; ends everything the account can do
-	//
-	// Corresponds with DELETE /api/v1/users/{name}/links/{id} (the `UnlinkUser` operationId).
-	UnlinkUser(ctx context.Context, name string, id string, reqEditors ...RequestEditorFn) (*http.Response, error)
-
-	// ListServiceTokens A service account's tokens
-	//
-	// Corresponds with GET /api/v1/users/{name}/tokens (the `ListServiceTokens` operationId).
-	ListServiceTokens(ctx context.Context, name string, reqEditors ...RequestEditorFn) (*http.Response, error)
-
-	// CreateServiceTokenWithBody Make a token for a service account
-	//
-	// Takes any type of body and a specified content type.
-	//
-	// Corresponds with POST /api/v1/users/{name}/tokens (the `CreateServiceToken` operationId).
-	CreateServiceTokenWithBody(ctx context.Context, name string, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
-
-	// CreateServiceToken Make a token for a service account
-	//
-	// Takes a body of the `application/json` content type.
-	//
-	// Corresponds with POST /api/v1/users/{name}/tokens (the `CreateServiceToken` operationId).
-	CreateServiceToken(ctx context.Context, name string, body CreateServiceTokenJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
-
-	// RevokeServiceToken Void a service account's token
-	//
-	// Corresponds with DELETE /api/v1/users/{name}/tokens/{id} (the `RevokeServiceToken` operationId).
-	RevokeServiceToken(ctx context.Context, name string, id string, reqEditors ...RequestEditorFn) (*http.Response, error)
+	// Corresponds with DELETE /api/v1/users/{name}/ssh-keys/{id} (the `RemoveUserSSHKey` operationId).
+	RemoveUserSSHKey(ctx context.Context, name string, id string, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// ListVolumes Your volumes, or everybody's
 	//
@@ -2834,96 +2765,6 @@ func (c *Client) ListGPUs(ctx context.Context, reqEditors ...RequestEditorFn) (*
 	return c.Client.Do(req)
 }
 
-// ListGroups The groups that you may look into
-//
-// Corresponds with GET /api/v1/groups (the `ListGroups` operationId).
-func (c *Client) ListGroups(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error) {
-	req, err := NewListGroupsRequest(c.Server)
-	if err != nil {
-		return nil, err
-	}
-	req = req.WithContext(ctx)
-	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
-		return nil, err
-	}
-	return c.Client.Do(req)
-}
-
-// GetGroup Who is in a group, and who manages it
-//
-// Corresponds with GET /api/v1/groups/{name} (the `GetGroup` operationId).
-func (c *Client) GetGroup(ctx context.Context, name string, reqEditors ...RequestEditorFn) (*http.Response, error) {
-	req, err := NewGetGroupRequest(c.Server, name)
-	if err != nil {
-		return nil, err
-	}
-	req = req.WithContext(ctx)
-	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
-		return nil, err
-	}
-	return c.Client.Do(req)
-}
-
-// DismissManager Let somebody manage a group no more
-//
-// Corresponds with DELETE /api/v1/groups/{name}/managers/{user} (the `DismissManager` operationId).
-func (c *Client) DismissManager(ctx context.Context, name string, user string, reqEditors ...RequestEditorFn) (*http.Response, error) {
-	req, err := NewDismissManagerRequest(c.Server, name, user)
-	if err != nil {
-		return nil, err
-	}
-	req = req.WithContext(ctx)
-	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
-		return nil, err
-	}
-	return c.Client.Do(req)
-}
-
-// AppointManager Let somebody manage a group
-//
-// Corresponds with PUT /api/v1/groups/{name}/managers/{user} (the `AppointManager` operationId).
-func (c *Client) AppointManager(ctx context.Context, name string, user string, reqEditors ...RequestEditorFn) (*http.Response, error) {
-	req, err := NewAppointManagerRequest(c.Server, name, user)
-	if err != nil {
-		return nil, err
-	}
-	req = req.WithContext(ctx)
-	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
-		return nil, err
-	}
-	return c.Client.Do(req)
-}
-
-// RemoveMember Take somebody out of a group
-//
-// Corresponds with DELETE /api/v1/groups/{name}/members/{user} (the `RemoveMember` operationId).
-func (c *Client) RemoveMember(ctx context.Context, name string, user string, reqEditors ...RequestEditorFn) (*http.Response, error) {
-	req, err := NewRemoveMemberRequest(c.Server, name, user)
-	if err != nil {
-		return nil, err
-	}
-	req = req.WithContext(ctx)
-	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
-		return nil, err
-	}
-	return c.Client.Do(req)
-}
-
-// AddMember Add somebody to a group
-//
-// Corresponds with PUT /api/v1/groups/{name}/members/{user} (the `AddMember` operationId).
-func (c *Client) AddMember(ctx context.Context, name string, user string, reqEditors ...RequestEditorFn) (*http.Response, error) {
-	req, err := NewAddMemberRequest(c.Server, name, user)
-	if err != nil {
-		return nil, err
-	}
-	req = req.WithContext(ctx)
-	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
-		return nil, err
-	}
-	return c.Client.Do(req)
-}
-
 // ListImages The catalogue of images
 //
 // Corresponds with GET /api/v1/images (the `ListImages` operationId).
@@ -3146,36 +2987,6 @@ func (c *Client) Me(ctx context.Context, reqEditors ...RequestEditorFn) (*http.R
 	return c.Client.Do(req)
 }
 
-// EndEverything End all of your access: sessions, tokens, open connections
-//
-// Corresponds with POST /api/v1/me/end (the `EndEverything` operationId).
-func (c *Client) EndEverything(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error) {
-	req, err := NewEndEverythingRequest(c.Server)
-	if err != nil {
-		return nil, err
-	}
-	req = req.WithContext(ctx)
-	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
-		return nil, err
-	}
-	return c.Client.Do(req)
-}
-
-// MyEvents What was done by you and to what is yours
-//
-// Corresponds with GET /api/v1/me/events (the `MyEvents` operationId).
-func (c *Client) MyEvents(ctx context.Context, params *MyEventsParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
-	req, err := NewMyEventsRequest(c.Server, params)
-	if err != nil {
-		return nil, err
-	}
-	req = req.WithContext(ctx)
-	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
-		return nil, err
-	}
-	return c.Client.Do(req)
-}
-
 // ChangePasswordWithBody Change your password; ends your other sessions
 //
 // Takes any type of body and a specified content type.
@@ -3230,6 +3041,183 @@ func (c *Client) ListSessions(ctx context.Context, reqEditors ...RequestEditorFn
 // Corresponds with DELETE /api/v1/me/sessions/{id} (the `EndSession` operationId).
 func (c *Client) EndSession(ctx context.Context, id string, reqEditors ...RequestEditorFn) (*http.Response, error) {
 	req, err := NewEndSessionRequest(c.Server, id)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// RevokeSSHCertificates Revoke all your SSH certificates
+//
+// Corresponds with DELETE /api/v1/me/ssh-certificates (the `RevokeSSHCertificates` operationId).
+func (c *Client) RevokeSSHCertificates(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewRevokeSSHCertificatesRequest(c.Server)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// ListSSHCertificates Your SSH certificates that have not expired
+//
+// Corresponds with GET /api/v1/me/ssh-certificates (the `ListSSHCertificates` operationId).
+func (c *Client) ListSSHCertificates(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewListSSHCertificatesRequest(c.Server)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// IssueSSHCertificateWithBody Sign in for SSH: a certificate of at most a day
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with POST /api/v1/me/ssh-certificates (the `IssueSSHCertificate` operationId).
+func (c *Client) IssueSSHCertificateWithBody(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewIssueSSHCertificateRequestWithBody(c.Server, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// IssueSSHCertificate Sign in for SSH: a certificate of at most a day
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with POST /api/v1/me/ssh-certificates (the `IssueSSHCertificate` operationId).
+func (c *Client) IssueSSHCertificate(ctx context.Context, body IssueSSHCertificateJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewIssueSSHCertificateRequest(c.Server, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// RevokeSSHCertificate Revoke an SSH certificate and end its connections
+//
+// Corresponds with DELETE /api/v1/me/ssh-certificates/{serial} (the `RevokeSSHCertificate` operationId).
+func (c *Client) RevokeSSHCertificate(ctx context.Context, serial string, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewRevokeSSHCertificateRequest(c.Server, serial)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// ListSSHKeys Your SSH keys
+//
+// Corresponds with GET /api/v1/me/ssh-keys (the `ListSSHKeys` operationId).
+func (c *Client) ListSSHKeys(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewListSSHKeysRequest(c.Server)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// AddSSHKeyWithBody Add an SSH key
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with POST /api/v1/me/ssh-keys (the `AddSSHKey` operationId).
+func (c *Client) AddSSHKeyWithBody(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewAddSSHKeyRequestWithBody(c.Server, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// AddSSHKey Add an SSH key
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with POST /api/v1/me/ssh-keys (the `AddSSHKey` operationId).
+func (c *Client) AddSSHKey(ctx context.Context, body AddSSHKeyJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewAddSSHKeyRequest(c.Server, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// RemoveSSHKey Remove an SSH key and end its connections
+//
+// Corresponds with DELETE /api/v1/me/ssh-keys/{id} (the `RemoveSSHKey` operationId).
+func (c *Client) RemoveSSHKey(ctx context.Context, id string, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewRemoveSSHKeyRequest(c.Server, id)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// RenameSSHKeyWithBody Rename an SSH key
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with PATCH /api/v1/me/ssh-keys/{id} (the `RenameSSHKey` operationId).
+func (c *Client) RenameSSHKeyWithBody(ctx context.Context, id string, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewRenameSSHKeyRequestWithBody(c.Server, id, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// RenameSSHKey Rename an SSH key
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with PATCH /api/v1/me/ssh-keys/{id} (the `RenameSSHKey` operationId).
+func (c *Client) RenameSSHKey(ctx context.Context, id string, body RenameSSHKeyJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewRenameSSHKeyRequest(c.Server, id, body)
 	if err != nil {
 		return nil, err
 	}
@@ -3373,6 +3361,21 @@ func (c *Client) SetSecretWithBody(ctx context.Context, name string, contentType
 // Corresponds with PUT /api/v1/secrets/{name} (the `SetSecret` operationId).
 func (c *Client) SetSecret(ctx context.Context, name string, body SetSecretJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
 	req, err := NewSetSecretRequest(c.Server, name, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// SshAccess Where to connect with ssh, and the server's host keys
+//
+// Corresponds with GET /api/v1/ssh (the `SshAccess` operationId).
+func (c *Client) SshAccess(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewSshAccessRequest(c.Server)
 	if err != nil {
 		return nil, err
 	}
@@ -3605,11 +3608,11 @@ func (c *Client) UpdateUser(ctx context.Context, name string, body UpdateUserJSO
 	return c.Client.Do(req)
 }
 
-// EndUser End all access of somebody: sessions, tokens, open connections
+// RevokeUserSSHCertificates Revoke all SSH certificates of somebody
 //
-// Corresponds with POST /api/v1/users/{name}/end (the `EndUser` operationId).
-func (c *Client) EndUser(ctx context.Context, name string, reqEditors ...RequestEditorFn) (*http.Response, error) {
-	req, err := NewEndUserRequest(c.Server, name)
+// Corresponds with DELETE /api/v1/users/{name}/ssh-certificates (the `RevokeUserSSHCertificates` operationId).
+func (c *Client) RevokeUserSSHCertificates(ctx context.Context, name string, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewRevokeUserSSHCertificatesRequest(c.Server, name)
 	if err != nil {
 		return nil, err
 	}
@@ -3620,11 +3623,11 @@ func (c *Client) EndUser(ctx context.Context, name string, reqEditors ...Request
 	return c.Client.Do(req)
 }
 
-// ListLinks The company accounts that an account is tied to
+// ListUserSSHCertificates Somebody's SSH certificates that have not expired
 //
-// Corresponds with GET /api/v1/users/{name}/links (the `ListLinks` operationId).
-func (c *Client) ListLinks(ctx context.Context, name string, reqEditors ...RequestEditorFn) (*http.Response, error) {
-	req, err := NewListLinksRequest(c.Server, name)
+// Corresponds with GET /api/v1/users/{name}/ssh-certificates (the `ListUserSSHCertificates` operationId).
+func (c *Client) ListUserSSHCertificates(ctx context.Context, name string, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewListUserSSHCertificatesRequest(c.Server, name)
 	if err != nil {
 		return nil, err
 	}
@@ -3635,13 +3638,11 @@ func (c *Client) ListLinks(ctx context.Context, name string, reqEditors ...Reque
 	return c.Client.Do(req)
 }
 
-// LinkUserWithBody Tie an account to a company account; removes its password
+// ListUserSSHKeys Somebody's SSH keys
 //
-// Takes any type of body and a specified content type.
-//
-// Corresponds with POST /api/v1/users/{name}/links (the `LinkUser` operationId).
-func (c *Client) LinkUserWithBody(ctx context.Context, name string, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
-	req, err := NewLinkUserRequestWithBody(c.Server, name, contentType, body)
+// Corresponds with GET /api/v1/users/{name}/ssh-keys (the `ListUserSSHKeys` operationId).
+func (c *Client) ListUserSSHKeys(ctx context.Context, name string, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewListUserSSHKeysRequest(c.Server, name)
 	if err != nil {
 		return nil, err
 	}
@@ -3652,92 +3653,11 @@ func (c *Client) LinkUserWithBody(ctx context.Context, name string, contentType 
 	return c.Client.Do(req)
 }
 
-// LinkUser Tie an account to a company account; removes its password
+// RemoveUserSSHKey Remove somebody's SSH key and end its connections
 //
-// Takes a body of the `application/json` content type.
-//
-// Corresponds with POST /api/v1/users/{name}/links (the `LinkUser` operationId).
-func (c *Client) LinkUser(ctx context.Context, name string, body LinkUserJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
-	req, err := NewLinkUserRequest(c.Server, name, body)
-	if err != nil {
-		return nil, err
-	}
-	req = req.WithContext(ctx)
-	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
-		return nil, err
-	}
-	return c.Client.Do(req)
-}
-
-// UnlinkUser Take a tie away; ends everything the account can do
-//
-// Corresponds with DELETE /api/v1/users/{name}/links/{id} (the `UnlinkUser` operationId).
-func (c *Client) UnlinkUser(ctx context.Context, name string, id string, reqEditors ...RequestEditorFn) (*http.Response, error) {
-	req, err := NewUnlinkUserRequest(c.Server, name, id)
-	if err != nil {
-		return nil, err
-	}
-	req = req.WithContext(ctx)
-	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
-		return nil, err
-	}
-	return c.Client.Do(req)
-}
-
-// ListServiceTokens A service account's tokens
-//
-// Corresponds with GET /api/v1/users/{name}/tokens (the `ListServiceTokens` operationId).
-func (c *Client) ListServiceTokens(ctx context.Context, name string, reqEditors ...RequestEditorFn) (*http.Response, error) {
-	req, err := NewListServiceTokensRequest(c.Server, name)
-	if err != nil {
-		return nil, err
-	}
-	req = req.WithContext(ctx)
-	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
-		return nil, err
-	}
-	return c.Client.Do(req)
-}
-
-// CreateServiceTokenWithBody Make a token for a service account
-//
-// Takes any type of body and a specified content type.
-//
-// Corresponds with POST /api/v1/users/{name}/tokens (the `CreateServiceToken` operationId).
-func (c *Client) CreateServiceTokenWithBody(ctx context.Context, name string, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
-	req, err := NewCreateServiceTokenRequestWithBody(c.Server, name, contentType, body)
-	if err != nil {
-		return nil, err
-	}
-	req = req.WithContext(ctx)
-	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
-		return nil, err
-	}
-	return c.Client.Do(req)
-}
-
-// CreateServiceToken Make a token for a service account
-//
-// Takes a body of the `application/json` content type.
-//
-// Corresponds with POST /api/v1/users/{name}/tokens (the `CreateServiceToken` operationId).
-func (c *Client) CreateServiceToken(ctx context.Context, name string, body CreateServiceTokenJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
-	req, err := NewCreateServiceTokenRequest(c.Server, name, body)
-	if err != nil {
-		return nil, err
-	}
-	req = req.WithContext(ctx)
-	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
-		return nil, err
-	}
-	return c.Client.Do(req)
-}
-
-// RevokeServiceToken Void a service account's token
-//
-// Corresponds with DELETE /api/v1/users/{name}/tokens/{id} (the `RevokeServiceToken` operationId).
-func (c *Client) RevokeServiceToken(ctx context.Context, name string, id string, reqEditors ...RequestEditorFn) (*http.Response, error) {
-	req, err := NewRevokeServiceTokenRequest(c.Server, name, id)
+// Corresponds with DELETE /api/v1/users/{name}/ssh-keys/{id} (the `RemoveUserSSHKey` operationId).
+func (c *Client) RemoveUserSSHKey(ctx context.Context, name string, id string, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewRemoveUserSSHKeyRequest(c.Server, name, id)
 	if err != nil {
 		return nil, err
 	}
@@ -4829,231 +4749,6 @@ func NewListGPUsRequest(server string) (*http.Request, error) {
 	return req, nil
 }
 
-// NewListGroupsRequest constructs an http.Request for the ListGroups method
-func NewListGroupsRequest(server string) (*http.Request, error) {
-	var err error
-
-	serverURL, err := url.Parse(server)
-	if err != nil {
-		return nil, err
-	}
-
-	operationPath := fmt.Sprintf("/api/v1/groups")
-	if operationPath[0] == '/' {
-		operationPath = "." + operationPath
-	}
-
-	queryURL, err := serverURL.Parse(operationPath)
-	if err != nil {
-		return nil, err
-	}
-
-	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
-	if err != nil {
-		return nil, err
-	}
-
-	return req, nil
-}
-
-// NewGetGroupRequest constructs an http.Request for the GetGroup method
-func NewGetGroupRequest(server string, name string) (*http.Request, error) {
-	var err error
-
-	var pathParam0 string
-
-	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "name", name, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
-	if err != nil {
-		return nil, err
-	}
-
-	serverURL, err := url.Parse(server)
-	if err != nil {
-		return nil, err
-	}
-
-	operationPath := fmt.Sprintf("/api/v1/groups/%s", pathParam0)
-	if operationPath[0] == '/' {
-		operationPath = "." + operationPath
-	}
-
-	queryURL, err := serverURL.Parse(operationPath)
-	if err != nil {
-		return nil, err
-	}
-
-	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
-	if err != nil {
-		return nil, err
-	}
-
-	return req, nil
-}
-
-// NewDismissManagerRequest constructs an http.Request for the DismissManager method
-func NewDismissManagerRequest(server string, name string, user string) (*http.Request, error) {
-	var err error
-
-	var pathParam0 string
-
-	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "name", name, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
-	if err != nil {
-		return nil, err
-	}
-
-	var pathParam1 string
-
-	pathParam1, err = runtime.StyleParamWithOptions("simple", false, "user", user, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
-	if err != nil {
-		return nil, err
-	}
-
-	serverURL, err := url.Parse(server)
-	if err != nil {
-		return nil, err
-	}
-
-	operationPath := fmt.Sprintf("/api/v1/groups/%s/managers/%s", pathParam0, pathParam1)
-	if operationPath[0] == '/' {
-		operationPath = "." + operationPath
-	}
-
-	queryURL, err := serverURL.Parse(operationPath)
-	if err != nil {
-		return nil, err
-	}
-
-	req, err := http.NewRequest(http.MethodDelete, queryURL.String(), nil)
-	if err != nil {
-		return nil, err
-	}
-
-	return req, nil
-}
-
-// NewAppointManagerRequest constructs an http.Request for the AppointManager method
-func NewAppointManagerRequest(server string, name string, user string) (*http.Request, error) {
-	var err error
-
-	var pathParam0 string
-
-	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "name", name, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
-	if err != nil {
-		return nil, err
-	}
-
-	var pathParam1 string
-
-	pathParam1, err = runtime.StyleParamWithOptions("simple", false, "user", user, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
-	if err != nil {
-		return nil, err
-	}
-
-	serverURL, err := url.Parse(server)
-	if err != nil {
-		return nil, err
-	}
-
-	operationPath := fmt.Sprintf("/api/v1/groups/%s/managers/%s", pathParam0, pathParam1)
-	if operationPath[0] == '/' {
-		operationPath = "." + operationPath
-	}
-
-	queryURL, err := serverURL.Parse(operationPath)
-	if err != nil {
-		return nil, err
-	}
-
-	req, err := http.NewRequest(http.MethodPut, queryURL.String(), nil)
-	if err != nil {
-		return nil, err
-	}
-
-	return req, nil
-}
-
-// NewRemoveMemberRequest constructs an http.Request for the RemoveMember method
-func NewRemoveMemberRequest(server string, name string, user string) (*http.Request, error) {
-	var err error
-
-	var pathParam0 string
-
-	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "name", name, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
-	if err != nil {
-		return nil, err
-	}
-
-	var pathParam1 string
-
-	pathParam1, err = runtime.StyleParamWithOptions("simple", false, "user", user, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
-	if err != nil {
-		return nil, err
-	}
-
-	serverURL, err := url.Parse(server)
-	if err != nil {
-		return nil, err
-	}
-
-	operationPath := fmt.Sprintf("/api/v1/groups/%s/members/%s", pathParam0, pathParam1)
-	if operationPath[0] == '/' {
-		operationPath = "." + operationPath
-	}
-
-	queryURL, err := serverURL.Parse(operationPath)
-	if err != nil {
-		return nil, err
-	}
-
-	req, err := http.NewRequest(http.MethodDelete, queryURL.String(), nil)
-	if err != nil {
-		return nil, err
-	}
-
-	return req, nil
-}
-
-// NewAddMemberRequest constructs an http.Request for the AddMember method
-func NewAddMemberRequest(server string, name string, user string) (*http.Request, error) {
-	var err error
-
-	var pathParam0 string
-
-	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "name", name, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
-	if err != nil {
-		return nil, err
-	}
-
-	var pathParam1 string
-
-	pathParam1, err = runtime.StyleParamWithOptions("simple", false, "user", user, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
-	if err != nil {
-		return nil, err
-	}
-
-	serverURL, err := url.Parse(server)
-	if err != nil {
-		return nil, err
-	}
-
-	operationPath := fmt.Sprintf("/api/v1/groups/%s/members/%s", pathParam0, pathParam1)
-	if operationPath[0] == '/' {
-		operationPath = "." + operationPath
-	}
-
-	queryURL, err := serverURL.Parse(operationPath)
-	if err != nil {
-		return nil, err
-	}
-
-	req, err := http.NewRequest(http.MethodPut, queryURL.String(), nil)
-	if err != nil {
-		return nil, err
-	}
-
-	return req, nil
-}
-
 // NewListImagesRequest constructs an http.Request for the ListImages method
 func NewListImagesRequest(server string) (*http.Request, error) {
 	var err error
@@ -5432,111 +5127,6 @@ func NewMeRequest(server string) (*http.Request, error) {
 	return req, nil
 }
 
-// NewEndEverythingRequest constructs an http.Request for the EndEverything method
-func NewEndEverythingRequest(server string) (*http.Request, error) {
-	var err error
-
-	serverURL, err := url.Parse(server)
-	if err != nil {
-		return nil, err
-	}
-
-	operationPath := fmt.Sprintf("/api/v1/me/end")
-	if operationPath[0] == '/' {
-		operationPath = "." + operationPath
-	}
-
-	queryURL, err := serverURL.Parse(operationPath)
-	if err != nil {
-		return nil, err
-	}
-
-	req, err := http.NewRequest(http.MethodPost, queryURL.String(), nil)
-	if err != nil {
-		return nil, err
-	}
-
-	return req, nil
-}
-
-// NewMyEventsRequest constructs an http.Request for the MyEvents method
-func NewMyEventsRequest(server string, params *MyEventsParams) (*http.Request, error) {
-	var err error
-
-	serverURL, err := url.Parse(server)
-	if err != nil {
-		return nil, err
-	}
-
-	operationPath := fmt.Sprintf("/api/v1/me/events")
-	if operationPath[0] == '/' {
-		operationPath = "." + operationPath
-	}
-
-	queryURL, err := serverURL.Parse(operationPath)
-	if err != nil {
-		return nil, err
-	}
-
-	if params != nil {
-		// queryValues collects non-styled parameters (passthrough, JSON)
-		// that are safe to round-trip through url.Values.Encode().
-		queryValues := queryURL.Query()
-		// rawQueryFragments collects pre-encoded query fragments from
-		// styled parameters, preserving literal commas as delimiters
-		// per the OpenAPI spec (e.g. "color=blue,black,brown").
-		var rawQueryFragments []string
-
-		if params.Since != nil {
-
-			if queryFrag, err := runtime.StyleParamWithOptions("form", false, "since", *params.Since, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: "date-time"}); err != nil {
-				return nil, err
-			} else {
-				for _, qp := range strings.Split(queryFrag, "&") {
-					rawQueryFragments = append(rawQueryFragments, qp)
-				}
-			}
-
-		}
-
-		if params.After != nil {
-
-			if queryFrag, err := runtime.StyleParamWithOptions("form", false, "after", *params.After, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "integer", Format: "int64"}); err != nil {
-				return nil, err
-			} else {
-				for _, qp := range strings.Split(queryFrag, "&") {
-					rawQueryFragments = append(rawQueryFragments, qp)
-				}
-			}
-
-		}
-
-		if params.Limit != nil {
-
-			if queryFrag, err := runtime.StyleParamWithOptions("form", false, "limit", *params.Limit, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "integer", Format: "int64"}); err != nil {
-				return nil, err
-			} else {
-				for _, qp := range strings.Split(queryFrag, "&") {
-					rawQueryFragments = append(rawQueryFragments, qp)
-				}
-			}
-
-		}
-
-		if encoded := queryValues.Encode(); encoded != "" {
-			rawQueryFragments = append(rawQueryFragments, encoded)
-		}
-		queryURL.RawQuery = strings.Join(rawQueryFragments, "&")
-	}
-
-	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
-	if err != nil {
-		return nil, err
-	}
-
-	return req, nil
-}
-
 // NewChangePasswordRequest calls the generic ChangePassword builder with application/json body
 func NewChangePasswordRequest(server string, body ChangePasswordJSONRequestBody) (*http.Request, error) {
 	var bodyReader io.Reader
@@ -5634,6 +5224,282 @@ func NewEndSessionRequest(server string, id string) (*http.Request, error) {
 	if err != nil {
 		return nil, err
 	}
+
+	return req, nil
+}
+
+// NewRevokeSSHCertificatesRequest constructs an http.Request for the RevokeSSHCertificates method
+func NewRevokeSSHCertificatesRequest(server string) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/v1/me/ssh-certificates")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodDelete, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewListSSHCertificatesRequest constructs an http.Request for the ListSSHCertificates method
+func NewListSSHCertificatesRequest(server string) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/v1/me/ssh-certificates")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewIssueSSHCertificateRequest calls the generic IssueSSHCertificate builder with application/json body
+func NewIssueSSHCertificateRequest(server string, body IssueSSHCertificateJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewIssueSSHCertificateRequestWithBody(server, "application/json", bodyReader)
+}
+
+// NewIssueSSHCertificateRequestWithBody constructs an http.Request for the IssueSSHCertificate method, with any body, and a specified content type
+func NewIssueSSHCertificateRequestWithBody(server string, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/v1/me/ssh-certificates")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	return req, nil
+}
+
+// NewRevokeSSHCertificateRequest constructs an http.Request for the RevokeSSHCertificate method
+func NewRevokeSSHCertificateRequest(server string, serial string) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "serial", serial, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/v1/me/ssh-certificates/%s", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodDelete, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewListSSHKeysRequest constructs an http.Request for the ListSSHKeys method
+func NewListSSHKeysRequest(server string) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/v1/me/ssh-keys")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewAddSSHKeyRequest calls the generic AddSSHKey builder with application/json body
+func NewAddSSHKeyRequest(server string, body AddSSHKeyJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewAddSSHKeyRequestWithBody(server, "application/json", bodyReader)
+}
+
+// NewAddSSHKeyRequestWithBody constructs an http.Request for the AddSSHKey method, with any body, and a specified content type
+func NewAddSSHKeyRequestWithBody(server string, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/v1/me/ssh-keys")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	return req, nil
+}
+
+// NewRemoveSSHKeyRequest constructs an http.Request for the RemoveSSHKey method
+func NewRemoveSSHKeyRequest(server string, id string) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "id", id, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/v1/me/ssh-keys/%s", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodDelete, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewRenameSSHKeyRequest calls the generic RenameSSHKey builder with application/json body
+func NewRenameSSHKeyRequest(server string, id string, body RenameSSHKeyJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewRenameSSHKeyRequestWithBody(server, id, "application/json", bodyReader)
+}
+
+// NewRenameSSHKeyRequestWithBody constructs an http.Request for the RenameSSHKey method, with any body, and a specified content type
+func NewRenameSSHKeyRequestWithBody(server string, id string, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "id", id, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/v1/me/ssh-keys/%s", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPatch, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
 
 	return req, nil
 }
@@ -5870,6 +5736,33 @@ func NewSetSecretRequestWithBody(server string, name string, contentType string,
 	}
 
 	req.Header.Add("Content-Type", contentType)
+
+	return req, nil
+}
+
+// NewSshAccessRequest constructs an http.Request for the SshAccess method
+func NewSshAccessRequest(server string) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/v1/ssh")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
 
 	return req, nil
 }
@@ -6397,8 +6290,8 @@ func NewUpdateUserRequestWithBody(server string, name string, contentType string
 	return req, nil
 }
 
-// NewEndUserRequest constructs an http.Request for the EndUser method
-func NewEndUserRequest(server string, name string) (*http.Request, error) {
+// NewRevokeUserSSHCertificatesRequest constructs an http.Request for the RevokeUserSSHCertificates method
+func NewRevokeUserSSHCertificatesRequest(server string, name string) (*http.Request, error) {
 	var err error
 
 	var pathParam0 string
@@ -6413,129 +6306,7 @@ func NewEndUserRequest(server string, name string) (*http.Request, error) {
 		return nil, err
 	}
 
-	operationPath := fmt.Sprintf("/api/v1/users/%s/end", pathParam0)
-	if operationPath[0] == '/' {
-		operationPath = "." + operationPath
-	}
-
-	queryURL, err := serverURL.Parse(operationPath)
-	if err != nil {
-		return nil, err
-	}
-
-	req, err := http.NewRequest(http.MethodPost, queryURL.String(), nil)
-	if err != nil {
-		return nil, err
-	}
-
-	return req, nil
-}
-
-// NewListLinksRequest constructs an http.Request for the ListLinks method
-func NewListLinksRequest(server string, name string) (*http.Request, error) {
-	var err error
-
-	var pathParam0 string
-
-	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "name", name, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
-	if err != nil {
-		return nil, err
-	}
-
-	serverURL, err := url.Parse(server)
-	if err != nil {
-		return nil, err
-	}
-
-	operationPath := fmt.Sprintf("/api/v1/users/%s/links", pathParam0)
-	if operationPath[0] == '/' {
-		operationPath = "." + operationPath
-	}
-
-	queryURL, err := serverURL.Parse(operationPath)
-	if err != nil {
-		return nil, err
-	}
-
-	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
-	if err != nil {
-		return nil, err
-	}
-
-	return req, nil
-}
-
-// NewLinkUserRequest calls the generic LinkUser builder with application/json body
-func NewLinkUserRequest(server string, name string, body LinkUserJSONRequestBody) (*http.Request, error) {
-	var bodyReader io.Reader
-	buf, err := json.Marshal(body)
-	if err != nil {
-		return nil, err
-	}
-	bodyReader = bytes.NewReader(buf)
-	return NewLinkUserRequestWithBody(server, name, "application/json", bodyReader)
-}
-
-// NewLinkUserRequestWithBody constructs an http.Request for the LinkUser method, with any body, and a specified content type
-func NewLinkUserRequestWithBody(server string, name string, contentType string, body io.Reader) (*http.Request, error) {
-	var err error
-
-	var pathParam0 string
-
-	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "name", name, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
-	if err != nil {
-		return nil, err
-	}
-
-	serverURL, err := url.Parse(server)
-	if err != nil {
-		return nil, err
-	}
-
-	operationPath := fmt.Sprintf("/api/v1/users/%s/links", pathParam0)
-	if operationPath[0] == '/' {
-		operationPath = "." + operationPath
-	}
-
-	queryURL, err := serverURL.Parse(operationPath)
-	if err != nil {
-		return nil, err
-	}
-
-	req, err := http.NewRequest(http.MethodPost, queryURL.String(), body)
-	if err != nil {
-		return nil, err
-	}
-
-	req.Header.Add("Content-Type", contentType)
-
-	return req, nil
-}
-
-// NewUnlinkUserRequest constructs an http.Request for the UnlinkUser method
-func NewUnlinkUserRequest(server string, name string, id string) (*http.Request, error) {
-	var err error
-
-	var pathParam0 string
-
-	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "name", name, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
-	if err != nil {
-		return nil, err
-	}
-
-	var pathParam1 string
-
-	pathParam1, err = runtime.StyleParamWithOptions("simple", false, "id", id, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
-	if err != nil {
-		return nil, err
-	}
-
-	serverURL, err := url.Parse(server)
-	if err != nil {
-		return nil, err
-	}
-
-	operationPath := fmt.Sprintf("/api/v1/users/%s/links/%s", pathParam0, pathParam1)
+	operationPath := fmt.Sprintf("/api/v1/users/%s/ssh-certificates", pathParam0)
 	if operationPath[0] == '/' {
 		operationPath = "." + operationPath
 	}
@@ -6553,8 +6324,8 @@ func NewUnlinkUserRequest(server string, name string, id string) (*http.Request,
 	return req, nil
 }
 
-// NewListServiceTokensRequest constructs an http.Request for the ListServiceTokens method
-func NewListServiceTokensRequest(server string, name string) (*http.Request, error) {
+// NewListUserSSHCertificatesRequest constructs an http.Request for the ListUserSSHCertificates method
+func NewListUserSSHCertificatesRequest(server string, name string) (*http.Request, error) {
 	var err error
 
 	var pathParam0 string
@@ -6569,7 +6340,7 @@ func NewListServiceTokensRequest(server string, name string) (*http.Request, err
 		return nil, err
 	}
 
-	operationPath := fmt.Sprintf("/api/v1/users/%s/tokens", pathParam0)
+	operationPath := fmt.Sprintf("/api/v1/users/%s/ssh-certificates", pathParam0)
 	if operationPath[0] == '/' {
 		operationPath = "." + operationPath
 	}
@@ -6587,19 +6358,8 @@ func NewListServiceTokensRequest(server string, name string) (*http.Request, err
 	return req, nil
 }
 
-// NewCreateServiceTokenRequest calls the generic CreateServiceToken builder with application/json body
-func NewCreateServiceTokenRequest(server string, name string, body CreateServiceTokenJSONRequestBody) (*http.Request, error) {
-	var bodyReader io.Reader
-	buf, err := json.Marshal(body)
-	if err != nil {
-		return nil, err
-	}
-	bodyReader = bytes.NewReader(buf)
-	return NewCreateServiceTokenRequestWithBody(server, name, "application/json", bodyReader)
-}
-
-// NewCreateServiceTokenRequestWithBody constructs an http.Request for the CreateServiceToken method, with any body, and a specified content type
-func NewCreateServiceTokenRequestWithBody(server string, name string, contentType string, body io.Reader) (*http.Request, error) {
+// NewListUserSSHKeysRequest constructs an http.Request for the ListUserSSHKeys method
+func NewListUserSSHKeysRequest(server string, name string) (*http.Request, error) {
 	var err error
 
 	var pathParam0 string
@@ -6614,7 +6374,7 @@ func NewCreateServiceTokenRequestWithBody(server string, name string, contentTyp
 		return nil, err
 	}
 
-	operationPath := fmt.Sprintf("/api/v1/users/%s/tokens", pathParam0)
+	operationPath := fmt.Sprintf("/api/v1/users/%s/ssh-keys", pathParam0)
 	if operationPath[0] == '/' {
 		operationPath = "." + operationPath
 	}
@@ -6624,18 +6384,16 @@ func NewCreateServiceTokenRequestWithBody(server string, name string, contentTyp
 		return nil, err
 	}
 
-	req, err := http.NewRequest(http.MethodPost, queryURL.String(), body)
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
 	if err != nil {
 		return nil, err
 	}
 
-	req.Header.Add("Content-Type", contentType)
-
 	return req, nil
 }
 
-// NewRevokeServiceTokenRequest constructs an http.Request for the RevokeServiceToken method
-func NewRevokeServiceTokenRequest(server string, name string, id string) (*http.Request, error) {
+// NewRemoveUserSSHKeyRequest constructs an http.Request for the RemoveUserSSHKey method
+func NewRemoveUserSSHKeyRequest(server string, name string, id string) (*http.Request, error) {
 	var err error
 
 	var pathParam0 string
@@ -6657,7 +6415,7 @@ func NewRevokeServiceTokenRequest(server string, name string, id string) (*http.
 		return nil, err
 	}
 
-	operationPath := fmt.Sprintf("/api/v1/users/%s/tokens/%s", pathParam0, pathParam1)
+	operationPath := fmt.Sprintf("/api/v1/users/%s/ssh-keys/%s", pathParam0, pathParam1)
 	if operationPath[0] == '/' {
 		operationPath = "." + operationPath
 	}
@@ -7481,48 +7239,6 @@ type ClientWithResponsesInterface interface {
 	// Corresponds with GET /api/v1/gpus (the `ListGPUs` operationId).
 	ListGPUsWithResponse(ctx context.Context, reqEditors ...RequestEditorFn) (*ListGPUsResponse, error)
 
-	// ListGroupsWithResponse The groups that you may look into
-	//
-	// Returns a wrapper object for the known response body format(s).
-	//
-	// Corresponds with GET /api/v1/groups (the `ListGroups` operationId).
-	ListGroupsWithResponse(ctx context.Context, reqEditors ...RequestEditorFn) (*ListGroupsResponse, error)
-
-	// GetGroupWithResponse Who is in a group, and who manages it
-	//
-	// Returns a wrapper object for the known response body format(s).
-	//
-	// Corresponds with GET /api/v1/groups/{name} (the `GetGroup` operationId).
-	GetGroupWithResponse(ctx context.Context, name string, reqEditors ...RequestEditorFn) (*GetGroupResponse, error)
-
-	// DismissManagerWithResponse Let somebody manage a group no more
-	//
-	// Returns a wrapper object for the known response body format(s).
-	//
-	// Corresponds with DELETE /api/v1/groups/{name}/managers/{user} (the `DismissManager` operationId).
-	DismissManagerWithResponse(ctx context.Context, name string, user string, reqEditors ...RequestEditorFn) (*DismissManagerResponse, error)
-
-	// AppointManagerWithResponse Let somebody manage a group
-	//
-	// Returns a wrapper object for the known response body format(s).
-	//
-	// Corresponds with PUT /api/v1/groups/{name}/managers/{user} (the `AppointManager` operationId).
-	AppointManagerWithResponse(ctx context.Context, name string, user string, reqEditors ...RequestEditorFn) (*AppointManagerResponse, error)
-
-	// RemoveMemberWithResponse Take somebody out of a group
-	//
-	// Returns a wrapper object for the known response body format(s).
-	//
-	// Corresponds with DELETE /api/v1/groups/{name}/members/{user} (the `RemoveMember` operationId).
-	RemoveMemberWithResponse(ctx context.Context, name string, user string, reqEditors ...RequestEditorFn) (*RemoveMemberResponse, error)
-
-	// AddMemberWithResponse Add somebody to a group
-	//
-	// Returns a wrapper object for the known response body format(s).
-	//
-	// Corresponds with PUT /api/v1/groups/{name}/members/{user} (the `AddMember` operationId).
-	AddMemberWithResponse(ctx context.Context, name string, user string, reqEditors ...RequestEditorFn) (*AddMemberResponse, error)
-
 	// ListImagesWithResponse The catalogue of images
 	//
 	// Returns a wrapper object for the known response body format(s).
@@ -7621,20 +7337,6 @@ type ClientWithResponsesInterface interface {
 	// Corresponds with GET /api/v1/me (the `Me` operationId).
 	MeWithResponse(ctx context.Context, reqEditors ...RequestEditorFn) (*MeResponse, error)
 
-	// EndEverythingWithResponse End all of your access: sessions, tokens, open connections
-	//
-	// Returns a wrapper object for the known response body format(s).
-	//
-	// Corresponds with POST /api/v1/me/end (the `EndEverything` operationId).
-	EndEverythingWithResponse(ctx context.Context, reqEditors ...RequestEditorFn) (*EndEverythingResponse, error)
-
-	// MyEventsWithResponse What was done by you and to what is yours
-	//
-	// Returns a wrapper object for the known response body format(s).
-	//
-	// Corresponds with GET /api/v1/me/events (the `MyEvents` operationId).
-	MyEventsWithResponse(ctx context.Context, params *MyEventsParams, reqEditors ...RequestEditorFn) (*MyEventsResponse, error)
-
 	// ChangePasswordWithBodyWithResponse Change your password; ends your other sessions
 	//
 	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
@@ -7662,6 +7364,83 @@ type ClientWithResponsesInterface interface {
 	//
 	// Corresponds with DELETE /api/v1/me/sessions/{id} (the `EndSession` operationId).
 	EndSessionWithResponse(ctx context.Context, id string, reqEditors ...RequestEditorFn) (*EndSessionResponse, error)
+
+	// RevokeSSHCertificatesWithResponse Revoke all your SSH certificates
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with DELETE /api/v1/me/ssh-certificates (the `RevokeSSHCertificates` operationId).
+	RevokeSSHCertificatesWithResponse(ctx context.Context, reqEditors ...RequestEditorFn) (*RevokeSSHCertificatesResponse, error)
+
+	// ListSSHCertificatesWithResponse Your SSH certificates that have not expired
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with GET /api/v1/me/ssh-certificates (the `ListSSHCertificates` operationId).
+	ListSSHCertificatesWithResponse(ctx context.Context, reqEditors ...RequestEditorFn) (*ListSSHCertificatesResponse, error)
+
+	// IssueSSHCertificateWithBodyWithResponse Sign in for SSH: a certificate of at most a day
+	//
+	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /api/v1/me/ssh-certificates (the `IssueSSHCertificate` operationId).
+	IssueSSHCertificateWithBodyWithResponse(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*IssueSSHCertificateResponse, error)
+
+	// IssueSSHCertificateWithResponse Sign in for SSH: a certificate of at most a day
+	//
+	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /api/v1/me/ssh-certificates (the `IssueSSHCertificate` operationId).
+	IssueSSHCertificateWithResponse(ctx context.Context, body IssueSSHCertificateJSONRequestBody, reqEditors ...RequestEditorFn) (*IssueSSHCertificateResponse, error)
+
+	// RevokeSSHCertificateWithResponse Revoke an SSH certificate and end its connections
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with DELETE /api/v1/me/ssh-certificates/{serial} (the `RevokeSSHCertificate` operationId).
+	RevokeSSHCertificateWithResponse(ctx context.Context, serial string, reqEditors ...RequestEditorFn) (*RevokeSSHCertificateResponse, error)
+
+	// ListSSHKeysWithResponse Your SSH keys
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with GET /api/v1/me/ssh-keys (the `ListSSHKeys` operationId).
+	ListSSHKeysWithResponse(ctx context.Context, reqEditors ...RequestEditorFn) (*ListSSHKeysResponse, error)
+
+	// AddSSHKeyWithBodyWithResponse Add an SSH key
+	//
+	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /api/v1/me/ssh-keys (the `AddSSHKey` operationId).
+	AddSSHKeyWithBodyWithResponse(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*AddSSHKeyResponse, error)
+
+	// AddSSHKeyWithResponse Add an SSH key
+	//
+	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /api/v1/me/ssh-keys (the `AddSSHKey` operationId).
+	AddSSHKeyWithResponse(ctx context.Context, body AddSSHKeyJSONRequestBody, reqEditors ...RequestEditorFn) (*AddSSHKeyResponse, error)
+
+	// RemoveSSHKeyWithResponse Remove an SSH key and end its connections
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with DELETE /api/v1/me/ssh-keys/{id} (the `RemoveSSHKey` operationId).
+	RemoveSSHKeyWithResponse(ctx context.Context, id string, reqEditors ...RequestEditorFn) (*RemoveSSHKeyResponse, error)
+
+	// RenameSSHKeyWithBodyWithResponse Rename an SSH key
+	//
+	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with PATCH /api/v1/me/ssh-keys/{id} (the `RenameSSHKey` operationId).
+	RenameSSHKeyWithBodyWithResponse(ctx context.Context, id string, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*RenameSSHKeyResponse, error)
+
+	// RenameSSHKeyWithResponse Rename an SSH key
+	//
+	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with PATCH /api/v1/me/ssh-keys/{id} (the `RenameSSHKey` operationId).
+	RenameSSHKeyWithResponse(ctx context.Context, id string, body RenameSSHKeyJSONRequestBody, reqEditors ...RequestEditorFn) (*RenameSSHKeyResponse, error)
 
 	// ListTokensWithResponse Your API tokens
 	//
@@ -7725,6 +7504,13 @@ type ClientWithResponsesInterface interface {
 	//
 	// Corresponds with PUT /api/v1/secrets/{name} (the `SetSecret` operationId).
 	SetSecretWithResponse(ctx context.Context, name string, body SetSecretJSONRequestBody, reqEditors ...RequestEditorFn) (*SetSecretResponse, error)
+
+	// SshAccessWithResponse Where to connect with ssh, and the server's host keys
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with GET /api/v1/ssh (the `SshAccess` operationId).
+	SshAccessWithResponse(ctx context.Context, reqEditors ...RequestEditorFn) (*SshAccessResponse, error)
 
 	// ListSSHSessionsWithResponse SSH sessions, the newest first
 	//
@@ -7824,68 +7610,33 @@ type ClientWithResponsesInterface interface {
 	// Corresponds with PATCH /api/v1/users/{name} (the `UpdateUser` operationId).
 	UpdateUserWithResponse(ctx context.Context, name string, body UpdateUserJSONRequestBody, reqEditors ...RequestEditorFn) (*UpdateUserResponse, error)
 
-	// EndUserWithResponse End all access of somebody: sessions, tokens, open connections
+	// RevokeUserSSHCertificatesWithResponse Revoke all SSH certificates of somebody
 	//
 	// Returns a wrapper object for the known response body format(s).
 	//
-	// Corresponds with POST /api/v1/users/{name}/end (the `EndUser` operationId).
-	EndUserWithResponse(ctx context.Context, name string, reqEditors ...RequestEditorFn) (*EndUserResponse, error)
+	// Corresponds with DELETE /api/v1/users/{name}/ssh-certificates (the `RevokeUserSSHCertificates` operationId).
+	RevokeUserSSHCertificatesWithResponse(ctx context.Context, name string, reqEditors ...RequestEditorFn) (*RevokeUserSSHCertificatesResponse, error)
 
-	// ListLinksWithResponse The company accounts that an account is tied to
+	// ListUserSSHCertificatesWithResponse Somebody's SSH certificates that have not expired
 	//
 	// Returns a wrapper object for the known response body format(s).
 	//
-	// Corresponds with GET /api/v1/users/{name}/links (the `ListLinks` operationId).
-	ListLinksWithResponse(ctx context.Context, name string, reqEditors ...RequestEditorFn) (*ListLinksResponse, error)
+	// Corresponds with GET /api/v1/users/{name}/ssh-certificates (the `ListUserSSHCertificates` operationId).
+	ListUserSSHCertificatesWithResponse(ctx context.Context, name string, reqEditors ...RequestEditorFn) (*ListUserSSHCertificatesResponse, error)
 
-	// LinkUserWithBodyWithResponse Tie an account to a company account; removes its password
-	//
-	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
-	//
-	// Corresponds with POST /api/v1/users/{name}/links (the `LinkUser` operationId).
-	LinkUserWithBodyWithResponse(ctx context.Context, name string, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*LinkUserResponse, error)
-
-	// LinkUserWithResponse Tie an account to a company account; removes its password
-	//
-	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
-	//
-	// Corresponds with POST /api/v1/users/{name}/links (the `LinkUser` operationId).
-	LinkUserWithResponse(ctx context.Context, name string, body LinkUserJSONRequestBody, reqEditors ...RequestEditorFn) (*LinkUserResponse, error)
-
-	// UnlinkUserWithResponse Take a tie away; ends everything the account can do
+	// ListUserSSHKeysWithResponse Somebody's SSH keys
 	//
 	// Returns a wrapper object for the known response body format(s).
 	//
-	// Corresponds with DELETE /api/v1/users/{name}/links/{id} (the `UnlinkUser` operationId).
-	UnlinkUserWithResponse(ctx context.Context, name string, id string, reqEditors ...RequestEditorFn) (*UnlinkUserResponse, error)
+	// Corresponds with GET /api/v1/users/{name}/ssh-keys (the `ListUserSSHKeys` operationId).
+	ListUserSSHKeysWithResponse(ctx context.Context, name string, reqEditors ...RequestEditorFn) (*ListUserSSHKeysResponse, error)
 
-	// ListServiceTokensWithResponse A service account's tokens
+	// RemoveUserSSHKeyWithResponse Remove somebody's SSH key and end its connections
 	//
 	// Returns a wrapper object for the known response body format(s).
 	//
-	// Corresponds with GET /api/v1/users/{name}/tokens (the `ListServiceTokens` operationId).
-	ListServiceTokensWithResponse(ctx context.Context, name string, reqEditors ...RequestEditorFn) (*ListServiceTokensResponse, error)
-
-	// CreateServiceTokenWithBodyWithResponse Make a token for a service account
-	//
-	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
-	//
-	// Corresponds with POST /api/v1/users/{name}/tokens (the `CreateServiceToken` operationId).
-	CreateServiceTokenWithBodyWithResponse(ctx context.Context, name string, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*CreateServiceTokenResponse, error)
-
-	// CreateServiceTokenWithResponse Make a token for a service account
-	//
-	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
-	//
-	// Corresponds with POST /api/v1/users/{name}/tokens (the `CreateServiceToken` operationId).
-	CreateServiceTokenWithResponse(ctx context.Context, name string, body CreateServiceTokenJSONRequestBody, reqEditors ...RequestEditorFn) (*CreateServiceTokenResponse, error)
-
-	// RevokeServiceTokenWithResponse Void a service account's token
-	//
-	// Returns a wrapper object for the known response body format(s).
-	//
-	// Corresponds with DELETE /api/v1/users/{name}/tokens/{id} (the `RevokeServiceToken` operationId).
-	RevokeServiceTokenWithResponse(ctx context.Context, name string, id string, reqEditors ...RequestEditorFn) (*RevokeServiceTokenResponse, error)
+	// Corresponds with DELETE /api/v1/users/{name}/ssh-keys/{id} (the `RemoveUserSSHKey` operationId).
+	RemoveUserSSHKeyWithResponse(ctx context.Context, name string, id string, reqEditors ...RequestEditorFn) (*RemoveUserSSHKeyResponse, error)
 
 	// ListVolumesWithResponse Your volumes, or everybody's
 	//
@@ -8973,294 +8724,6 @@ func (r ListGPUsResponse) ContentType() string {
 	return ""
 }
 
-type ListGroupsResponse struct {
-	Body         []byte
-	HTTPResponse *http.Response
-	// JSON200 the response for an HTTP 200 `application/json` response
-	JSON200 *GroupsOutputBody
-	// ApplicationproblemJSONDefault the response for an HTTP default `application/problem+json` response
-	ApplicationproblemJSONDefault *Problem
-}
-
-// GetJSON200 returns the response for an HTTP 200 `application/json` response
-func (r ListGroupsResponse) GetJSON200() *GroupsOutputBody {
-	return r.JSON200
-}
-
-// GetApplicationproblemJSONDefault returns the response for an HTTP default `application/problem+json` response
-func (r ListGroupsResponse) GetApplicationproblemJSONDefault() *Problem {
-	return r.ApplicationproblemJSONDefault
-}
-
-// GetBody returns the raw response body bytes
-func (r ListGroupsResponse) GetBody() []byte {
-	return r.Body
-}
-
-// Status returns HTTPResponse.Status
-func (r ListGroupsResponse) Status() string {
-	if r.HTTPResponse != nil {
-		return r.HTTPResponse.Status
-	}
-	return http.StatusText(0)
-}
-
-// StatusCode returns HTTPResponse.StatusCode
-func (r ListGroupsResponse) StatusCode() int {
-	if r.HTTPResponse != nil {
-		return r.HTTPResponse.StatusCode
-	}
-	return 0
-}
-
-// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
-func (r ListGroupsResponse) ContentType() string {
-	if r.HTTPResponse != nil {
-		return r.HTTPResponse.Header.Get("Content-Type")
-	}
-	return ""
-}
-
-type GetGroupResponse struct {
-	Body         []byte
-	HTTPResponse *http.Response
-	// JSON200 the response for an HTTP 200 `application/json` response
-	JSON200 *Group
-	// ApplicationproblemJSONDefault the response for an HTTP default `application/problem+json` response
-	ApplicationproblemJSONDefault *Problem
-}
-
-// GetJSON200 returns the response for an HTTP 200 `application/json` response
-func (r GetGroupResponse) GetJSON200() *Group {
-	return r.JSON200
-}
-
-// GetApplicationproblemJSONDefault returns the response for an HTTP default `application/problem+json` response
-func (r GetGroupResponse) GetApplicationproblemJSONDefault() *Problem {
-	return r.ApplicationproblemJSONDefault
-}
-
-// GetBody returns the raw response body bytes
-func (r GetGroupResponse) GetBody() []byte {
-	return r.Body
-}
-
-// Status returns HTTPResponse.Status
-func (r GetGroupResponse) Status() string {
-	if r.HTTPResponse != nil {
-		return r.HTTPResponse.Status
-	}
-	return http.StatusText(0)
-}
-
-// StatusCode returns HTTPResponse.StatusCode
-func (r GetGroupResponse) StatusCode() int {
-	if r.HTTPResponse != nil {
-		return r.HTTPResponse.StatusCode
-	}
-	return 0
-}
-
-// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
-func (r GetGroupResponse) ContentType() string {
-	if r.HTTPResponse != nil {
-		return r.HTTPResponse.Header.Get("Content-Type")
-	}
-	return ""
-}
-
-type DismissManagerResponse struct {
-	Body         []byte
-	HTTPResponse *http.Response
-	// JSON200 the response for an HTTP 200 `application/json` response
-	JSON200 *Membership
-	// ApplicationproblemJSONDefault the response for an HTTP default `application/problem+json` response
-	ApplicationproblemJSONDefault *Problem
-}
-
-// GetJSON200 returns the response for an HTTP 200 `application/json` response
-func (r DismissManagerResponse) GetJSON200() *Membership {
-	return r.JSON200
-}
-
-// GetApplicationproblemJSONDefault returns the response for an HTTP default `application/problem+json` response
-func (r DismissManagerResponse) GetApplicationproblemJSONDefault() *Problem {
-	return r.ApplicationproblemJSONDefault
-}
-
-// GetBody returns the raw response body bytes
-func (r DismissManagerResponse) GetBody() []byte {
-	return r.Body
-}
-
-// Status returns HTTPResponse.Status
-func (r DismissManagerResponse) Status() string {
-	if r.HTTPResponse != nil {
-		return r.HTTPResponse.Status
-	}
-	return http.StatusText(0)
-}
-
-// StatusCode returns HTTPResponse.StatusCode
-func (r DismissManagerResponse) StatusCode() int {
-	if r.HTTPResponse != nil {
-		return r.HTTPResponse.StatusCode
-	}
-	return 0
-}
-
-// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
-func (r DismissManagerResponse) ContentType() string {
-	if r.HTTPResponse != nil {
-		return r.HTTPResponse.Header.Get("Content-Type")
-	}
-	return ""
-}
-
-type AppointManagerResponse struct {
-	Body         []byte
-	HTTPResponse *http.Response
-	// JSON200 the response for an HTTP 200 `application/json` response
-	JSON200 *Membership
-	// ApplicationproblemJSONDefault the response for an HTTP default `application/problem+json` response
-	ApplicationproblemJSONDefault *Problem
-}
-
-// GetJSON200 returns the response for an HTTP 200 `application/json` response
-func (r AppointManagerResponse) GetJSON200() *Membership {
-	return r.JSON200
-}
-
-// GetApplicationproblemJSONDefault returns the response for an HTTP default `application/problem+json` response
-func (r AppointManagerResponse) GetApplicationproblemJSONDefault() *Problem {
-	return r.ApplicationproblemJSONDefault
-}
-
-// GetBody returns the raw response body bytes
-func (r AppointManagerResponse) GetBody() []byte {
-	return r.Body
-}
-
-// Status returns HTTPResponse.Status
-func (r AppointManagerResponse) Status() string {
-	if r.HTTPResponse != nil {
-		return r.HTTPResponse.Status
-	}
-	return http.StatusText(0)
-}
-
-// StatusCode returns HTTPResponse.StatusCode
-func (r AppointManagerResponse) StatusCode() int {
-	if r.HTTPResponse != nil {
-		return r.HTTPResponse.StatusCode
-	}
-	return 0
-}
-
-// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
-func (r AppointManagerResponse) ContentType() string {
-	if r.HTTPResponse != nil {
-		return r.HTTPResponse.Header.Get("Content-Type")
-	}
-	return ""
-}
-
-type RemoveMemberResponse struct {
-	Body         []byte
-	HTTPResponse *http.Response
-	// JSON200 the response for an HTTP 200 `application/json` response
-	JSON200 *Membership
-	// ApplicationproblemJSONDefault the response for an HTTP default `application/problem+json` response
-	ApplicationproblemJSONDefault *Problem
-}
-
-// GetJSON200 returns the response for an HTTP 200 `application/json` response
-func (r RemoveMemberResponse) GetJSON200() *Membership {
-	return r.JSON200
-}
-
-// GetApplicationproblemJSONDefault returns the response for an HTTP default `application/problem+json` response
-func (r RemoveMemberResponse) GetApplicationproblemJSONDefault() *Problem {
-	return r.ApplicationproblemJSONDefault
-}
-
-// GetBody returns the raw response body bytes
-func (r RemoveMemberResponse) GetBody() []byte {
-	return r.Body
-}
-
-// Status returns HTTPResponse.Status
-func (r RemoveMemberResponse) Status() string {
-	if r.HTTPResponse != nil {
-		return r.HTTPResponse.Status
-	}
-	return http.StatusText(0)
-}
-
-// StatusCode returns HTTPResponse.StatusCode
-func (r RemoveMemberResponse) StatusCode() int {
-	if r.HTTPResponse != nil {
-		return r.HTTPResponse.StatusCode
-	}
-	return 0
-}
-
-// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
-func (r RemoveMemberResponse) ContentType() string {
-	if r.HTTPResponse != nil {
-		return r.HTTPResponse.Header.Get("Content-Type")
-	}
-	return ""
-}
-
-type AddMemberResponse struct {
-	Body         []byte
-	HTTPResponse *http.Response
-	// JSON200 the response for an HTTP 200 `application/json` response
-	JSON200 *Membership
-	// ApplicationproblemJSONDefault the response for an HTTP default `application/problem+json` response
-	ApplicationproblemJSONDefault *Problem
-}
-
-// GetJSON200 returns the response for an HTTP 200 `application/json` response
-func (r AddMemberResponse) GetJSON200() *Membership {
-	return r.JSON200
-}
-
-// GetApplicationproblemJSONDefault returns the response for an HTTP default `application/problem+json` response
-func (r AddMemberResponse) GetApplicationproblemJSONDefault() *Problem {
-	return r.ApplicationproblemJSONDefault
-}
-
-// GetBody returns the raw response body bytes
-func (r AddMemberResponse) GetBody() []byte {
-	return r.Body
-}
-
-// Status returns HTTPResponse.Status
-func (r AddMemberResponse) Status() string {
-	if r.HTTPResponse != nil {
-		return r.HTTPResponse.Status
-	}
-	return http.StatusText(0)
-}
-
-// StatusCode returns HTTPResponse.StatusCode
-func (r AddMemberResponse) StatusCode() int {
-	if r.HTTPResponse != nil {
-		return r.HTTPResponse.StatusCode
-	}
-	return 0
-}
-
-// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
-func (r AddMemberResponse) ContentType() string {
-	if r.HTTPResponse != nil {
-		return r.HTTPResponse.Header.Get("Content-Type")
-	}
-	return ""
-}
-
 type ListImagesResponse struct {
 	Body         []byte
 	HTTPResponse *http.Response
@@ -9789,95 +9252,6 @@ func (r MeResponse) ContentType() string {
 	return ""
 }
 
-type EndEverythingResponse struct {
-	Body         []byte
-	HTTPResponse *http.Response
-	// ApplicationproblemJSONDefault the response for an HTTP default `application/problem+json` response
-	ApplicationproblemJSONDefault *Problem
-}
-
-// GetApplicationproblemJSONDefault returns the response for an HTTP default `application/problem+json` response
-func (r EndEverythingResponse) GetApplicationproblemJSONDefault() *Problem {
-	return r.ApplicationproblemJSONDefault
-}
-
-// GetBody returns the raw response body bytes
-func (r EndEverythingResponse) GetBody() []byte {
-	return r.Body
-}
-
-// Status returns HTTPResponse.Status
-func (r EndEverythingResponse) Status() string {
-	if r.HTTPResponse != nil {
-		return r.HTTPResponse.Status
-	}
-	return http.StatusText(0)
-}
-
-// StatusCode returns HTTPResponse.StatusCode
-func (r EndEverythingResponse) StatusCode() int {
-	if r.HTTPResponse != nil {
-		return r.HTTPResponse.StatusCode
-	}
-	return 0
-}
-
-// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
-func (r EndEverythingResponse) ContentType() string {
-	if r.HTTPResponse != nil {
-		return r.HTTPResponse.Header.Get("Content-Type")
-	}
-	return ""
-}
-
-type MyEventsResponse struct {
-	Body         []byte
-	HTTPResponse *http.Response
-	// JSON200 the response for an HTTP 200 `application/json` response
-	JSON200 *AuditOutputBody
-	// ApplicationproblemJSONDefault the response for an HTTP default `application/problem+json` response
-	ApplicationproblemJSONDefault *Problem
-}
-
-// GetJSON200 returns the response for an HTTP 200 `application/json` response
-func (r MyEventsResponse) GetJSON200() *AuditOutputBody {
-	return r.JSON200
-}
-
-// GetApplicationproblemJSONDefault returns the response for an HTTP default `application/problem+json` response
-func (r MyEventsResponse) GetApplicationproblemJSONDefault() *Problem {
-	return r.ApplicationproblemJSONDefault
-}
-
-// GetBody returns the raw response body bytes
-func (r MyEventsResponse) GetBody() []byte {
-	return r.Body
-}
-
-// Status returns HTTPResponse.Status
-func (r MyEventsResponse) Status() string {
-	if r.HTTPResponse != nil {
-		return r.HTTPResponse.Status
-	}
-	return http.StatusText(0)
-}
-
-// StatusCode returns HTTPResponse.StatusCode
-func (r MyEventsResponse) StatusCode() int {
-	if r.HTTPResponse != nil {
-		return r.HTTPResponse.StatusCode
-	}
-	return 0
-}
-
-// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
-func (r MyEventsResponse) ContentType() string {
-	if r.HTTPResponse != nil {
-		return r.HTTPResponse.Header.Get("Content-Type")
-	}
-	return ""
-}
-
 type ChangePasswordResponse struct {
 	Body         []byte
 	HTTPResponse *http.Response
@@ -10002,6 +9376,369 @@ func (r EndSessionResponse) StatusCode() int {
 
 // ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
 func (r EndSessionResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type RevokeSSHCertificatesResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// ApplicationproblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationproblemJSONDefault *Problem
+}
+
+// GetApplicationproblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r RevokeSSHCertificatesResponse) GetApplicationproblemJSONDefault() *Problem {
+	return r.ApplicationproblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r RevokeSSHCertificatesResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r RevokeSSHCertificatesResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r RevokeSSHCertificatesResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r RevokeSSHCertificatesResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type ListSSHCertificatesResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *SshCertificatesOutputBody
+	// ApplicationproblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationproblemJSONDefault *Problem
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r ListSSHCertificatesResponse) GetJSON200() *SshCertificatesOutputBody {
+	return r.JSON200
+}
+
+// GetApplicationproblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r ListSSHCertificatesResponse) GetApplicationproblemJSONDefault() *Problem {
+	return r.ApplicationproblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r ListSSHCertificatesResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r ListSSHCertificatesResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r ListSSHCertificatesResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r ListSSHCertificatesResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type IssueSSHCertificateResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON201 the response for an HTTP 201 `application/json` response
+	JSON201 *IssuedOutputBody
+	// ApplicationproblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationproblemJSONDefault *Problem
+}
+
+// GetJSON201 returns the response for an HTTP 201 `application/json` response
+func (r IssueSSHCertificateResponse) GetJSON201() *IssuedOutputBody {
+	return r.JSON201
+}
+
+// GetApplicationproblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r IssueSSHCertificateResponse) GetApplicationproblemJSONDefault() *Problem {
+	return r.ApplicationproblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r IssueSSHCertificateResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r IssueSSHCertificateResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r IssueSSHCertificateResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r IssueSSHCertificateResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type RevokeSSHCertificateResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// ApplicationproblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationproblemJSONDefault *Problem
+}
+
+// GetApplicationproblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r RevokeSSHCertificateResponse) GetApplicationproblemJSONDefault() *Problem {
+	return r.ApplicationproblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r RevokeSSHCertificateResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r RevokeSSHCertificateResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r RevokeSSHCertificateResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r RevokeSSHCertificateResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type ListSSHKeysResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *SshKeysOutputBody
+	// ApplicationproblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationproblemJSONDefault *Problem
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r ListSSHKeysResponse) GetJSON200() *SshKeysOutputBody {
+	return r.JSON200
+}
+
+// GetApplicationproblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r ListSSHKeysResponse) GetApplicationproblemJSONDefault() *Problem {
+	return r.ApplicationproblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r ListSSHKeysResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r ListSSHKeysResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r ListSSHKeysResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r ListSSHKeysResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type AddSSHKeyResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON201 the response for an HTTP 201 `application/json` response
+	JSON201 *SSHKey
+	// ApplicationproblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationproblemJSONDefault *Problem
+}
+
+// GetJSON201 returns the response for an HTTP 201 `application/json` response
+func (r AddSSHKeyResponse) GetJSON201() *SSHKey {
+	return r.JSON201
+}
+
+// GetApplicationproblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r AddSSHKeyResponse) GetApplicationproblemJSONDefault() *Problem {
+	return r.ApplicationproblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r AddSSHKeyResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r AddSSHKeyResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r AddSSHKeyResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r AddSSHKeyResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type RemoveSSHKeyResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// ApplicationproblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationproblemJSONDefault *Problem
+}
+
+// GetApplicationproblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r RemoveSSHKeyResponse) GetApplicationproblemJSONDefault() *Problem {
+	return r.ApplicationproblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r RemoveSSHKeyResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r RemoveSSHKeyResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r RemoveSSHKeyResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r RemoveSSHKeyResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type RenameSSHKeyResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *SSHKey
+	// ApplicationproblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationproblemJSONDefault *Problem
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r RenameSSHKeyResponse) GetJSON200() *SSHKey {
+	return r.JSON200
+}
+
+// GetApplicationproblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r RenameSSHKeyResponse) GetApplicationproblemJSONDefault() *Problem {
+	return r.ApplicationproblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r RenameSSHKeyResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r RenameSSHKeyResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r RenameSSHKeyResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r RenameSSHKeyResponse) ContentType() string {
 	if r.HTTPResponse != nil {
 		return r.HTTPResponse.Header.Get("Content-Type")
 	}
@@ -10324,6 +10061,54 @@ func (r SetSecretResponse) StatusCode() int {
 
 // ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
 func (r SetSecretResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type SshAccessResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *SSHAccess
+	// ApplicationproblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationproblemJSONDefault *Problem
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r SshAccessResponse) GetJSON200() *SSHAccess {
+	return r.JSON200
+}
+
+// GetApplicationproblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r SshAccessResponse) GetApplicationproblemJSONDefault() *Problem {
+	return r.ApplicationproblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r SshAccessResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r SshAccessResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r SshAccessResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r SshAccessResponse) ContentType() string {
 	if r.HTTPResponse != nil {
 		return r.HTTPResponse.Header.Get("Content-Type")
 	}
@@ -10823,7 +10608,7 @@ func (r UpdateUserResponse) ContentType() string {
 	return ""
 }
 
-type EndUserResponse struct {
+type RevokeUserSSHCertificatesResponse struct {
 	Body         []byte
 	HTTPResponse *http.Response
 	// ApplicationproblemJSONDefault the response for an HTTP default `application/problem+json` response
@@ -10831,17 +10616,17 @@ type EndUserResponse struct {
 }
 
 // GetApplicationproblemJSONDefault returns the response for an HTTP default `application/problem+json` response
-func (r EndUserResponse) GetApplicationproblemJSONDefault() *Problem {
+func (r RevokeUserSSHCertificatesResponse) GetApplicationproblemJSONDefault() *Problem {
 	return r.ApplicationproblemJSONDefault
 }
 
 // GetBody returns the raw response body bytes
-func (r EndUserResponse) GetBody() []byte {
+func (r RevokeUserSSHCertificatesResponse) GetBody() []byte {
 	return r.Body
 }
 
 // Status returns HTTPResponse.Status
-func (r EndUserResponse) Status() string {
+func (r RevokeUserSSHCertificatesResponse) Status() string {
 	if r.HTTPResponse != nil {
 		return r.HTTPResponse.Status
 	}
@@ -10849,7 +10634,7 @@ func (r EndUserResponse) Status() string {
 }
 
 // StatusCode returns HTTPResponse.StatusCode
-func (r EndUserResponse) StatusCode() int {
+func (r RevokeUserSSHCertificatesResponse) StatusCode() int {
 	if r.HTTPResponse != nil {
 		return r.HTTPResponse.StatusCode
 	}
@@ -10857,39 +10642,39 @@ func (r EndUserResponse) StatusCode() int {
 }
 
 // ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
-func (r EndUserResponse) ContentType() string {
+func (r RevokeUserSSHCertificatesResponse) ContentType() string {
 	if r.HTTPResponse != nil {
 		return r.HTTPResponse.Header.Get("Content-Type")
 	}
 	return ""
 }
 
-type ListLinksResponse struct {
+type ListUserSSHCertificatesResponse struct {
 	Body         []byte
 	HTTPResponse *http.Response
 	// JSON200 the response for an HTTP 200 `application/json` response
-	JSON200 *LinksOutputBody
+	JSON200 *SshCertificatesOutputBody
 	// ApplicationproblemJSONDefault the response for an HTTP default `application/problem+json` response
 	ApplicationproblemJSONDefault *Problem
 }
 
 // GetJSON200 returns the response for an HTTP 200 `application/json` response
-func (r ListLinksResponse) GetJSON200() *LinksOutputBody {
+func (r ListUserSSHCertificatesResponse) GetJSON200() *SshCertificatesOutputBody {
 	return r.JSON200
 }
 
 // GetApplicationproblemJSONDefault returns the response for an HTTP default `application/problem+json` response
-func (r ListLinksResponse) GetApplicationproblemJSONDefault() *Problem {
+func (r ListUserSSHCertificatesResponse) GetApplicationproblemJSONDefault() *Problem {
 	return r.ApplicationproblemJSONDefault
 }
 
 // GetBody returns the raw response body bytes
-func (r ListLinksResponse) GetBody() []byte {
+func (r ListUserSSHCertificatesResponse) GetBody() []byte {
 	return r.Body
 }
 
 // Status returns HTTPResponse.Status
-func (r ListLinksResponse) Status() string {
+func (r ListUserSSHCertificatesResponse) Status() string {
 	if r.HTTPResponse != nil {
 		return r.HTTPResponse.Status
 	}
@@ -10897,7 +10682,7 @@ func (r ListLinksResponse) Status() string {
 }
 
 // StatusCode returns HTTPResponse.StatusCode
-func (r ListLinksResponse) StatusCode() int {
+func (r ListUserSSHCertificatesResponse) StatusCode() int {
 	if r.HTTPResponse != nil {
 		return r.HTTPResponse.StatusCode
 	}
@@ -10905,128 +10690,39 @@ func (r ListLinksResponse) StatusCode() int {
 }
 
 // ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
-func (r ListLinksResponse) ContentType() string {
+func (r ListUserSSHCertificatesResponse) ContentType() string {
 	if r.HTTPResponse != nil {
 		return r.HTTPResponse.Header.Get("Content-Type")
 	}
 	return ""
 }
 
-type LinkUserResponse struct {
-	Body         []byte
-	HTTPResponse *http.Response
-	// JSON201 the response for an HTTP 201 `application/json` response
-	JSON201 *Link
-	// ApplicationproblemJSONDefault the response for an HTTP default `application/problem+json` response
-	ApplicationproblemJSONDefault *Problem
-}
-
-// GetJSON201 returns the response for an HTTP 201 `application/json` response
-func (r LinkUserResponse) GetJSON201() *Link {
-	return r.JSON201
-}
-
-// GetApplicationproblemJSONDefault returns the response for an HTTP default `application/problem+json` response
-func (r LinkUserResponse) GetApplicationproblemJSONDefault() *Problem {
-	return r.ApplicationproblemJSONDefault
-}
-
-// GetBody returns the raw response body bytes
-func (r LinkUserResponse) GetBody() []byte {
-	return r.Body
-}
-
-// Status returns HTTPResponse.Status
-func (r LinkUserResponse) Status() string {
-	if r.HTTPResponse != nil {
-		return r.HTTPResponse.Status
-	}
-	return http.StatusText(0)
-}
-
-// StatusCode returns HTTPResponse.StatusCode
-func (r LinkUserResponse) StatusCode() int {
-	if r.HTTPResponse != nil {
-		return r.HTTPResponse.StatusCode
-	}
-	return 0
-}
-
-// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
-func (r LinkUserResponse) ContentType() string {
-	if r.HTTPResponse != nil {
-		return r.HTTPResponse.Header.Get("Content-Type")
-	}
-	return ""
-}
-
-type UnlinkUserResponse struct {
-	Body         []byte
-	HTTPResponse *http.Response
-	// ApplicationproblemJSONDefault the response for an HTTP default `application/problem+json` response
-	ApplicationproblemJSONDefault *Problem
-}
-
-// GetApplicationproblemJSONDefault returns the response for an HTTP default `application/problem+json` response
-func (r UnlinkUserResponse) GetApplicationproblemJSONDefault() *Problem {
-	return r.ApplicationproblemJSONDefault
-}
-
-// GetBody returns the raw response body bytes
-func (r UnlinkUserResponse) GetBody() []byte {
-	return r.Body
-}
-
-// Status returns HTTPResponse.Status
-func (r UnlinkUserResponse) Status() string {
-	if r.HTTPResponse != nil {
-		return r.HTTPResponse.Status
-	}
-	return http.StatusText(0)
-}
-
-// StatusCode returns HTTPResponse.StatusCode
-func (r UnlinkUserResponse) StatusCode() int {
-	if r.HTTPResponse != nil {
-		return r.HTTPResponse.StatusCode
-	}
-	return 0
-}
-
-// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
-func (r UnlinkUserResponse) ContentType() string {
-	if r.HTTPResponse != nil {
-		return r.HTTPResponse.Header.Get("Content-Type")
-	}
-	return ""
-}
-
-type ListServiceTokensResponse struct {
+type ListUserSSHKeysResponse struct {
 	Body         []byte
 	HTTPResponse *http.Response
 	// JSON200 the response for an HTTP 200 `application/json` response
-	JSON200 *TokensOutputBody
+	JSON200 *SshKeysOutputBody
 	// ApplicationproblemJSONDefault the response for an HTTP default `application/problem+json` response
 	ApplicationproblemJSONDefault *Problem
 }
 
 // GetJSON200 returns the response for an HTTP 200 `application/json` response
-func (r ListServiceTokensResponse) GetJSON200() *TokensOutputBody {
+func (r ListUserSSHKeysResponse) GetJSON200() *SshKeysOutputBody {
 	return r.JSON200
 }
 
 // GetApplicationproblemJSONDefault returns the response for an HTTP default `application/problem+json` response
-func (r ListServiceTokensResponse) GetApplicationproblemJSONDefault() *Problem {
+func (r ListUserSSHKeysResponse) GetApplicationproblemJSONDefault() *Problem {
 	return r.ApplicationproblemJSONDefault
 }
 
 // GetBody returns the raw response body bytes
-func (r ListServiceTokensResponse) GetBody() []byte {
+func (r ListUserSSHKeysResponse) GetBody() []byte {
 	return r.Body
 }
 
 // Status returns HTTPResponse.Status
-func (r ListServiceTokensResponse) Status() string {
+func (r ListUserSSHKeysResponse) Status() string {
 	if r.HTTPResponse != nil {
 		return r.HTTPResponse.Status
 	}
@@ -11034,7 +10730,7 @@ func (r ListServiceTokensResponse) Status() string {
 }
 
 // StatusCode returns HTTPResponse.StatusCode
-func (r ListServiceTokensResponse) StatusCode() int {
+func (r ListUserSSHKeysResponse) StatusCode() int {
 	if r.HTTPResponse != nil {
 		return r.HTTPResponse.StatusCode
 	}
@@ -11042,62 +10738,14 @@ func (r ListServiceTokensResponse) StatusCode() int {
 }
 
 // ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
-func (r ListServiceTokensResponse) ContentType() string {
+func (r ListUserSSHKeysResponse) ContentType() string {
 	if r.HTTPResponse != nil {
 		return r.HTTPResponse.Header.Get("Content-Type")
 	}
 	return ""
 }
 
-type CreateServiceTokenResponse struct {
-	Body         []byte
-	HTTPResponse *http.Response
-	// JSON200 the response for an HTTP 200 `application/json` response
-	JSON200 *NewToken
-	// ApplicationproblemJSONDefault the response for an HTTP default `application/problem+json` response
-	ApplicationproblemJSONDefault *Problem
-}
-
-// GetJSON200 returns the response for an HTTP 200 `application/json` response
-func (r CreateServiceTokenResponse) GetJSON200() *NewToken {
-	return r.JSON200
-}
-
-// GetApplicationproblemJSONDefault returns the response for an HTTP default `application/problem+json` response
-func (r CreateServiceTokenResponse) GetApplicationproblemJSONDefault() *Problem {
-	return r.ApplicationproblemJSONDefault
-}
-
-// GetBody returns the raw response body bytes
-func (r CreateServiceTokenResponse) GetBody() []byte {
-	return r.Body
-}
-
-// Status returns HTTPResponse.Status
-func (r CreateServiceTokenResponse) Status() string {
-	if r.HTTPResponse != nil {
-		return r.HTTPResponse.Status
-	}
-	return http.StatusText(0)
-}
-
-// StatusCode returns HTTPResponse.StatusCode
-func (r CreateServiceTokenResponse) StatusCode() int {
-	if r.HTTPResponse != nil {
-		return r.HTTPResponse.StatusCode
-	}
-	return 0
-}
-
-// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
-func (r CreateServiceTokenResponse) ContentType() string {
-	if r.HTTPResponse != nil {
-		return r.HTTPResponse.Header.Get("Content-Type")
-	}
-	return ""
-}
-
-type RevokeServiceTokenResponse struct {
+type RemoveUserSSHKeyResponse struct {
 	Body         []byte
 	HTTPResponse *http.Response
 	// ApplicationproblemJSONDefault the response for an HTTP default `application/problem+json` response
@@ -11105,17 +10753,17 @@ type RevokeServiceTokenResponse struct {
 }
 
 // GetApplicationproblemJSONDefault returns the response for an HTTP default `application/problem+json` response
-func (r RevokeServiceTokenResponse) GetApplicationproblemJSONDefault() *Problem {
+func (r RemoveUserSSHKeyResponse) GetApplicationproblemJSONDefault() *Problem {
 	return r.ApplicationproblemJSONDefault
 }
 
 // GetBody returns the raw response body bytes
-func (r RevokeServiceTokenResponse) GetBody() []byte {
+func (r RemoveUserSSHKeyResponse) GetBody() []byte {
 	return r.Body
 }
 
 // Status returns HTTPResponse.Status
-func (r RevokeServiceTokenResponse) Status() string {
+func (r RemoveUserSSHKeyResponse) Status() string {
 	if r.HTTPResponse != nil {
 		return r.HTTPResponse.Status
 	}
@@ -11123,7 +10771,7 @@ func (r RevokeServiceTokenResponse) Status() string {
 }
 
 // StatusCode returns HTTPResponse.StatusCode
-func (r RevokeServiceTokenResponse) StatusCode() int {
+func (r RemoveUserSSHKeyResponse) StatusCode() int {
 	if r.HTTPResponse != nil {
 		return r.HTTPResponse.StatusCode
 	}
@@ -11131,7 +10779,7 @@ func (r RevokeServiceTokenResponse) StatusCode() int {
 }
 
 // ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
-func (r RevokeServiceTokenResponse) ContentType() string {
+func (r RemoveUserSSHKeyResponse) ContentType() string {
 	if r.HTTPResponse != nil {
 		return r.HTTPResponse.Header.Get("Content-Type")
 	}
@@ -12044,84 +11692,6 @@ func (c *ClientWithResponses) ListGPUsWithResponse(ctx context.Context, reqEdito
 	return ParseListGPUsResponse(rsp)
 }
 
-// ListGroupsWithResponse The groups that you may look into
-//
-// Returns a wrapper object for the known response body format(s).
-//
-// Corresponds with GET /api/v1/groups (the `ListGroups` operationId).
-func (c *ClientWithResponses) ListGroupsWithResponse(ctx context.Context, reqEditors ...RequestEditorFn) (*ListGroupsResponse, error) {
-	rsp, err := c.ListGroups(ctx, reqEditors...)
-	if err != nil {
-		return nil, err
-	}
-	return ParseListGroupsResponse(rsp)
-}
-
-// GetGroupWithResponse Who is in a group, and who manages it
-//
-// Returns a wrapper object for the known response body format(s).
-//
-// Corresponds with GET /api/v1/groups/{name} (the `GetGroup` operationId).
-func (c *ClientWithResponses) GetGroupWithResponse(ctx context.Context, name string, reqEditors ...RequestEditorFn) (*GetGroupResponse, error) {
-	rsp, err := c.GetGroup(ctx, name, reqEditors...)
-	if err != nil {
-		return nil, err
-	}
-	return ParseGetGroupResponse(rsp)
-}
-
-// DismissManagerWithResponse Let somebody manage a group no more
-//
-// Returns a wrapper object for the known response body format(s).
-//
-// Corresponds with DELETE /api/v1/groups/{name}/managers/{user} (the `DismissManager` operationId).
-func (c *ClientWithResponses) DismissManagerWithResponse(ctx context.Context, name string, user string, reqEditors ...RequestEditorFn) (*DismissManagerResponse, error) {
-	rsp, err := c.DismissManager(ctx, name, user, reqEditors...)
-	if err != nil {
-		return nil, err
-	}
-	return ParseDismissManagerResponse(rsp)
-}
-
-// AppointManagerWithResponse Let somebody manage a group
-//
-// Returns a wrapper object for the known response body format(s).
-//
-// Corresponds with PUT /api/v1/groups/{name}/managers/{user} (the `AppointManager` operationId).
-func (c *ClientWithResponses) AppointManagerWithResponse(ctx context.Context, name string, user string, reqEditors ...RequestEditorFn) (*AppointManagerResponse, error) {
-	rsp, err := c.AppointManager(ctx, name, user, reqEditors...)
-	if err != nil {
-		return nil, err
-	}
-	return ParseAppointManagerResponse(rsp)
-}
-
-// RemoveMemberWithResponse Take somebody out of a group
-//
-// Returns a wrapper object for the known response body format(s).
-//
-// Corresponds with DELETE /api/v1/groups/{name}/members/{user} (the `RemoveMember` operationId).
-func (c *ClientWithResponses) RemoveMemberWithResponse(ctx context.Context, name string, user string, reqEditors ...RequestEditorFn) (*RemoveMemberResponse, error) {
-	rsp, err := c.RemoveMember(ctx, name, user, reqEditors...)
-	if err != nil {
-		return nil, err
-	}
-	return ParseRemoveMemberResponse(rsp)
-}
-
-// AddMemberWithResponse Add somebody to a group
-//
-// Returns a wrapper object for the known response body format(s).
-//
-// Corresponds with PUT /api/v1/groups/{name}/members/{user} (the `AddMember` operationId).
-func (c *ClientWithResponses) AddMemberWithResponse(ctx context.Context, name string, user string, reqEditors ...RequestEditorFn) (*AddMemberResponse, error) {
-	rsp, err := c.AddMember(ctx, name, user, reqEditors...)
-	if err != nil {
-		return nil, err
-	}
-	return ParseAddMemberResponse(rsp)
-}
-
 // ListImagesWithResponse The catalogue of images
 //
 // Returns a wrapper object for the known response body format(s).
@@ -12304,32 +11874,6 @@ func (c *ClientWithResponses) MeWithResponse(ctx context.Context, reqEditors ...
 	return ParseMeResponse(rsp)
 }
 
-// EndEverythingWithResponse End all of your access: sessions, tokens, open connections
-//
-// Returns a wrapper object for the known response body format(s).
-//
-// Corresponds with POST /api/v1/me/end (the `EndEverything` operationId).
-func (c *ClientWithResponses) EndEverythingWithResponse(ctx context.Context, reqEditors ...RequestEditorFn) (*EndEverythingResponse, error) {
-	rsp, err := c.EndEverything(ctx, reqEditors...)
-	if err != nil {
-		return nil, err
-	}
-	return ParseEndEverythingResponse(rsp)
-}
-
-// MyEventsWithResponse What was done by you and to what is yours
-//
-// Returns a wrapper object for the known response body format(s).
-//
-// Corresponds with GET /api/v1/me/events (the `MyEvents` operationId).
-func (c *ClientWithResponses) MyEventsWithResponse(ctx context.Context, params *MyEventsParams, reqEditors ...RequestEditorFn) (*MyEventsResponse, error) {
-	rsp, err := c.MyEvents(ctx, params, reqEditors...)
-	if err != nil {
-		return nil, err
-	}
-	return ParseMyEventsResponse(rsp)
-}
-
 // ChangePasswordWithBodyWithResponse Change your password; ends your other sessions
 //
 // Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
@@ -12380,6 +11924,149 @@ func (c *ClientWithResponses) EndSessionWithResponse(ctx context.Context, id str
 		return nil, err
 	}
 	return ParseEndSessionResponse(rsp)
+}
+
+// RevokeSSHCertificatesWithResponse Revoke all your SSH certificates
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with DELETE /api/v1/me/ssh-certificates (the `RevokeSSHCertificates` operationId).
+func (c *ClientWithResponses) RevokeSSHCertificatesWithResponse(ctx context.Context, reqEditors ...RequestEditorFn) (*RevokeSSHCertificatesResponse, error) {
+	rsp, err := c.RevokeSSHCertificates(ctx, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseRevokeSSHCertificatesResponse(rsp)
+}
+
+// ListSSHCertificatesWithResponse Your SSH certificates that have not expired
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with GET /api/v1/me/ssh-certificates (the `ListSSHCertificates` operationId).
+func (c *ClientWithResponses) ListSSHCertificatesWithResponse(ctx context.Context, reqEditors ...RequestEditorFn) (*ListSSHCertificatesResponse, error) {
+	rsp, err := c.ListSSHCertificates(ctx, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseListSSHCertificatesResponse(rsp)
+}
+
+// IssueSSHCertificateWithBodyWithResponse Sign in for SSH: a certificate of at most a day
+//
+// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /api/v1/me/ssh-certificates (the `IssueSSHCertificate` operationId).
+func (c *ClientWithResponses) IssueSSHCertificateWithBodyWithResponse(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*IssueSSHCertificateResponse, error) {
+	rsp, err := c.IssueSSHCertificateWithBody(ctx, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseIssueSSHCertificateResponse(rsp)
+}
+
+// IssueSSHCertificateWithResponse Sign in for SSH: a certificate of at most a day
+//
+// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /api/v1/me/ssh-certificates (the `IssueSSHCertificate` operationId).
+func (c *ClientWithResponses) IssueSSHCertificateWithResponse(ctx context.Context, body IssueSSHCertificateJSONRequestBody, reqEditors ...RequestEditorFn) (*IssueSSHCertificateResponse, error) {
+	rsp, err := c.IssueSSHCertificate(ctx, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseIssueSSHCertificateResponse(rsp)
+}
+
+// RevokeSSHCertificateWithResponse Revoke an SSH certificate and end its connections
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with DELETE /api/v1/me/ssh-certificates/{serial} (the `RevokeSSHCertificate` operationId).
+func (c *ClientWithResponses) RevokeSSHCertificateWithResponse(ctx context.Context, serial string, reqEditors ...RequestEditorFn) (*RevokeSSHCertificateResponse, error) {
+	rsp, err := c.RevokeSSHCertificate(ctx, serial, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseRevokeSSHCertificateResponse(rsp)
+}
+
+// ListSSHKeysWithResponse Your SSH keys
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with GET /api/v1/me/ssh-keys (the `ListSSHKeys` operationId).
+func (c *ClientWithResponses) ListSSHKeysWithResponse(ctx context.Context, reqEditors ...RequestEditorFn) (*ListSSHKeysResponse, error) {
+	rsp, err := c.ListSSHKeys(ctx, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseListSSHKeysResponse(rsp)
+}
+
+// AddSSHKeyWithBodyWithResponse Add an SSH key
+//
+// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /api/v1/me/ssh-keys (the `AddSSHKey` operationId).
+func (c *ClientWithResponses) AddSSHKeyWithBodyWithResponse(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*AddSSHKeyResponse, error) {
+	rsp, err := c.AddSSHKeyWithBody(ctx, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseAddSSHKeyResponse(rsp)
+}
+
+// AddSSHKeyWithResponse Add an SSH key
+//
+// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /api/v1/me/ssh-keys (the `AddSSHKey` operationId).
+func (c *ClientWithResponses) AddSSHKeyWithResponse(ctx context.Context, body AddSSHKeyJSONRequestBody, reqEditors ...RequestEditorFn) (*AddSSHKeyResponse, error) {
+	rsp, err := c.AddSSHKey(ctx, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseAddSSHKeyResponse(rsp)
+}
+
+// RemoveSSHKeyWithResponse Remove an SSH key and end its connections
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with DELETE /api/v1/me/ssh-keys/{id} (the `RemoveSSHKey` operationId).
+func (c *ClientWithResponses) RemoveSSHKeyWithResponse(ctx context.Context, id string, reqEditors ...RequestEditorFn) (*RemoveSSHKeyResponse, error) {
+	rsp, err := c.RemoveSSHKey(ctx, id, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseRemoveSSHKeyResponse(rsp)
+}
+
+// RenameSSHKeyWithBodyWithResponse Rename an SSH key
+//
+// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with PATCH /api/v1/me/ssh-keys/{id} (the `RenameSSHKey` operationId).
+func (c *ClientWithResponses) RenameSSHKeyWithBodyWithResponse(ctx context.Context, id string, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*RenameSSHKeyResponse, error) {
+	rsp, err := c.RenameSSHKeyWithBody(ctx, id, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseRenameSSHKeyResponse(rsp)
+}
+
+// RenameSSHKeyWithResponse Rename an SSH key
+//
+// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with PATCH /api/v1/me/ssh-keys/{id} (the `RenameSSHKey` operationId).
+func (c *ClientWithResponses) RenameSSHKeyWithResponse(ctx context.Context, id string, body RenameSSHKeyJSONRequestBody, reqEditors ...RequestEditorFn) (*RenameSSHKeyResponse, error) {
+	rsp, err := c.RenameSSHKey(ctx, id, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseRenameSSHKeyResponse(rsp)
 }
 
 // ListTokensWithResponse Your API tokens
@@ -12497,6 +12184,19 @@ func (c *ClientWithResponses) SetSecretWithResponse(ctx context.Context, name st
 		return nil, err
 	}
 	return ParseSetSecretResponse(rsp)
+}
+
+// SshAccessWithResponse Where to connect with ssh, and the server's host keys
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with GET /api/v1/ssh (the `SshAccess` operationId).
+func (c *ClientWithResponses) SshAccessWithResponse(ctx context.Context, reqEditors ...RequestEditorFn) (*SshAccessResponse, error) {
+	rsp, err := c.SshAccess(ctx, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseSshAccessResponse(rsp)
 }
 
 // ListSSHSessionsWithResponse SSH sessions, the newest first
@@ -12681,121 +12381,56 @@ func (c *ClientWithResponses) UpdateUserWithResponse(ctx context.Context, name s
 	return ParseUpdateUserResponse(rsp)
 }
 
-// EndUserWithResponse End all access of somebody: sessions, tokens, open connections
+// RevokeUserSSHCertificatesWithResponse Revoke all SSH certificates of somebody
 //
 // Returns a wrapper object for the known response body format(s).
 //
-// Corresponds with POST /api/v1/users/{name}/end (the `EndUser` operationId).
-func (c *ClientWithResponses) EndUserWithResponse(ctx context.Context, name string, reqEditors ...RequestEditorFn) (*EndUserResponse, error) {
-	rsp, err := c.EndUser(ctx, name, reqEditors...)
+// Corresponds with DELETE /api/v1/users/{name}/ssh-certificates (the `RevokeUserSSHCertificates` operationId).
+func (c *ClientWithResponses) RevokeUserSSHCertificatesWithResponse(ctx context.Context, name string, reqEditors ...RequestEditorFn) (*RevokeUserSSHCertificatesResponse, error) {
+	rsp, err := c.RevokeUserSSHCertificates(ctx, name, reqEditors...)
 	if err != nil {
 		return nil, err
 	}
-	return ParseEndUserResponse(rsp)
+	return ParseRevokeUserSSHCertificatesResponse(rsp)
 }
 
-// ListLinksWithResponse The company accounts that an account is tied to
+// ListUserSSHCertificatesWithResponse Somebody's SSH certificates that have not expired
 //
 // Returns a wrapper object for the known response body format(s).
 //
-// Corresponds with GET /api/v1/users/{name}/links (the `ListLinks` operationId).
-func (c *ClientWithResponses) ListLinksWithResponse(ctx context.Context, name string, reqEditors ...RequestEditorFn) (*ListLinksResponse, error) {
-	rsp, err := c.ListLinks(ctx, name, reqEditors...)
+// Corresponds with GET /api/v1/users/{name}/ssh-certificates (the `ListUserSSHCertificates` operationId).
+func (c *ClientWithResponses) ListUserSSHCertificatesWithResponse(ctx context.Context, name string, reqEditors ...RequestEditorFn) (*ListUserSSHCertificatesResponse, error) {
+	rsp, err := c.ListUserSSHCertificates(ctx, name, reqEditors...)
 	if err != nil {
 		return nil, err
 	}
-	return ParseListLinksResponse(rsp)
+	return ParseListUserSSHCertificatesResponse(rsp)
 }
 
-// LinkUserWithBodyWithResponse Tie an account to a company account; removes its password
-//
-// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
-//
-// Corresponds with POST /api/v1/users/{name}/links (the `LinkUser` operationId).
-func (c *ClientWithResponses) LinkUserWithBodyWithResponse(ctx context.Context, name string, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*LinkUserResponse, error) {
-	rsp, err := c.LinkUserWithBody(ctx, name, contentType, body, reqEditors...)
-	if err != nil {
-		return nil, err
-	}
-	return ParseLinkUserResponse(rsp)
-}
-
-// LinkUserWithResponse Tie an account to a company account; removes its password
-//
-// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
-//
-// Corresponds with POST /api/v1/users/{name}/links (the `LinkUser` operationId).
-func (c *ClientWithResponses) LinkUserWithResponse(ctx context.Context, name string, body LinkUserJSONRequestBody, reqEditors ...RequestEditorFn) (*LinkUserResponse, error) {
-	rsp, err := c.LinkUser(ctx, name, body, reqEditors...)
-	if err != nil {
-		return nil, err
-	}
-	return ParseLinkUserResponse(rsp)
-}
-
-// UnlinkUserWithResponse Take a tie away; ends everything the account can do
+// ListUserSSHKeysWithResponse Somebody's SSH keys
 //
 // Returns a wrapper object for the known response body format(s).
 //
-// Corresponds with DELETE /api/v1/users/{name}/links/{id} (the `UnlinkUser` operationId).
-func (c *ClientWithResponses) UnlinkUserWithResponse(ctx context.Context, name string, id string, reqEditors ...RequestEditorFn) (*UnlinkUserResponse, error) {
-	rsp, err := c.UnlinkUser(ctx, name, id, reqEditors...)
+// Corresponds with GET /api/v1/users/{name}/ssh-keys (the `ListUserSSHKeys` operationId).
+func (c *ClientWithResponses) ListUserSSHKeysWithResponse(ctx context.Context, name string, reqEditors ...RequestEditorFn) (*ListUserSSHKeysResponse, error) {
+	rsp, err := c.ListUserSSHKeys(ctx, name, reqEditors...)
 	if err != nil {
 		return nil, err
 	}
-	return ParseUnlinkUserResponse(rsp)
+	return ParseListUserSSHKeysResponse(rsp)
 }
 
-// ListServiceTokensWithResponse A service account's tokens
+// RemoveUserSSHKeyWithResponse Remove somebody's SSH key and end its connections
 //
 // Returns a wrapper object for the known response body format(s).
 //
-// Corresponds with GET /api/v1/users/{name}/tokens (the `ListServiceTokens` operationId).
-func (c *ClientWithResponses) ListServiceTokensWithResponse(ctx context.Context, name string, reqEditors ...RequestEditorFn) (*ListServiceTokensResponse, error) {
-	rsp, err := c.ListServiceTokens(ctx, name, reqEditors...)
+// Corresponds with DELETE /api/v1/users/{name}/ssh-keys/{id} (the `RemoveUserSSHKey` operationId).
+func (c *ClientWithResponses) RemoveUserSSHKeyWithResponse(ctx context.Context, name string, id string, reqEditors ...RequestEditorFn) (*RemoveUserSSHKeyResponse, error) {
+	rsp, err := c.RemoveUserSSHKey(ctx, name, id, reqEditors...)
 	if err != nil {
 		return nil, err
 	}
-	return ParseListServiceTokensResponse(rsp)
-}
-
-// CreateServiceTokenWithBodyWithResponse Make a token for a service account
-//
-// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
-//
-// Corresponds with POST /api/v1/users/{name}/tokens (the `CreateServiceToken` operationId).
-func (c *ClientWithResponses) CreateServiceTokenWithBodyWithResponse(ctx context.Context, name string, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*CreateServiceTokenResponse, error) {
-	rsp, err := c.CreateServiceTokenWithBody(ctx, name, contentType, body, reqEditors...)
-	if err != nil {
-		return nil, err
-	}
-	return ParseCreateServiceTokenResponse(rsp)
-}
-
-// CreateServiceTokenWithResponse Make a token for a service account
-//
-// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
-//
-// Corresponds with POST /api/v1/users/{name}/tokens (the `CreateServiceToken` operationId).
-func (c *ClientWithResponses) CreateServiceTokenWithResponse(ctx context.Context, name string, body CreateServiceTokenJSONRequestBody, reqEditors ...RequestEditorFn) (*CreateServiceTokenResponse, error) {
-	rsp, err := c.CreateServiceToken(ctx, name, body, reqEditors...)
-	if err != nil {
-		return nil, err
-	}
-	return ParseCreateServiceTokenResponse(rsp)
-}
-
-// RevokeServiceTokenWithResponse Void a service account's token
-//
-// Returns a wrapper object for the known response body format(s).
-//
-// Corresponds with DELETE /api/v1/users/{name}/tokens/{id} (the `RevokeServiceToken` operationId).
-func (c *ClientWithResponses) RevokeServiceTokenWithResponse(ctx context.Context, name string, id string, reqEditors ...RequestEditorFn) (*RevokeServiceTokenResponse, error) {
-	rsp, err := c.RevokeServiceToken(ctx, name, id, reqEditors...)
-	if err != nil {
-		return nil, err
-	}
-	return ParseRevokeServiceTokenResponse(rsp)
+	return ParseRemoveUserSSHKeyResponse(rsp)
 }
 
 // ListVolumesWithResponse Your volumes, or everybody's
@@ -13652,204 +13287,6 @@ func ParseListGPUsResponse(rsp *http.Response) (*ListGPUsResponse, error) {
 	return response, nil
 }
 
-// ParseListGroupsResponse parses an HTTP response from a ListGroupsWithResponse call
-func ParseListGroupsResponse(rsp *http.Response) (*ListGroupsResponse, error) {
-	bodyBytes, err := io.ReadAll(rsp.Body)
-	defer func() { _ = rsp.Body.Close() }()
-	if err != nil {
-		return nil, err
-	}
-
-	response := &ListGroupsResponse{
-		Body:         bodyBytes,
-		HTTPResponse: rsp,
-	}
-
-	switch {
-	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
-		var dest GroupsOutputBody
-		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
-			return nil, err
-		}
-		response.JSON200 = &dest
-
-	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
-		var dest Problem
-		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
-			return nil, err
-		}
-		response.ApplicationproblemJSONDefault = &dest
-
-	}
-
-	return response, nil
-}
-
-// ParseGetGroupResponse parses an HTTP response from a GetGroupWithResponse call
-func ParseGetGroupResponse(rsp *http.Response) (*GetGroupResponse, error) {
-	bodyBytes, err := io.ReadAll(rsp.Body)
-	defer func() { _ = rsp.Body.Close() }()
-	if err != nil {
-		return nil, err
-	}
-
-	response := &GetGroupResponse{
-		Body:         bodyBytes,
-		HTTPResponse: rsp,
-	}
-
-	switch {
-	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
-		var dest Group
-		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
-			return nil, err
-		}
-		response.JSON200 = &dest
-
-	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
-		var dest Problem
-		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
-			return nil, err
-		}
-		response.ApplicationproblemJSONDefault = &dest
-
-	}
-
-	return response, nil
-}
-
-// ParseDismissManagerResponse parses an HTTP response from a DismissManagerWithResponse call
-func ParseDismissManagerResponse(rsp *http.Response) (*DismissManagerResponse, error) {
-	bodyBytes, err := io.ReadAll(rsp.Body)
-	defer func() { _ = rsp.Body.Close() }()
-	if err != nil {
-		return nil, err
-	}
-
-	response := &DismissManagerResponse{
-		Body:         bodyBytes,
-		HTTPResponse: rsp,
-	}
-
-	switch {
-	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
-		var dest Membership
-		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
-			return nil, err
-		}
-		response.JSON200 = &dest
-
-	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
-		var dest Problem
-		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
-			return nil, err
-		}
-		response.ApplicationproblemJSONDefault = &dest
-
-	}
-
-	return response, nil
-}
-
-// ParseAppointManagerResponse parses an HTTP response from a AppointManagerWithResponse call
-func ParseAppointManagerResponse(rsp *http.Response) (*AppointManagerResponse, error) {
-	bodyBytes, err := io.ReadAll(rsp.Body)
-	defer func() { _ = rsp.Body.Close() }()
-	if err != nil {
-		return nil, err
-	}
-
-	response := &AppointManagerResponse{
-		Body:         bodyBytes,
-		HTTPResponse: rsp,
-	}
-
-	switch {
-	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
-		var dest Membership
-		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
-			return nil, err
-		}
-		response.JSON200 = &dest
-
-	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
-		var dest Problem
-		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
-			return nil, err
-		}
-		response.ApplicationproblemJSONDefault = &dest
-
-	}
-
-	return response, nil
-}
-
-// ParseRemoveMemberResponse parses an HTTP response from a RemoveMemberWithResponse call
-func ParseRemoveMemberResponse(rsp *http.Response) (*RemoveMemberResponse, error) {
-	bodyBytes, err := io.ReadAll(rsp.Body)
-	defer func() { _ = rsp.Body.Close() }()
-	if err != nil {
-		return nil, err
-	}
-
-	response := &RemoveMemberResponse{
-		Body:         bodyBytes,
-		HTTPResponse: rsp,
-	}
-
-	switch {
-	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
-		var dest Membership
-		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
-			return nil, err
-		}
-		response.JSON200 = &dest
-
-	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
-		var dest Problem
-		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
-			return nil, err
-		}
-		response.ApplicationproblemJSONDefault = &dest
-
-	}
-
-	return response, nil
-}
-
-// ParseAddMemberResponse parses an HTTP response from a AddMemberWithResponse call
-func ParseAddMemberResponse(rsp *http.Response) (*AddMemberResponse, error) {
-	bodyBytes, err := io.ReadAll(rsp.Body)
-	defer func() { _ = rsp.Body.Close() }()
-	if err != nil {
-		return nil, err
-	}
-
-	response := &AddMemberResponse{
-		Body:         bodyBytes,
-		HTTPResponse: rsp,
-	}
-
-	switch {
-	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
-		var dest Membership
-		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
-			return nil, err
-		}
-		response.JSON200 = &dest
-
-	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
-		var dest Problem
-		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
-			return nil, err
-		}
-		response.ApplicationproblemJSONDefault = &dest
-
-	}
-
-	return response, nil
-}
-
 // ParseListImagesResponse parses an HTTP response from a ListImagesWithResponse call
 func ParseListImagesResponse(rsp *http.Response) (*ListImagesResponse, error) {
 	bodyBytes, err := io.ReadAll(rsp.Body)
@@ -14213,68 +13650,6 @@ func ParseMeResponse(rsp *http.Response) (*MeResponse, error) {
 	return response, nil
 }
 
-// ParseEndEverythingResponse parses an HTTP response from a EndEverythingWithResponse call
-func ParseEndEverythingResponse(rsp *http.Response) (*EndEverythingResponse, error) {
-	bodyBytes, err := io.ReadAll(rsp.Body)
-	defer func() { _ = rsp.Body.Close() }()
-	if err != nil {
-		return nil, err
-	}
-
-	response := &EndEverythingResponse{
-		Body:         bodyBytes,
-		HTTPResponse: rsp,
-	}
-
-	switch {
-	case rsp.StatusCode == 204:
-		break // No content-type
-
-	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
-		var dest Problem
-		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
-			return nil, err
-		}
-		response.ApplicationproblemJSONDefault = &dest
-
-	}
-
-	return response, nil
-}
-
-// ParseMyEventsResponse parses an HTTP response from a MyEventsWithResponse call
-func ParseMyEventsResponse(rsp *http.Response) (*MyEventsResponse, error) {
-	bodyBytes, err := io.ReadAll(rsp.Body)
-	defer func() { _ = rsp.Body.Close() }()
-	if err != nil {
-		return nil, err
-	}
-
-	response := &MyEventsResponse{
-		Body:         bodyBytes,
-		HTTPResponse: rsp,
-	}
-
-	switch {
-	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
-		var dest AuditOutputBody
-		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
-			return nil, err
-		}
-		response.JSON200 = &dest
-
-	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
-		var dest Problem
-		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
-			return nil, err
-		}
-		response.ApplicationproblemJSONDefault = &dest
-
-	}
-
-	return response, nil
-}
-
 // ParseChangePasswordResponse parses an HTTP response from a ChangePasswordWithResponse call
 func ParseChangePasswordResponse(rsp *http.Response) (*ChangePasswordResponse, error) {
 	bodyBytes, err := io.ReadAll(rsp.Body)
@@ -14353,6 +13728,258 @@ func ParseEndSessionResponse(rsp *http.Response) (*EndSessionResponse, error) {
 	switch {
 	case rsp.StatusCode == 204:
 		break // No content-type
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseRevokeSSHCertificatesResponse parses an HTTP response from a RevokeSSHCertificatesWithResponse call
+func ParseRevokeSSHCertificatesResponse(rsp *http.Response) (*RevokeSSHCertificatesResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &RevokeSSHCertificatesResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case rsp.StatusCode == 204:
+		break // No content-type
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseListSSHCertificatesResponse parses an HTTP response from a ListSSHCertificatesWithResponse call
+func ParseListSSHCertificatesResponse(rsp *http.Response) (*ListSSHCertificatesResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &ListSSHCertificatesResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest SshCertificatesOutputBody
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseIssueSSHCertificateResponse parses an HTTP response from a IssueSSHCertificateWithResponse call
+func ParseIssueSSHCertificateResponse(rsp *http.Response) (*IssueSSHCertificateResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &IssueSSHCertificateResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 201:
+		var dest IssuedOutputBody
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON201 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseRevokeSSHCertificateResponse parses an HTTP response from a RevokeSSHCertificateWithResponse call
+func ParseRevokeSSHCertificateResponse(rsp *http.Response) (*RevokeSSHCertificateResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &RevokeSSHCertificateResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case rsp.StatusCode == 204:
+		break // No content-type
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseListSSHKeysResponse parses an HTTP response from a ListSSHKeysWithResponse call
+func ParseListSSHKeysResponse(rsp *http.Response) (*ListSSHKeysResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &ListSSHKeysResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest SshKeysOutputBody
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseAddSSHKeyResponse parses an HTTP response from a AddSSHKeyWithResponse call
+func ParseAddSSHKeyResponse(rsp *http.Response) (*AddSSHKeyResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &AddSSHKeyResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 201:
+		var dest SSHKey
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON201 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseRemoveSSHKeyResponse parses an HTTP response from a RemoveSSHKeyWithResponse call
+func ParseRemoveSSHKeyResponse(rsp *http.Response) (*RemoveSSHKeyResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &RemoveSSHKeyResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case rsp.StatusCode == 204:
+		break // No content-type
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseRenameSSHKeyResponse parses an HTTP response from a RenameSSHKeyWithResponse call
+func ParseRenameSSHKeyResponse(rsp *http.Response) (*RenameSSHKeyResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &RenameSSHKeyResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest SSHKey
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
 
 	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
 		var dest Problem
@@ -14572,6 +14199,39 @@ func ParseSetSecretResponse(rsp *http.Response) (*SetSecretResponse, error) {
 	switch {
 	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
 		var dest Secret
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseSshAccessResponse parses an HTTP response from a SshAccessWithResponse call
+func ParseSshAccessResponse(rsp *http.Response) (*SshAccessResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &SshAccessResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest SSHAccess
 		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
 			return nil, err
 		}
@@ -14926,15 +14586,15 @@ func ParseUpdateUserResponse(rsp *http.Response) (*UpdateUserResponse, error) {
 	return response, nil
 }
 
-// ParseEndUserResponse parses an HTTP response from a EndUserWithResponse call
-func ParseEndUserResponse(rsp *http.Response) (*EndUserResponse, error) {
+// ParseRevokeUserSSHCertificatesResponse parses an HTTP response from a RevokeUserSSHCertificatesWithResponse call
+func ParseRevokeUserSSHCertificatesResponse(rsp *http.Response) (*RevokeUserSSHCertificatesResponse, error) {
 	bodyBytes, err := io.ReadAll(rsp.Body)
 	defer func() { _ = rsp.Body.Close() }()
 	if err != nil {
 		return nil, err
 	}
 
-	response := &EndUserResponse{
+	response := &RevokeUserSSHCertificatesResponse{
 		Body:         bodyBytes,
 		HTTPResponse: rsp,
 	}
@@ -14955,22 +14615,22 @@ func ParseEndUserResponse(rsp *http.Response) (*EndUserResponse, error) {
 	return response, nil
 }
 
-// ParseListLinksResponse parses an HTTP response from a ListLinksWithResponse call
-func ParseListLinksResponse(rsp *http.Response) (*ListLinksResponse, error) {
+// ParseListUserSSHCertificatesResponse parses an HTTP response from a ListUserSSHCertificatesWithResponse call
+func ParseListUserSSHCertificatesResponse(rsp *http.Response) (*ListUserSSHCertificatesResponse, error) {
 	bodyBytes, err := io.ReadAll(rsp.Body)
 	defer func() { _ = rsp.Body.Close() }()
 	if err != nil {
 		return nil, err
 	}
 
-	response := &ListLinksResponse{
+	response := &ListUserSSHCertificatesResponse{
 		Body:         bodyBytes,
 		HTTPResponse: rsp,
 	}
 
 	switch {
 	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
-		var dest LinksOutputBody
+		var dest SshCertificatesOutputBody
 		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
 			return nil, err
 		}
@@ -14988,84 +14648,22 @@ func ParseListLinksResponse(rsp *http.Response) (*ListLinksResponse, error) {
 	return response, nil
 }
 
-// ParseLinkUserResponse parses an HTTP response from a LinkUserWithResponse call
-func ParseLinkUserResponse(rsp *http.Response) (*LinkUserResponse, error) {
+// ParseListUserSSHKeysResponse parses an HTTP response from a ListUserSSHKeysWithResponse call
+func ParseListUserSSHKeysResponse(rsp *http.Response) (*ListUserSSHKeysResponse, error) {
 	bodyBytes, err := io.ReadAll(rsp.Body)
 	defer func() { _ = rsp.Body.Close() }()
 	if err != nil {
 		return nil, err
 	}
 
-	response := &LinkUserResponse{
-		Body:         bodyBytes,
-		HTTPResponse: rsp,
-	}
-
-	switch {
-	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 201:
-		var dest Link
-		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
-			return nil, err
-		}
-		response.JSON201 = &dest
-
-	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
-		var dest Problem
-		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
-			return nil, err
-		}
-		response.ApplicationproblemJSONDefault = &dest
-
-	}
-
-	return response, nil
-}
-
-// ParseUnlinkUserResponse parses an HTTP response from a UnlinkUserWithResponse call
-func ParseUnlinkUserResponse(rsp *http.Response) (*UnlinkUserResponse, error) {
-	bodyBytes, err := io.ReadAll(rsp.Body)
-	defer func() { _ = rsp.Body.Close() }()
-	if err != nil {
-		return nil, err
-	}
-
-	response := &UnlinkUserResponse{
-		Body:         bodyBytes,
-		HTTPResponse: rsp,
-	}
-
-	switch {
-	case rsp.StatusCode == 204:
-		break // No content-type
-
-	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
-		var dest Problem
-		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
-			return nil, err
-		}
-		response.ApplicationproblemJSONDefault = &dest
-
-	}
-
-	return response, nil
-}
-
-// ParseListServiceTokensResponse parses an HTTP response from a ListServiceTokensWithResponse call
-func ParseListServiceTokensResponse(rsp *http.Response) (*ListServiceTokensResponse, error) {
-	bodyBytes, err := io.ReadAll(rsp.Body)
-	defer func() { _ = rsp.Body.Close() }()
-	if err != nil {
-		return nil, err
-	}
-
-	response := &ListServiceTokensResponse{
+	response := &ListUserSSHKeysResponse{
 		Body:         bodyBytes,
 		HTTPResponse: rsp,
 	}
 
 	switch {
 	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
-		var dest TokensOutputBody
+		var dest SshKeysOutputBody
 		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
 			return nil, err
 		}
@@ -15083,48 +14681,15 @@ func ParseListServiceTokensResponse(rsp *http.Response) (*ListServiceTokensRespo
 	return response, nil
 }
 
-// ParseCreateServiceTokenResponse parses an HTTP response from a CreateServiceTokenWithResponse call
-func ParseCreateServiceTokenResponse(rsp *http.Response) (*CreateServiceTokenResponse, error) {
+// ParseRemoveUserSSHKeyResponse parses an HTTP response from a RemoveUserSSHKeyWithResponse call
+func ParseRemoveUserSSHKeyResponse(rsp *http.Response) (*RemoveUserSSHKeyResponse, error) {
 	bodyBytes, err := io.ReadAll(rsp.Body)
 	defer func() { _ = rsp.Body.Close() }()
 	if err != nil {
 		return nil, err
 	}
 
-	response := &CreateServiceTokenResponse{
-		Body:         bodyBytes,
-		HTTPResponse: rsp,
-	}
-
-	switch {
-	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
-		var dest NewToken
-		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
-			return nil, err
-		}
-		response.JSON200 = &dest
-
-	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
-		var dest Problem
-		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
-			return nil, err
-		}
-		response.ApplicationproblemJSONDefault = &dest
-
-	}
-
-	return response, nil
-}
-
-// ParseRevokeServiceTokenResponse parses an HTTP response from a RevokeServiceTokenWithResponse call
-func ParseRevokeServiceTokenResponse(rsp *http.Response) (*RevokeServiceTokenResponse, error) {
-	bodyBytes, err := io.ReadAll(rsp.Body)
-	defer func() { _ = rsp.Body.Close() }()
-	if err != nil {
-		return nil, err
-	}
-
-	response := &RevokeServiceTokenResponse{
+	response := &RemoveUserSSHKeyResponse{
 		Body:         bodyBytes,
 		HTTPResponse: rsp,
 	}

@@ -18,6 +18,7 @@ type accountData struct {
 	User     bailey.User
 	Sessions []bailey.Session
 	Tokens   []bailey.Token
+	SSH      sshData
 	NewToken string // shown this once
 	Events   []audit.Event
 }
@@ -72,6 +73,9 @@ func (c *Console) accountWith(w http.ResponseWriter, r *http.Request, newToken s
 		return err
 	}
 	if d.Events, err = c.mine(r.Context(), actor); err != nil {
+		return err
+	}
+	if d.SSH, err = c.sshDataOf(r.Context(), actor); err != nil {
 		return err
 	}
 	return c.show(w, r, "account", "Account", d)

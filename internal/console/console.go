@@ -31,7 +31,7 @@ import (
 //go:embed templates static
 var files embed.FS
 
-// Config is what the pages stand on; all but Log are required. API and Open
+// Config is what the pages stand on; all but SSHDoor and Log are required. API and Open
 // are mounted beside the pages, on the same origin.
 type Config struct {
 	Identity   *identity.Service
@@ -43,6 +43,7 @@ type Config struct {
 	Audit      audit.Appender
 	API        http.Handler // serves /api/
 	SSH        *witness.Service
+	SSHDoor    func() bailey.SSHDoor // where ssh connects to; nil: nowhere
 	Rules      *rulebook.Book // for what the filter found; nil: there is no filter
 	Hub        http.Handler   // serves /hub/api/, for tools that know JupyterHub; nil: nobody does
 	Alias      http.Handler   // serves /user/ to programs; nil: nobody does
@@ -62,7 +63,7 @@ type Console struct {
 // New parses the pages and lists the routes.
 func New(cfg Config) (*Console, error) {
 	if cfg.Identity == nil || cfg.Workspaces == nil || cfg.Egress == nil || cfg.Images == nil || cfg.SSH == nil || cfg.Origins == nil || cfg.Audit == nil || cfg.API == nil || cfg.Open == nil {
-		return nil, errors.New("console: all of Config but Rules and Log is required")
+		return nil, errors.New("console: all of Config but SSHDoor, Rules and Log is required")
 	}
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
@@ -140,6 +141,12 @@ func (c *Console) routes() []route {
 		{"GET /groups", c.groups},
 		{"POST /groups/{name}/members", c.changeGroup},
 		{"POST /admin/users/{name}/end", c.endUser},
+		{"POST /account/ssh-keys", c.addSSHKey},
+		{"POST /account/ssh-keys/{id}/remove", c.removeSSHKey},
+		{"POST /account/ssh-certificates/{serial}/revoke", c.revokeSSHCertificate},
+		{"GET /ssh/{code}", c.sshContact},
+		{"POST /ssh/{code}/bind", c.bindSSHContact},
+		{"POST /ssh/{code}/refuse", c.refuseSSHContact},
 		{"GET /admin", c.admin},
 		{"POST /admin/users", c.createUser},
 		{"POST /admin/users/{name}/disable", c.setDisabled(true)},

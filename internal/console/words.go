@@ -11,11 +11,13 @@ import (
 	"github.com/docker/go-units"
 
 	"github.com/baileyhq/bailey"
+	"github.com/baileyhq/bailey/internal/identity"
 )
 
 // funcs is what the pages can say.
 func funcs() template.FuncMap {
 	return template.FuncMap{
+		"sshreminder": func(k bailey.SSHKey) string { return identity.SSHReminder(k, time.Now()) },
 		"bytes": func(n int64) string {
 			return units.CustomSize("%.4g %s", float64(n), 1024, []string{"B", "KiB", "MiB", "GiB", "TiB", "PiB"})
 		},

@@ -93,6 +93,7 @@ type workspaceData struct {
 	LastSeq int64
 	Log     string
 	Refused []bailey.EgressRequest // what it tried to reach in vain last
+	Connect *sshConnect            // how to reach it with ssh; nil: not at all
 }
 
 func (c *Console) workspace(w http.ResponseWriter, r *http.Request) error {
@@ -109,6 +110,9 @@ func (c *Console) workspace(w http.ResponseWriter, r *http.Request) error {
 	thing := c.cfg.Workspaces.Thing(ctx, actor, ws)
 	d := workspaceData{
 		W: ws, Mine: policy.Decide(actor, policy.WorkspaceOpen, thing), MayStop: policy.Decide(actor, policy.WorkspaceStop, thing),
+	}
+	if d.Mine {
+		d.Connect = c.connectTo(actor, ws)
 	}
 	stages, err := c.cfg.Workspaces.Stages(ctx, actor, ws.ID, 0)
 	if err != nil {

@@ -839,3 +839,31 @@ func BenchmarkCheckOfABannedPrefix(b *testing.B) {
 		}
 	}
 }
+
+// Who proved a key is held up by a ban of their prefix and by nothing else, and
+// not by that where they proved it before.
+func TestProven(t *testing.T) {
+	g := patient(t)
+	office, bridge := guard.Prefix("203.0.113.5"), guard.Prefix("172.17.0.1")
+	g.Hit(office, "ssh:alice")
+	for n := range 20 {
+		fail(t, g, office, "name-"+strconv.Itoa(n%6))
+		fail(t, g, bridge, "name-"+strconv.Itoa(n%6))
+	}
+	for _, tt := range []struct {
+		prefix, subject string
+		want            bool
+	}{
+		{office, "ssh:alice", true},
+		{office, "ssh:bob", false},
+		{office, "", false},
+		{office, "ssh:name-1", false},
+		{bridge, "ssh:bob", true}, // never banned
+		{guard.Prefix("203.0.113.6"), "ssh:bob", true},
+	} {
+		v := g.Proven(tt.prefix, tt.subject)
+		if v.Allowed != tt.want || !v.Allowed && (v.Why != guard.PrefixBanned || v.RetryAfter <= 0) {
+			t.Errorf("Proven(%s, %q) = %+v, want allowed %v", tt.prefix, tt.subject, v, tt.want)
+		}
+	}
+}

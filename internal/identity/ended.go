@@ -7,12 +7,13 @@ import (
 	"github.com/baileyhq/bailey"
 )
 
-// Ended is closed when the session or token (by its row id, Actor.Session) has
-// ended: signed out, revoked, account disabled, expired. Tunnels close on it.
+// Ended is closed when the session, token, SSH key or certificate (by its row
+// id, Actor.Session) has ended: signed out, revoked, removed, account disabled,
+// expired. Tunnels close on it.
 // The release function must be called when the caller no longer waits.
 //
 // It is closed at once for a credential that this process does not know (any
-// more); ask BySession or ByToken first, then Ended. For actors without a
+// more); ask BySession, ByToken or SignInSSH first, then Ended. For actors without a
 // credential, such as bailey itself, it is nil and never closed.
 func (s *Service) Ended(actor bailey.Actor) (ended <-chan struct{}, release func()) {
 	if actor.Session == "" {
@@ -102,7 +103,7 @@ func (ws *waits) arm(w *wait, c credential) {
 	if ws.byID[w.id] != w {
 		return
 	}
-	w.idles, w.expires = c.method != "token", c.expires
+	w.idles, w.expires = c.idles(), c.expires
 	if c.seen.After(w.seen) {
 		w.seen = c.seen
 	}

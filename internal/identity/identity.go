@@ -19,6 +19,8 @@ type Store interface { //nolint:interfacebloat // one room keeps all of it, one 
 	Devices
 	// ChangeGroup changes what one user is to one group, and returns the user.
 	ChangeGroup(ctx context.Context, userID, group string, c bailey.GroupChange) (bailey.User, error)
+	SSHStore
+
 	// CreateUser stores the user with a free UID from 20000–59999 that was
 	// never given out before, and sets ID, UID and CreatedAt. Conflict when
 	// the name is taken.

@@ -17,7 +17,7 @@ const (
 // A credential is a session or token that was found good, with its user.
 type credential struct {
 	id, hash string
-	method   string // "password" or "token"
+	method   string // "password", "token", or one of [MethodSSHKey] and [MethodSSHCertificate]
 	user     bailey.User
 	token    *limits   // what a token is limited to; nil for a session
 	usedIP   string    // where a token was last used from
@@ -42,7 +42,13 @@ func (c credential) good(now time.Time, idle time.Duration) bool {
 	if c.user.Disabled || !now.Before(c.expires) {
 		return false
 	}
-	return c.method == "token" || now.Sub(c.seen) < idle
+	return !c.idles() || now.Sub(c.seen) < idle
+}
+
+// idles reports whether the credential ends after a time without use: browsers'
+// sessions do.
+func (c credential) idles() bool {
+	return c.method != "token" && c.method != MethodSSHKey && c.method != MethodSSHCertificate
 }
 
 // live keeps the credentials in use, so that a page with a thousand requests

@@ -39,6 +39,11 @@ type Config struct {
 	Rules           func() Rules  // what holds now; nil means the defaults
 	Host            string        // of the console: no word for a password
 
+	// SSHLink returns the address of the console's page for a code of
+	// [Service.FirstContact]. nil: there is no such page, and no such link.
+	SSHLink        func(code string) string
+	SSHKeyLifetime time.Duration // how long an SSH key may live; 0 means 2 years
+
 	Places func() *allow.Lists // from where people may come, asked each time; nil: from everywhere
 
 	UnknownKey  []byte                    // keys the hash under which unknown names are audited; empty: a random one
@@ -54,6 +59,7 @@ type Service struct {
 	live    *live
 	waits   *waits
 	strays  *audit.Denials // tokens used from outside their networks
+	ssh     sshState
 
 	passwordMu sync.Mutex // held while a stored hash is compared and replaced: making one anew must not undo a change
 }
@@ -63,7 +69,7 @@ func New(cfg Config) (*Service, error) {
 	if cfg.Store == nil || cfg.Guard == nil || cfg.Audit == nil {
 		return nil, errors.New("identity: Store, Guard and Audit are required")
 	}
-	if cfg.SessionIdle < 0 || cfg.SessionLifetime < 0 || cfg.SetupLifetime < 0 {
+	if cfg.SessionIdle < 0 || cfg.SessionLifetime < 0 || cfg.SetupLifetime < 0 || cfg.SSHKeyLifetime < 0 {
 		return nil, errors.New("identity: negative lifetime")
 	}
 	if cfg.Log == nil {
@@ -75,6 +81,7 @@ func New(cfg Config) (*Service, error) {
 	cfg.SessionIdle = cmp.Or(cfg.SessionIdle, 8*time.Hour)
 	cfg.SessionLifetime = cmp.Or(cfg.SessionLifetime, 24*time.Hour)
 	cfg.SetupLifetime = cmp.Or(cfg.SetupLifetime, 30*time.Minute)
+	cfg.SSHKeyLifetime = cmp.Or(cfg.SSHKeyLifetime, 2*365*24*time.Hour)
 	if len(cfg.UnknownKey) == 0 {
 		cfg.UnknownKey = make([]byte, 32)
 		_, _ = rand.Read(cfg.UnknownKey) // never fails since Go 1.24: the program aborts instead

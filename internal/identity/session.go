@@ -140,6 +140,9 @@ func (s *Service) load(ctx context.Context, ip string, refuse func() error, read
 // stored is no reason to refuse: memory has it.
 func (s *Service) touch(ctx context.Context, c credential, ip string) {
 	now := s.cfg.Now()
+	if !c.idles() && c.method != "token" {
+		return // an SSH sign-in notes its own use, with the address
+	}
 	store := s.cfg.Store.TouchSession
 	if ip = cleanIP(ip); c.token == nil {
 		ip = ""
@@ -208,6 +211,7 @@ func (s *Service) EndSession(ctx context.Context, actor bailey.Actor, id string)
 		return err
 	}
 	s.end(id)
+	s.endCertificatesOf(ctx, userID, id)
 	s.note(ctx, audit.Event{
 		Actor: audit.By(actor), Action: audit.SignOut, Target: audit.Target{Kind: "session", ID: id}, Outcome: audit.Success,
 	})

@@ -338,6 +338,7 @@ func (s *Service) voidToken(ctx context.Context, actor bailey.Actor, userID, id 
 		}
 	}
 	for _, id := range gone {
+		s.endCertificatesOf(ctx, userID, id)
 		s.note(ctx, audit.Event{
 			Actor: audit.By(actor), Action: audit.TokenRevoke, Target: audit.Target{Kind: "token", ID: id}, Outcome: audit.Success,
 			Attrs: audit.Attrs{Owner: userID},

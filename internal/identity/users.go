@@ -2,6 +2,7 @@ package identity
 
 import (
 	"context"
+	"errors"
 	"slices"
 
 	"github.com/baileyhq/bailey"
@@ -290,7 +291,8 @@ func (s *Service) applyUpdate(ctx context.Context, actor bailey.Actor, old, next
 	})
 }
 
-// dropCredentials ends all sessions of the user and voids their tokens. Memory
+// dropCredentials ends all sessions of the user and voids their tokens and SSH
+// certificates. SSH keys stay: those of a disabled account do not sign in. Memory
 // forgets them last, also when the store fails half-way: what was read from it
 // meanwhile goes too. Tokens go last, because the others make tokens: see
 // issueToken and collect, which look again after they have made one.
@@ -300,6 +302,9 @@ func (s *Service) dropCredentials(ctx context.Context, userID string) error {
 		return err
 	}
 	if err := s.cfg.Store.DeleteDevices(ctx, userID); err != nil {
+		return err
+	}
+	if _, err := s.cfg.Store.RevokeSSHCertificates(ctx, userID, 0, "", s.cfg.Now()); err != nil {
 		return err
 	}
 	tokens, err := s.cfg.Store.Tokens(ctx, userID)
@@ -315,7 +320,7 @@ func (s *Service) dropCredentials(ctx context.Context, userID string) error {
 }
 
 // resetPassword sets an administrator's choice. Whoever knew the old password
-// may have made tokens with it, so those go too.
+// may have made tokens and added SSH keys with it, so those go too.
 func (s *Service) resetPassword(ctx context.Context, actor bailey.Actor, u bailey.User, hash string) error {
 	event := audit.Event{
 		Actor: audit.By(actor), Action: audit.PasswordChange, Target: audit.Target{Kind: "user", ID: u.ID, Name: u.Name},
@@ -325,7 +330,8 @@ func (s *Service) resetPassword(ctx context.Context, actor bailey.Actor, u baile
 		if _, err := s.swapHash(ctx, u.ID, "", hash); err != nil {
 			return err
 		}
-		return s.dropCredentials(ctx, u.ID)
+		err := s.cfg.Store.DeleteSSHKeys(ctx, u.ID)
+		return errors.Join(err, s.dropCredentials(ctx, u.ID))
 	})
 }
 
@@ -360,7 +366,8 @@ func (s *Service) DeleteUser(ctx context.Context, actor bailey.Actor, name strin
 // ChangePassword sets the actor's own password after checking the old one, and
 // ends their other sessions. Denied when the old one is wrong, TooMany when
 // that was tried too often (it counts like signing in), Invalid when the new
-// one cannot be. API tokens stay: their owner sees and revokes them.
+// one cannot be. SSH certificates end too; API tokens and SSH keys stay: their
+// owner sees and removes them.
 func (s *Service) ChangePassword(ctx context.Context, actor bailey.Actor, old, fresh secret.Value) error {
 	userID, err := person(actor)
 	if err != nil {
@@ -403,7 +410,8 @@ func (s *Service) ChangePassword(ctx context.Context, actor bailey.Actor, old, f
 			return &bailey.Error{Kind: bailey.Conflict, Msg: "the password was changed elsewhere just now", Hint: "sign in again"}
 		}
 		defer s.endUser(user.ID, actor.Session)
-		return s.cfg.Store.DeleteSessions(ctx, user.ID, actor.Session)
+		_, err = s.cfg.Store.RevokeSSHCertificates(ctx, user.ID, 0, "", s.cfg.Now())
+		return errors.Join(err, s.cfg.Store.DeleteSessions(ctx, user.ID, actor.Session))
 	})
 }
 

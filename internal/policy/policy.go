@@ -46,6 +46,9 @@ const (
 	GroupAppoint    Action = "group.appoint"  // who manages it
 	SSHView         Action = "ssh.view"       // see a session, watch it, replay its recording; without an owner: everybody's
 	SSHKill         Action = "ssh.kill"       // end a living session
+	SSHKeyView      Action = "sshkey.view"
+	SSHKeyAdd       Action = "sshkey.add"    // a key or certificate that signs in as its owner
+	SSHKeyRemove    Action = "sshkey.remove" // and the revoking of certificates
 	RecordingDelete Action = "recording.delete"
 )
 
@@ -80,13 +83,17 @@ func mayEver(actor bailey.Actor, action Action, thing Thing) bool {
 		return owner
 	case WorkspaceView:
 		return owner || admin || auditor || manager(actor, thing.OwnerGroups...)
-	case VolumeView, EgressView, SSHView:
+	case VolumeView, EgressView, SSHView, SSHKeyView:
 		return owner || admin || auditor
+	case SSHKeyAdd:
+		// Whoever adds a key becomes its owner at the next sign-in:
+		// administrators do not get in that way either.
+		return owner
 	case WorkspaceStart:
 		return owner
 	case WorkspaceStop:
 		return owner || admin || manager(actor, thing.OwnerGroups...)
-	case WorkspaceDelete, VolumeDelete, SSHKill:
+	case WorkspaceDelete, VolumeDelete, SSHKill, SSHKeyRemove:
 		return owner || admin
 	case WorkspaceCreate, ClassUse:
 		// Nobody makes workspaces in somebody else's name, on their quota.

@@ -65,6 +65,12 @@ func permits(s bailey.Scope, action Action, own bool) bool {
 		return own && is(bailey.ScopeSSH) || !own && is(bailey.ScopeAuditRead)
 	case SSHKill:
 		return own && is(bailey.ScopeSSH) || !own && is(bailey.ScopeAdmin)
+	case SSHKeyAdd:
+		return own && is(bailey.ScopeSSH)
+	case SSHKeyView:
+		return own && is(bailey.ScopeSSH) || is(bailey.ScopeAdminRead, bailey.ScopeAdmin)
+	case SSHKeyRemove:
+		return own && is(bailey.ScopeSSH) || is(bailey.ScopeAdmin)
 	case AuditRead:
 		return is(bailey.ScopeAuditRead)
 	case UserList, SecretList, BanList, FleetView, ConfigRead:

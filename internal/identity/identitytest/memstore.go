@@ -27,6 +27,8 @@ type MemStore struct {
 	tokens   map[string]stored[bailey.Token]
 	devices  map[string]device // by id
 	setup    string            // hash; empty: none pending
+	ssh      sshRows
+	setup    string // hash; empty: none pending
 	setupEnd time.Time
 	reads    int
 	touches  int
@@ -50,6 +52,7 @@ func NewMemStore() *MemStore {
 		uid: 20000, users: map[string]account{},
 		sessions: map[string]stored[bailey.Session]{}, tokens: map[string]stored[bailey.Token]{},
 		devices: map[string]device{},
+		ssh: newSSHRows(),
 	}
 }
 
@@ -222,6 +225,7 @@ func (m *MemStore) DeleteUser(_ context.Context, id string) error {
 	m.dropDevices(id)
 	drop(m.sessions, func(s bailey.Session) bool { return s.UserID == id })
 	drop(m.tokens, func(t bailey.Token) bool { return t.UserID == id })
+	m.ssh.forget(id)
 	m.outside.drop(id)
 	return nil
 }
