@@ -340,14 +340,14 @@ func pump(out *frames, t wire.Type, from *os.File) {
 // taken all the same, and lost.
 func (p *process) feed(out *frames) {
 	for {
-		data, ok := p.queue.take()
+		data, owed, ok := p.queue.take()
 		if !ok {
 			break
 		}
 		_, _ = p.stdin.Write(data)
 		p.queue.done()
 		var taken [4]byte
-		binary.BigEndian.PutUint32(taken[:], uint32(len(data))) //nolint:gosec // at most wire.Window
+		binary.BigEndian.PutUint32(taken[:], uint32(owed)) //nolint:gosec // at most wire.Window
 		if out.send(wire.Taken, taken[:]) != nil {
 			return
 		}
@@ -372,7 +372,7 @@ func (p *process) listen(r *wire.Reader) (now bool) {
 			}
 		case wire.InputEnd:
 			if p.tty {
-				_ = p.queue.put([]byte{4}) // what a terminal knows as the end
+				p.queue.add(4) // what a terminal knows as the end
 			} else {
 				p.queue.close()
 			}
@@ -470,6 +470,7 @@ type queue struct {
 	data   []byte
 	spare  []byte // what take lends out, and will use again
 	lent   int    // bytes of it that are not written yet
+	own    int    // bytes of data that the server did not send
 	closed bool
 }
 
@@ -494,20 +495,32 @@ func (q *queue) put(p []byte) bool {
 	return true
 }
 
-// take returns what has come, and waits for it; false is the end. What it
-// returns is valid until done is called.
-func (q *queue) take() ([]byte, bool) {
+// add adds a byte that the server did not send, and is not told of.
+func (q *queue) add(b byte) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if !q.closed {
+		q.data = append(q.data, b)
+		q.own++
+		q.more.Signal()
+	}
+}
+
+// take returns what has come, and how much of it the server sent, and waits for
+// it; false is the end. What it returns is valid until done is called.
+func (q *queue) take() (data []byte, owed int, ok bool) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	for len(q.data) == 0 && !q.closed {
 		q.more.Wait()
 	}
 	if len(q.data) == 0 {
-		return nil, false
+		return nil, 0, false
 	}
 	q.data, q.spare = q.spare[:0], q.data
 	q.lent = len(q.spare)
-	return q.spare, true
+	owed, q.own = q.lent-q.own, 0
+	return q.spare, owed, true
 }
 
 // done says that what take returned was written.

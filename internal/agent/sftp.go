@@ -14,7 +14,11 @@ import (
 func (p Process) sftp(args []string) int {
 	flags := flag.NewFlagSet("sftp", flag.ContinueOnError)
 	flags.SetOutput(p.Stderr)
-	dir := flags.String("dir", "/workspace", "`directory` that relative paths start from")
+	here, err := os.Getwd()
+	if err != nil {
+		here = "/"
+	}
+	dir := flags.String("dir", here, "`directory` that relative paths start from")
 	if err := flags.Parse(args); err != nil || flags.NArg() > 0 {
 		return exitUsage
 	}

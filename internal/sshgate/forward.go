@@ -78,7 +78,7 @@ func (c *conn) directSocket(nc ssh.NewChannel) {
 }
 
 func checkPath(p string) error {
-	if !path.IsAbs(p) || path.Clean(p) != p || len(p) > 107 || strings.ContainsFunc(p, func(r rune) bool { return r < ' ' || r == 0x7f || r == 0xfffd }) {
+	if !path.IsAbs(p) || p == "/" || path.Clean(p) != p || len(p) > 107 || strings.ContainsFunc(p, func(r rune) bool { return r < ' ' || r == 0x7f || r == 0xfffd }) {
 		return bailey.Errorf(bailey.Invalid, "the socket's path is absolute and plain, and at most 107 bytes long")
 	}
 	return nil
@@ -118,7 +118,7 @@ func (c *conn) direct(nc ssh.NewChannel, network, addr string, port int, err err
 	}
 	m := c.meta(sshlive.Forward)
 	m.Target = clean(addr, 128)
-	c.pipe(m, at, p, conn, func() (ssh.Channel, error) {
+	c.pipe(c.ctx, m, at, p, conn, func() (ssh.Channel, error) {
 		ch, requests, err := nc.Accept()
 		if err == nil {
 			go ssh.DiscardRequests(requests)
@@ -142,8 +142,8 @@ func (c *conn) audited(ctx context.Context, kind sshlive.Kind, at *place, networ
 
 // pipe carries bytes between something inside and a channel, which it opens.
 // What is carried is opaque: it is counted, and recorded as so many bytes to
-// there.
-func (c *conn) pipe(m sshlive.Meta, at *place, p Policy, conn net.Conn, open func() (ssh.Channel, error)) {
+// there. It ends with ctx.
+func (c *conn) pipe(ctx context.Context, m sshlive.Meta, at *place, p Policy, conn net.Conn, open func() (ssh.Channel, error)) {
 	defer conn.Close() //nolint:errcheck // it has ended
 	m.WorkspaceID, m.Workspace, m.Class, m.Run, m.Strict = at.ws.ID, at.ws.Name, at.ws.Class, at.ws.RunID, p.Recording == RecordStrict
 	rec, err := c.begin(c.ctx, m, p)
@@ -163,7 +163,7 @@ func (c *conn) pipe(m sshlive.Meta, at *place, p Policy, conn net.Conn, open fun
 		_ = conn.Close()
 	}
 	entry := c.g.cfg.Live.Add(m, over)
-	stop := context.AfterFunc(c.ctx, func() { over("the connection ended") })
+	stop := context.AfterFunc(ctx, func() { over("what it belonged to ended") })
 	var both sync.WaitGroup
 	both.Go(func() { // into the workspace
 		copyBytes(conn, ch, func(n int) { entry.Carried(n, 0); c.touch(at) })
@@ -254,15 +254,16 @@ func (c *conn) listenInside(key, network, addr string, port int, open func(from 
 			}
 			c.mu.Unlock()
 		}()
-		c.accept(ln, sshlive.Remote, bound, at, p, func(from string) (ssh.Channel, error) { return open(from, bound) })
+		c.accept(c.ctx, ln, sshlive.Remote, bound, at, p, func(from string) (ssh.Channel, error) { return open(from, bound) })
 	})
 	return bound, nil
 }
 
-// accept gives every caller at a listener a channel to the client.
-func (c *conn) accept(ln *workspace.Listener, kind sshlive.Kind, bound string, at *place, p Policy, open func(from string) (ssh.Channel, error)) {
+// accept gives every caller at a listener a channel to the client. What it
+// opened ends with ctx.
+func (c *conn) accept(ctx context.Context, ln *workspace.Listener, kind sshlive.Kind, bound string, at *place, p Policy, open func(from string) (ssh.Channel, error)) {
 	for {
-		caller, err := ln.Accept(c.ctx)
+		caller, err := ln.Accept(ctx)
 		if err != nil {
 			return
 		}
@@ -275,7 +276,7 @@ func (c *conn) accept(ln *workspace.Listener, kind sshlive.Kind, bound string, a
 			defer c.leave(self)
 			m := c.meta(kind)
 			m.Target = clean(bound, 128)
-			c.pipe(m, at, p, caller, func() (ssh.Channel, error) { return open(caller.From) })
+			c.pipe(ctx, m, at, p, caller.Conn, func() (ssh.Channel, error) { return open(caller.From) })
 		})
 	}
 }
@@ -410,16 +411,9 @@ func (c *conn) lendAgent(ctx context.Context, route workspace.Route, p Policy, a
 	lent, cancel := context.WithCancel(c.ctx)
 	cut := context.AfterFunc(lent, r.close)
 	c.safely(func() {
-		c.accept(ln, sshlive.Agent, "agent", at, p, func(string) (ssh.Channel, error) {
-			if lent.Err() != nil {
-				return nil, lent.Err()
-			}
-			ch, err := c.openChannel("auth-agent@openssh.com", nil)
-			if err == nil {
-				// Used no longer than it was lent: what an agent signs is a key's whole power.
-				context.AfterFunc(lent, func() { _ = ch.Close() })
-			}
-			return ch, err
+		// Used no longer than it was lent: what an agent signs is a key's whole power.
+		c.accept(lent, ln, sshlive.Agent, "agent", at, p, func(string) (ssh.Channel, error) {
+			return c.openChannel("auth-agent@openssh.com", nil)
 		})
 	})
 	return ln.Addr(), func() { cancel(); cut(); r.close() }, nil

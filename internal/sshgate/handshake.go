@@ -51,7 +51,7 @@ type knock struct {
 	name    string // the account
 	target  string // the workspace; empty: theirs to choose
 	offered int    // keys that were refused
-	shown   bool   // the way to bind a new key
+	unknown string // the first key that was not known, as it is on the wire
 	taken   string // the user whose connection was counted
 }
 
@@ -101,25 +101,40 @@ func (k *knock) claim(user string) error {
 
 // offer answers the question whether a key would do. Nothing comes of it: a
 // client may ask about keys that are not its own.
+//
+// The first plain key that is not known is let on to its signature, which is
+// then refused: who holds it is shown the way to bind it, and nobody else can
+// make such a way appear. It also leaves a stranger who asks about one key
+// without an answer.
 func (k *knock) offer(md ssh.ConnMetadata, key ssh.PublicKey) (*ssh.Permissions, error) {
 	err := k.claim(md.User())
 	if err == nil {
 		if err = k.g.cfg.People.OfferSSHKey(k.ctx, k.name, key, k.ip); err == nil {
 			return &ssh.Permissions{}, nil
 		}
+		_, cert := key.(*ssh.Certificate)
+		if blob := string(key.Marshal()); !cert && (k.unknown == "" || k.unknown == blob) {
+			k.unknown = blob
+			return &ssh.Permissions{}, nil
+		}
 	}
+	return nil, k.refuse(nil)
+}
+
+// refuse is what a client gets for a key that will not do. signed is the key if
+// it has signed and is not known.
+func (k *knock) refuse(signed ssh.PublicKey) error {
 	k.offered++
-	if words := k.words(key); words != "" {
-		return nil, &ssh.BannerError{Err: errNo, Message: words}
+	if words := k.words(signed); words != "" {
+		return &ssh.BannerError{Err: errNo, Message: words}
 	}
-	return nil, errNo
+	return errNo
 }
 
 // words is what a client is told with a refused key; most times nothing.
 func (k *knock) words(key ssh.PublicKey) string {
 	var text strings.Builder
-	if _, cert := key.(*ssh.Certificate); !cert && !k.shown {
-		k.shown = true
+	if key != nil {
 		if link, err := k.g.cfg.People.FirstContact(k.ctx, k.name, key, k.ip); err == nil && link != "" {
 			fmt.Fprintf(&text, "bailey does not know this key:\r\n  %s\r\nIf it is yours, bind it to your account, once you have compared the fingerprint:\r\n  %s\r\n",
 				ssh.FingerprintSHA256(key), link)
@@ -137,17 +152,20 @@ func (k *knock) verified(md ssh.ConnMetadata, key ssh.PublicKey, _ *ssh.Permissi
 	if err := k.claim(md.User()); err != nil {
 		return nil, err
 	}
+	if string(key.Marshal()) == k.unknown && k.g.cfg.People.OfferSSHKey(k.ctx, k.name, key, k.ip) != nil {
+		return nil, k.refuse(key)
+	}
 	in := identity.SSHSignIn{Name: k.name, Key: key, IP: k.ip, Client: string(md.ClientVersion())}
 	if cert, ok := key.(*ssh.Certificate); ok {
 		in.Key, in.Certificate = cert.Key, cert
 	}
 	actor, grant, err := k.g.cfg.People.SignInSSH(k.ctx, in)
 	if err != nil {
-		k.offered++
 		if e, ok := errors.AsType[*bailey.Error](err); ok && e.Kind != bailey.Unauthenticated {
+			k.offered++
 			return nil, &ssh.BannerError{Err: err, Message: say(err) + "\r\n"}
 		}
-		return nil, errNo
+		return nil, k.refuse(nil)
 	}
 	if !k.g.take(actor.UserID) {
 		return nil, &ssh.BannerError{Err: errNo, Message: fmt.Sprintf(

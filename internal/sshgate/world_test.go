@@ -72,7 +72,9 @@ func newWorld(t *testing.T, change func(*sshgate.Config)) *world {
 	w := &world{t: t, people: newPeople(), journal: &journal{}, findings: &findings{}, hostKey: newKey(t)}
 	w.rooms = &rooms{t: t, byOwner: map[string]*room{}, touched: map[string]int{}}
 	for _, name := range []string{"ada", "bob"} {
-		w.people.add(name, newKey(t))
+		key, raw := newRawKey(t)
+		w.people.add(name, key)
+		w.people.raw[name] = raw
 		w.rooms.start(w.people.actors[name])
 	}
 	set, err := inspect.Compile(inspect.Config{})
@@ -131,6 +133,12 @@ const knownSecret = "correct-Horse-7battery-staple"
 
 func newKey(t testing.TB) ssh.Signer {
 	t.Helper()
+	signer, _ := newRawKey(t)
+	return signer
+}
+
+func newRawKey(t testing.TB) (ssh.Signer, ed25519.PrivateKey) {
+	t.Helper()
 	_, key, err := ed25519.GenerateKey(rand.Reader)
 	if err != nil {
 		t.Fatal(err)
@@ -139,7 +147,7 @@ func newKey(t testing.TB) ssh.Signer {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return signer
+	return signer, key
 }
 
 // try signs in as user with keys.
@@ -206,6 +214,9 @@ type people struct {
 	banned  bool
 	link    string
 
+	contacts int
+	raw      map[string]ed25519.PrivateKey
+
 	actors  map[string]bailey.Actor
 	signers map[string]ssh.Signer
 }
@@ -213,7 +224,7 @@ type people struct {
 func newPeople() *people {
 	return &people{
 		keys: map[string]ssh.PublicKey{}, grants: map[string]identity.SSHGrant{}, ended: map[string]chan struct{}{},
-		actors: map[string]bailey.Actor{}, signers: map[string]ssh.Signer{},
+		raw: map[string]ed25519.PrivateKey{}, actors: map[string]bailey.Actor{}, signers: map[string]ssh.Signer{},
 	}
 }
 
@@ -269,6 +280,7 @@ func (p *people) Ended(a bailey.Actor) (<-chan struct{}, func()) {
 func (p *people) FirstContact(context.Context, string, ssh.PublicKey, string) (string, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	p.contacts++
 	return p.link, nil
 }
 
@@ -287,6 +299,9 @@ type room struct {
 	sock string
 	done chan struct{}
 	cmd  *exec.Cmd
+	dial func(ctx context.Context, network, addr string) (net.Conn, error)
+
+	container string
 }
 
 // start starts a workspace: an agent with its sessions' directory.
@@ -331,6 +346,17 @@ func (r *rooms) start(owner bailey.Actor) {
 		if time.Now().After(until) {
 			r.t.Fatalf("the agent does not answer: %v", err)
 		}
+	}
+	ro.dial = func(ctx context.Context, network, addr string) (net.Conn, error) {
+		if err := engine.CheckDial(network, addr); err != nil {
+			return nil, err
+		}
+		var d net.Dialer
+		conn, err := d.DialContext(ctx, "unix", ro.sock)
+		if err == nil {
+			_, err = fmt.Fprintf(conn, "DIAL %s %s\n", network, addr)
+		}
+		return conn, err
 	}
 	r.byOwner[owner.UserID] = ro
 }
@@ -392,17 +418,7 @@ func (r *rooms) Route(_ context.Context, actor bailey.Actor, slug string) (works
 		if ro.ws.State != bailey.Running {
 			return workspace.Route{}, bailey.Errorf(bailey.Conflict, "workspace %s is %s", ro.ws.Name, ro.ws.State)
 		}
-		return workspace.RouteTo(ro.ws, "run-token-"+ro.ws.Owner, ro.done, func(ctx context.Context, network, addr string) (net.Conn, error) {
-			if err := engine.CheckDial(network, addr); err != nil {
-				return nil, err
-			}
-			var d net.Dialer
-			conn, err := d.DialContext(ctx, "unix", ro.sock)
-			if err == nil {
-				_, err = fmt.Fprintf(conn, "DIAL %s %s\n", network, addr)
-			}
-			return conn, err
-		}), nil
+		return workspace.RouteTo(ro.ws, "run-token-"+ro.ws.Owner, ro.done, ro.dial), nil
 	}
 	return workspace.Route{}, bailey.Errorf(bailey.NotFound, "there is no such workspace")
 }
