@@ -88,7 +88,6 @@ func TestMain(m *testing.M) {
 const settings = `
 listen: {ssh: "127.0.0.1:%d"}
 ssh:
-  host_keys: [ed25519, ecdsa]
   recording: strict
   remote_forwarding: true
   agent_forwarding: true
@@ -271,7 +270,9 @@ func (w *world) ssh(ctx context.Context, p *person, stdin io.Reader, flags []str
 // inside runs a command in a person's workspace that has to work.
 func (w *world) inside(t *testing.T, p *person, command string) string {
 	t.Helper()
-	o := w.ssh(deadline(t, time.Minute), p, nil, nil, command)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(t.Context()), time.Minute) // also when the test is over
+	defer cancel()
+	o := w.ssh(ctx, p, nil, nil, command)
 	if o.code != 0 {
 		t.Fatalf("inside, %s: %s", command, o)
 	}

@@ -260,7 +260,7 @@ func TestRecordWatchReplayKill(t *testing.T) {
 			t.Fatalf("watching ended: %v after %q", err, seen)
 		}
 	}
-	if strings.Contains(seen, "]52;") || strings.Contains(seen, canaryA+canaryB) {
+	if strings.Contains(seen, "\x1b]52") || strings.Contains(seen, canaryA+canaryB) {
 		t.Errorf("the watcher was shown %q", seen)
 	}
 
@@ -284,7 +284,7 @@ func TestRecordWatchReplayKill(t *testing.T) {
 		return len(w.sessions(t, w.admin, "--all", "--live", "--kind", "shell", "--user", "bob")) == 0
 	})
 	replay, err := w.admin.CLI(ctx, "sessions", "replay", one.ID, "--speed", "0")
-	if err != nil || !strings.Contains(replay, "mark-42") || strings.Contains(replay, canaryA+canaryB) || strings.Contains(replay, "]52;") {
+	if err != nil || !strings.Contains(replay, "mark-42") || strings.Contains(replay, canaryA+canaryB) || strings.Contains(replay, "\x1b]52") {
 		t.Errorf("the replay shows %q, %v", replay, err)
 	}
 	out, err := p.CLI(ctx, "sessions", "show", one.ID)
@@ -342,7 +342,14 @@ func TestAFullDiskOfRecordings(t *testing.T) {
 	go func() {
 		done <- w.ssh(ctx, p, nil, []string{"-tt"}, "while :; do head -c 65536 /dev/urandom | base64; done")
 	}()
-	until(t, "it is recorded", func() bool { return len(w.sessions(t, p, "--live")) > 0 })
+	until(t, "it is recorded", func() bool {
+		select {
+		case o := <-done:
+			t.Fatalf("the session ended before the disk was full: exit %d, %.300q … %q", o.code, o.errs, o.out[max(0, len(o.out)-300):])
+		default:
+		}
+		return len(w.sessions(t, p, "--live", "--kind", "exec")) > 0
+	})
 	full := filepath.Join(w.recordings(), "ballast")
 	defer os.Remove(full)
 	if o := run(ctx, nil, "dd", "if=/dev/zero", "of="+full, "bs=1M", "count=200"); o.code != 0 {
