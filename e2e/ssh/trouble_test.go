@@ -338,9 +338,16 @@ func TestAFullDiskOfRecordings(t *testing.T) {
 	p := w.admin
 	ctx := deadline(t, 5*time.Minute)
 	// Noise in a terminal, so that the recording grows until it sees the disk.
+	// Its input stays open, as a keyboard's does.
+	keyboard, typing, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer keyboard.Close()
+	defer typing.Close()
 	done := make(chan outcome, 1)
 	go func() {
-		done <- w.ssh(ctx, p, nil, []string{"-tt"}, "while :; do head -c 65536 /dev/urandom | base64; done")
+		done <- w.ssh(ctx, p, keyboard, []string{"-tt"}, "while :; do head -c 65536 /dev/urandom | base64; done")
 	}()
 	until(t, "it is recorded", func() bool {
 		select {

@@ -14,8 +14,8 @@ f.put(up, "/workspace/p/a")
 f.rename("/workspace/p/a", "/workspace/p/b")
 f.chmod("/workspace/p/b", 0o600)
 assert stat.S_IMODE(f.stat("/workspace/p/b").st_mode) == 0o600
-f.symlink("b", "/workspace/p/l")
-assert f.readlink("/workspace/p/l") == "b", f.readlink("/workspace/p/l")
+f.symlink("/workspace/p/b", "/workspace/p/l")
+assert f.readlink("/workspace/p/l") == "/workspace/p/b", f.readlink("/workspace/p/l")
 assert sorted(f.listdir("/workspace/p")) == ["b", "l"]
 f.get("/workspace/p/b", down)
 f.remove("/workspace/p/l")
