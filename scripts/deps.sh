@@ -26,6 +26,7 @@ base=(
 tests=(
 	busybox-static # the test image of engine/docker
 	chromium
+	dropbear-bin
 	fonts-dejavu-core
 	fonts-wqy-microhei # the console speaks Chinese too; screenshots need glyphs
 	gcc       # the race detector needs cgo
@@ -33,8 +34,15 @@ tests=(
 	slapd # the directory of the sign-in tests
 	libc6-dev
 	openssh-client
+	openssh-server # the peer of the benchmarks
 	postgresql
+	putty-tools
+	python3-asyncssh
+	python3-paramiko
+	rsync
 	shellcheck
+	ssh-audit
+	sshfs
 )
 
 say() { printf 'deps: %s\n' "$*" >&2; }

@@ -34,11 +34,7 @@ type taking struct {
 // [sshlive.Recorder]: when a strict session cannot be taken down it fails, and
 // nothing of the session is to run.
 func (s *Service) Begin(ctx context.Context, m sshlive.Meta) (sshlive.Recording, error) {
-	t := &taking{s: s, strict: m.Strict, input: s.cfg.Limits().Input, began: time.Now(), row: bailey.SSHSession{
-		ID: m.ID, Connection: m.ConnID, Server: s.cfg.Server, UserID: m.UserID, User: m.User, WorkspaceID: m.WorkspaceID, Workspace: m.Workspace,
-		Class: m.Class, Run: m.Run, Kind: bailey.SSHKind(m.Kind), Target: m.Target, Client: m.IP, ClientVersion: m.Client, Key: m.Fingerprint,
-		BeganAt: m.Started, Exit: -1, Recording: bailey.RecordingNone,
-	}}
+	t := &taking{s: s, strict: m.Strict, input: s.cfg.Limits().Input, began: time.Now(), row: rowOf(m, s.cfg.Server)}
 	if t.row.BeganAt.IsZero() {
 		t.row.BeganAt = s.cfg.Now()
 	}

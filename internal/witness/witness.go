@@ -111,10 +111,39 @@ func (s *Service) List(ctx context.Context, actor bailey.Actor, everybody bool, 
 		return nil, err
 	}
 	out := make([]Session, 0, len(rows))
+	known := map[string]bool{}
 	for _, row := range rows {
+		known[row.ID] = true
 		out = append(out, s.alive(row))
 	}
+	if f.Before != "" {
+		return out, nil
+	}
+	// What lives and is not in the index: connections, which carry nothing
+	// themselves.
+	for _, live := range s.cfg.Live.List() {
+		row := rowOf(live.Meta, s.cfg.Server)
+		if !known[row.ID] && chosen(f, row) {
+			out = append(out, s.alive(row))
+		}
+	}
+	slices.SortStableFunc(out, func(a, b Session) int { return b.BeganAt.Compare(a.BeganAt) })
 	return out, nil
+}
+
+// chosen is the filter for what is not in the index.
+func chosen(f bailey.SSHFilter, row bailey.SSHSession) bool {
+	is := func(want string, have ...string) bool { return want == "" || slices.Contains(have, want) }
+	return is(f.UserID, row.UserID) && is(f.User, row.UserID, row.User) && is(f.Workspace, row.WorkspaceID, row.Workspace) && is(string(f.Kind), string(row.Kind))
+}
+
+// rowOf is a session as the index keeps it when it begins.
+func rowOf(m sshlive.Meta, server string) bailey.SSHSession {
+	return bailey.SSHSession{
+		ID: m.ID, Connection: m.ConnID, Server: server, UserID: m.UserID, User: m.User, WorkspaceID: m.WorkspaceID, Workspace: m.Workspace,
+		Class: m.Class, Run: m.Run, Kind: bailey.SSHKind(m.Kind), Target: m.Target, Client: m.IP, ClientVersion: m.Client, Key: m.Fingerprint,
+		BeganAt: m.Started, Exit: -1, Recording: bailey.RecordingNone,
+	}
 }
 
 // alive adds what the registry knows now.
@@ -139,6 +168,9 @@ func (s *Service) Get(ctx context.Context, actor bailey.Actor, id string) (Sessi
 // not even see does not exist for them.
 func (s *Service) find(ctx context.Context, actor bailey.Actor, action policy.Action, id string) (bailey.SSHSession, error) {
 	row, err := s.cfg.Store.SSHSession(ctx, id)
+	if live, ok := s.cfg.Live.Get(id); ok && bailey.KindOf(err) == bailey.NotFound {
+		row, err = rowOf(live.Meta, s.cfg.Server), nil
+	}
 	if bailey.KindOf(err) == bailey.NotFound || err == nil && !policy.Decide(actor, policy.SSHView, policy.Thing{OwnerID: row.UserID}) {
 		return bailey.SSHSession{}, &bailey.Error{
 			Kind: bailey.NotFound, Msg: "there is no SSH session with this id that you may see", Hint: "bailey sessions ls lists them", Cause: err,

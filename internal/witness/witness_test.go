@@ -253,6 +253,37 @@ func TestAServerThatWasKilled(t *testing.T) {
 	}
 }
 
+// A connection in which nothing was opened is not in the index, and yet it is
+// listed while it lives, to its owner and to administrators, and can be ended.
+func TestABareConnectionIsListedAndEnded(t *testing.T) {
+	w := open(t)
+	m := meta(sshlive.Connection, false)
+	killed := ""
+	entry := w.live.Add(m, func(why string) { killed = why })
+	alice := bailey.Actor{UserID: "alice-id", Name: "alice", Role: bailey.RoleUser, Method: "password"}
+	bob := bailey.Actor{UserID: "bob-id", Name: "bob", Role: bailey.RoleUser, Method: "password"}
+	for _, tt := range []struct {
+		actor bailey.Actor
+		all   bool
+		f     bailey.SSHFilter
+		want  int
+	}{{alice, false, bailey.SSHFilter{}, 1}, {bob, false, bailey.SSHFilter{}, 0}, {admin, true, bailey.SSHFilter{Live: true, User: "alice"}, 1}, {admin, true, bailey.SSHFilter{Kind: bailey.SSHShell}, 0}, {admin, false, bailey.SSHFilter{}, 0}} {
+		if got, err := w.List(t.Context(), tt.actor, tt.all, tt.f); err != nil || len(got) != tt.want {
+			t.Errorf("%s lists %+v, %v; want %d", tt.actor.Name, got, err, tt.want)
+		}
+	}
+	if err := w.Kill(t.Context(), bob, m.ID); bailey.KindOf(err) != bailey.NotFound || killed != "" {
+		t.Errorf("bob ends it: %v", err)
+	}
+	if err := w.Kill(t.Context(), admin, m.ID); err != nil || killed != "ended by root" {
+		t.Errorf("the administrator ends it: %v, %q", err, killed)
+	}
+	entry.Remove()
+	if _, err := w.Get(t.Context(), admin, m.ID); bailey.KindOf(err) != bailey.NotFound {
+		t.Errorf("when it is gone: %v", err)
+	}
+}
+
 // What is typed is kept only where the configuration says so.
 func TestInputIsKeptOnlyWhenAsked(t *testing.T) {
 	w := open(t)
