@@ -21,15 +21,24 @@ const (
 	maxUser  = 64 // bytes of a user name that are looked at
 )
 
-// algorithms is what is spoken: no CBC, no SHA-1, no ChaCha20 (slower here than
-// AES with its own instructions, and what Terrapin needed), nothing of NIST's
-// curves for the exchange. Strict key exchange is x/crypto's default.
-func algorithms() ssh.Config {
-	return ssh.Config{
+// algorithms is what is spoken with a client that calls itself version: no
+// CBC, no SHA-1, no MAC that is not encrypt-then-MAC, nothing of NIST's curves
+// for the exchange. AES-GCM comes first; AES-CTR is for paramiko, which had
+// nothing better for long. ChaCha20 is slower here than AES with its own
+// instructions, and OpenSSH would take it if it could, so it is offered only to
+// dropbear, which shares no other cipher or MAC with us. A client that lies
+// about its name gets a sound cipher all the same: strict key exchange, which is
+// x/crypto's default, is what Terrapin needed missing.
+func algorithms(version string) ssh.Config {
+	c := ssh.Config{
 		KeyExchanges: []string{ssh.KeyExchangeMLKEM768X25519, ssh.KeyExchangeCurve25519},
-		Ciphers:      []string{ssh.CipherAES128GCM, ssh.CipherAES256GCM},
+		Ciphers:      []string{ssh.CipherAES128GCM, ssh.CipherAES256GCM, ssh.CipherAES128CTR, ssh.CipherAES256CTR},
 		MACs:         []string{ssh.HMACSHA256ETM, ssh.HMACSHA512ETM},
 	}
+	if strings.HasPrefix(version, "SSH-2.0-dropbear") {
+		c.Ciphers = append(c.Ciphers, ssh.CipherChaCha20Poly1305)
+	}
+	return c
 }
 
 func keyAlgorithms() []string {
@@ -188,11 +197,16 @@ func (g *Gate) serve(nc net.Conn, ip string, leave func()) {
 	if err := nc.SetDeadline(time.Now().Add(g.cfg.Limits.Grace)); err != nil {
 		return
 	}
-	stop := context.AfterFunc(ctx, func() { _ = nc.SetDeadline(time.Unix(1, 0)) })
+	raw := nc
+	stop := context.AfterFunc(ctx, func() { _ = raw.SetDeadline(time.Unix(1, 0)) })
 	if err := g.cfg.People.AllowSSH(ctx, ip); err != nil {
 		_, _ = io.WriteString(nc, "Not allowed at this time\r\n") // before any version, as RFC 4253, 4.2, has it
 		stop()
 		return
+	}
+	nc, version := overhear(nc, g.cfg.Limits.Grace)
+	if ctx.Err() != nil { // overhearing has moved the deadline
+		_ = raw.SetDeadline(time.Unix(1, 0))
 	}
 	k := &knock{g: g, ctx: ctx, ip: ip}
 	defer func() {
@@ -201,7 +215,7 @@ func (g *Gate) serve(nc net.Conn, ip string, leave func()) {
 		}
 	}()
 	cfg := &ssh.ServerConfig{
-		Config: algorithms(), PublicKeyAuthAlgorithms: keyAlgorithms(), MaxAuthTries: maxTries, ServerVersion: "SSH-2.0-bailey",
+		Config: algorithms(version), PublicKeyAuthAlgorithms: keyAlgorithms(), MaxAuthTries: maxTries, ServerVersion: "SSH-2.0-bailey",
 		PublicKeyCallback: k.offer, VerifiedPublicKeyCallback: k.verified,
 	}
 	for _, key := range g.cfg.HostKeys {

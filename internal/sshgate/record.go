@@ -34,7 +34,8 @@ func (r *recording) onFailure(fatal func()) {
 
 // begin starts a session's recording as its class wants it.
 func (c *conn) begin(ctx context.Context, m sshlive.Meta, p Policy) (*recording, error) {
-	if !p.recorded() {
+	m.Unrecorded = !p.recorded()
+	if m.Unrecorded && c.g.cfg.Recorder == nil {
 		return nil, nil //nolint:nilnil // a nil recording is one that does nothing
 	}
 	r := &recording{c: c, m: m, strict: p.Recording == RecordStrict, fatal: func() {}}

@@ -376,8 +376,8 @@ func (s *session) prepare(ctx context.Context, route workspace.Route, p Policy, 
 // carry moves the bytes both ways until the process has ended.
 func (s *session) carry(proc *workspace.Process, t task, p Policy, at *place, end *sshlive.End) {
 	kind := pipeKind(t, s.tty, p)
-	out := newOutlet(s, at.scope.Pipe(filter.SSH, false, kind, int(s.cols), ""), s.ch)
-	errs := newOutlet(s, at.scope.Pipe(filter.SSH, false, kind, 0, ""), s.ch.Stderr())
+	out := newOutlet(s, at.scope.Pipe(filter.SSH, false, kind, int(s.cols), ""), s.ch, t.kind != sshlive.SFTP)
+	errs := newOutlet(s, at.scope.Pipe(filter.SSH, false, kind, 0, ""), s.ch.Stderr(), t.kind != sshlive.SFTP)
 	in := &inlet{s: s, at: at, proc: proc, pipe: at.scope.Pipe(filter.SSH, true, inputKind(t, s.tty), 0, ""), typed: s.tty}
 	o := &outputs{s: s, at: at, out: out, errs: errs, counts: !s.tty}
 	if t.kind == sshlive.SFTP {

@@ -55,8 +55,9 @@ func isTransfer(line string) bool {
 // An outlet is one way out of a session: through the filter, into the
 // recording, to those who watch, and to the client.
 type outlet struct {
-	s *session
-	w io.Writer
+	s     *session
+	w     io.Writer
+	shown bool // to people, not a protocol's own words: sftp's files are told one by one
 
 	mu    sync.Mutex // held for the length of a write: what a timer lets go keeps its place
 	pipe  *filter.Pipe
@@ -64,8 +65,8 @@ type outlet struct {
 	err   error
 }
 
-func newOutlet(s *session, pipe *filter.Pipe, w io.Writer) *outlet {
-	return &outlet{s: s, pipe: pipe, w: w}
+func newOutlet(s *session, pipe *filter.Pipe, w io.Writer, shown bool) *outlet {
+	return &outlet{s: s, pipe: pipe, w: w, shown: shown}
 }
 
 // write takes what the process has written.
@@ -99,8 +100,8 @@ func (o *outlet) deliver(out []byte, err error) {
 	if len(out) == 0 {
 		return
 	}
-	if o.s.tty {
-		o.s.rec.output(out)
+	if o.shown {
+		o.s.rec.output(out) // of a command without a terminal it keeps a beginning
 		o.s.entry.Show(out)
 	}
 	o.s.entry.Carried(0, len(out))

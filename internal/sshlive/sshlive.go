@@ -48,13 +48,16 @@ type Meta struct {
 	Client      string // the client's version line, foreign text
 	Started     time.Time
 
+	// Unrecorded says that the session's class is not recorded: it is only
+	// counted among the sessions.
+	Unrecorded bool
 	// Strict says that the session must not go on without its recording. When
 	// it is false a recorder that fails is audited, and the session goes on.
 	Strict bool
 }
 
-// A Recorder keeps what happens in sessions. It is told of every session whose
-// class is recorded, before anything of it runs.
+// A Recorder keeps what happens in sessions. It is told of every session, before
+// anything of it runs.
 type Recorder interface {
 	// Begin starts the recording of a session. An error ends a strict session
 	// before it began.

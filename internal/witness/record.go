@@ -72,6 +72,9 @@ func (s *Service) Begin(ctx context.Context, m sshlive.Meta) (sshlive.Recording,
 // recorded reports whether a session has a recording of its own. Of a forward
 // or a connection the index has everything that is known.
 func recorded(m sshlive.Meta) bool {
+	if m.Unrecorded {
+		return false
+	}
 	switch m.Kind {
 	case sshlive.Shell, sshlive.Exec, sshlive.SFTP:
 		return true
