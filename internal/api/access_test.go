@@ -253,6 +253,9 @@ func attemptsOnAlice(d *door, lab bailey.Workspace) []attempt {
 		{op: post + "/users/{name}/links", body: `{"source":"ldap:corp","login":"alice"}`, target: account, want: wants{401, 403, 403, 404, 403}}, // no directory here
 		{op: del + "/users/{name}/links/{id}", target: account, want: wants{401, 403, 403, 404, 403}},
 		{op: get + "/secrets", want: staff},
+		{op: get + "/bans", want: staff},
+		{op: post + "/bans", body: `{"network":"203.0.113.9","seconds":3600}`, want: wants{401, 403, 403, 201, 403}},
+		{op: post + "/bans/lift", body: `{"what":"203.0.113.9"}`, want: wants{401, 403, 403, 200, 403}},
 		{op: put + "/secrets/{name}", body: `{"value":"Y29ycmVjdC1ob3JzZS05NDMx"}`, target: func() string { return "HF_TOKEN" }, want: wants{401, 403, 403, 200, 403}},
 		{op: del + "/secrets/{name}", target: known, want: wants{401, 403, 403, 204, 403}},
 		{op: get + "/filter", want: staff},

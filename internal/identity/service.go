@@ -17,6 +17,7 @@ import (
 	"unicode/utf8"
 
 	"github.com/baileyhq/bailey"
+	"github.com/baileyhq/bailey/internal/allow"
 	"github.com/baileyhq/bailey/internal/audit"
 	"github.com/baileyhq/bailey/internal/external"
 	"github.com/baileyhq/bailey/internal/guard"
@@ -32,14 +33,18 @@ type Config struct {
 	Log   *slog.Logger
 	Now   func() time.Time // nil means time.Now
 
-	SessionIdle     time.Duration             // 0 means 8 h
-	SessionLifetime time.Duration             // 0 means 24 h
-	SetupLifetime   time.Duration             // 0 means 30 min
-	Rules           func() Rules              // what holds now; nil means the defaults
-	Host            string                    // of the console: no word for a password
-	Directories     []Directory               // asked about whom there is no password here
-	External        map[string]external.Rules // what each source gives, by its name
-	UnknownKey      []byte                    // keys the hash under which unknown names are audited; empty: a random one
+	SessionIdle     time.Duration // 0 means 8 h
+	SessionLifetime time.Duration // 0 means 24 h
+	SetupLifetime   time.Duration // 0 means 30 min
+	Rules           func() Rules  // what holds now; nil means the defaults
+	Host            string        // of the console: no word for a password
+
+	Places func() *allow.Lists // from where people may come, asked each time; nil: from everywhere
+
+	Directories []Directory               // asked about whom there is no password here
+	External    map[string]external.Rules // what each source gives, by its name
+
+	UnknownKey []byte // keys the hash under which unknown names are audited; empty: a random one
 }
 
 // A Service signs people in. Methods may be called concurrently.
