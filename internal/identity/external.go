@@ -18,7 +18,7 @@ import (
 
 // An ExternalStore keeps who accounts are elsewhere. The kinds of error are
 // those of the store's methods.
-type ExternalStore interface {
+type ExternalStore interface { //nolint:interfacebloat // one room keeps all of it, one service uses all of it
 	CreateExternalUser(ctx context.Context, u bailey.User, e bailey.External) (bailey.User, bailey.External, error)
 	LinkExternal(ctx context.Context, e bailey.External) (bailey.External, error)
 	ExternalBySubject(ctx context.Context, issuer, subject string) (bailey.External, error)
@@ -312,7 +312,7 @@ func (s *Service) vouched(ctx context.Context, user bailey.User, tie bailey.Exte
 			// The store keeps the last enabled administrator, whom the directory
 			// would demote: nobody could mend anything any more.
 			s.cfg.Log.WarnContext(ctx, "the directory takes the role from the last enabled administrator, who keeps it until there is another one",
-				slog.String("user", user.Name), slog.String("source", tie.Source))
+				slog.String("user", user.Name), slog.String("account_source", tie.Source))
 			next, grant.Role = user, tie.Role
 		case err != nil:
 			return user, tie, err
