@@ -248,12 +248,12 @@ func (s *Service) refused(ctx context.Context, source, ip string, err error) err
 	r, ok := errors.AsType[*oidc.Refusal](err)
 	if !ok {
 		if ctx.Err() == nil {
-			s.cfg.Log.WarnContext(ctx, "identity provider cannot be asked", slog.String("source", source), slog.String("error", err.Error()))
+			s.cfg.Log.WarnContext(ctx, "identity provider cannot be asked", slog.String("account_source", source), slog.String("error", err.Error()))
 		}
 		return err
 	}
 	s.cfg.Identity.RefusedExternal(ctx, source, ip, audit.Reason(r.Reason))
-	s.cfg.Log.WarnContext(ctx, "answer of an identity provider refused", slog.String("source", source), slog.String("ip", ip), slog.String("error", r.Error()))
+	s.cfg.Log.WarnContext(ctx, "answer of an identity provider refused", slog.String("account_source", source), slog.String("ip", ip), slog.String("error", r.Error()))
 	return r.Words()
 }
 

@@ -3,6 +3,7 @@ package company_test
 import (
 	"bytes"
 	"context"
+	"maps"
 	"net/url"
 	"slices"
 	"strings"
@@ -416,9 +417,7 @@ func TestBackChannelLogout(t *testing.T) {
 	dave := w.mustCome()
 	logout := func(claims map[string]any) error {
 		return w.Logout(t.Context(), "corp", w.idp.LogoutToken(func(c map[string]any) {
-			for k, v := range claims {
-				c[k] = v
-			}
+			maps.Copy(c, claims)
 		}), "192.0.2.50")
 	}
 	// dave's session under carol's name is nobody's.

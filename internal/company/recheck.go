@@ -43,7 +43,7 @@ func (s *Service) Recheck(ctx context.Context) {
 
 func (s *Service) report(ctx context.Context, source string, err error) {
 	if err != nil && ctx.Err() == nil {
-		s.cfg.Log.WarnContext(ctx, "people cannot be checked again", slog.String("source", source), slog.String("error", err.Error()))
+		s.cfg.Log.WarnContext(ctx, "people cannot be checked again", slog.String("account_source", source), slog.String("error", err.Error()))
 	}
 }
 
@@ -100,7 +100,7 @@ func (s *Service) recheckSession(ctx context.Context, p Provider, x bailey.Exter
 	case refused && refusal.Reason == oidc.BadClient:
 		return err // about this server, not about them
 	case refused:
-		s.cfg.Log.WarnContext(ctx, "answer of an identity provider refused", slog.String("source", p.Source()), slog.String("error", err.Error()))
+		s.cfg.Log.WarnContext(ctx, "answer of an identity provider refused", slog.String("account_source", p.Source()), slog.String("error", err.Error()))
 		return s.cfg.Identity.EndExternalSession(ctx, x, audit.Reason(refusal.Reason))
 	case err != nil:
 		return err

@@ -154,8 +154,17 @@ func TestSlapdWrongIsWrong(t *testing.T) {
 	w := newDirectoryWorld(t)
 	var said []string
 	for i, tt := range [][2]string{
-		{"nobody", "x"}, {"carol", "wrong"}, {"carol", ""}, {"dave", harbour("dave")}, {"*)(uid=*", harbour("carol")}, {"carol\x00", harbour("carol")},
-		{"alice", "wrong"}, {`corp\alice`, "wrong"}, {"uid=carol,ou=people," + w.env["BASE"], harbour("carol")}, {"", ""}, {strings.Repeat("a", 5000), "x"},
+		{"nobody", "x"},
+		{"carol", "wrong"},
+		{"carol", ""},
+		{"dave", harbour("dave")},
+		{"*)(uid=*", harbour("carol")},
+		{"carol\x00", harbour("carol")},
+		{"alice", "wrong"},
+		{`corp\alice`, "wrong"},
+		{"uid=carol,ou=people," + w.env["BASE"], harbour("carol")},
+		{"", ""},
+		{strings.Repeat("a", 5000), "x"},
 	} {
 		_, err := w.signIn(tt[0], tt[1], "198.51.100."+string(rune('1'+i%9)))
 		if bailey.KindOf(err) != bailey.Unauthenticated {
@@ -273,5 +282,30 @@ func TestSlapdRecheck(t *testing.T) {
 		if err != nil || len(ties) != 1 || ties[0].Gone != want {
 			t.Errorf("%s is gone by %+v, %v; want %s", name, ties, err, want)
 		}
+	}
+}
+
+// Somebody signed in here links who they are in the directory, by their
+// password there; a wrong one counts, and nobody links whom they are not.
+func TestSlapdLinkByPassword(t *testing.T) {
+	w := newDirectoryWorld(t)
+	_, alice := identitytest.SignIn(t, w.World.Service, "alice")
+	_, bob := identitytest.SignIn(t, w.World.Service, "bob")
+	for _, wrong := range []string{"wrong", "", harbour("alice")} {
+		if _, err := w.LinkByPassword(t.Context(), alice, "carol", secret.New(wrong)); bailey.KindOf(err) != bailey.Denied {
+			t.Errorf("with the password %q: %v", wrong, err)
+		}
+	}
+	if _, err := w.LinkByPassword(t.Context(), alice, "carol", secret.New(harbour("carol"))); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := w.LinkByPassword(t.Context(), bob, "carol", secret.New(harbour("carol"))); bailey.KindOf(err) != bailey.Conflict {
+		t.Errorf("bob links her too: %v", err)
+	}
+	if a, err := w.signIn("carol", harbour("carol"), "192.0.2.40"); err != nil || a.UserID != alice.UserID {
+		t.Errorf("by the company's name she is %+v, %v", a, err)
+	}
+	if hash, err := w.Store.PasswordHash(t.Context(), alice.UserID); err != nil || hash != "" {
+		t.Errorf("her password here is still there: %v", err)
 	}
 }

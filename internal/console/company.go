@@ -25,6 +25,9 @@ func (c *Console) toProvider(w http.ResponseWriter, r *http.Request) error {
 		http.Redirect(w, r, form.next(), http.StatusSeeOther)
 		return nil
 	}
+	if form.next() == "/workspaces" { // it names no workspace: nothing to carry along
+		form = signInForm{}
+	}
 	return c.depart(w, r, company.Trip{Open: form.Open, N: form.N})
 }
 
@@ -50,7 +53,9 @@ func (c *Console) depart(w http.ResponseWriter, r *http.Request, trip company.Tr
 	http.SetCookie(w, &http.Cookie{
 		Name: ticketCookie, Value: ticket, Path: "/", MaxAge: ticketAge, Secure: true, HttpOnly: true, SameSite: http.SameSiteLaxMode,
 	})
-	http.Redirect(w, r, to, http.StatusSeeOther)
+	// Without a body: no page of ours has a link that leads elsewhere.
+	w.Header().Set("Location", to)
+	w.WriteHeader(http.StatusSeeOther)
 	return nil
 }
 

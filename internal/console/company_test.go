@@ -124,7 +124,7 @@ func TestTheCompanysAnswerIsBound(t *testing.T) {
 		t.Errorf("the page repeats it: %s", got.body)
 	}
 	// Begun by a picture on somebody's page, or at a provider that is none.
-	victim.get("/signin/oidc/corp", "Sec-Fetch-Mode", "no-cors").wantStatus(t, http.StatusForbidden, "begins on the sign-in page")
+	victim.send(http.MethodGet, "/signin/oidc/corp", nil, "Sec-Fetch-Mode", "no-cors", "Sec-Fetch-Site", "cross-site").wantStatus(t, http.StatusForbidden, "begins on the sign-in page")
 	victim.get("/signin/oidc/other").wantStatus(t, http.StatusNotFound)
 	victim.get("/signin/oidc/other/callback?state=x&code=y").wantStatus(t, http.StatusNotFound)
 }
@@ -183,8 +183,7 @@ func TestLinkingOnTheAccountPage(t *testing.T) {
 	alice.get("/account/company").wantStatus(t, http.StatusOK, "a password of this server", "Link Example <Corp>")
 	got := alice.get("/account/link/corp")
 	cookie, _, _ := strings.Cut(got.header.Get("Set-Cookie"), ";")
-	both := cookie + "; __Host-bailey=" + alice.session
-	alice.get("/signin/oidc/corp/callback?"+idp.Visit(t, got.location()).Encode(), "Cookie", both).wantRedirect(t, "/account/company")
+	alice.get("/signin/oidc/corp/callback?"+idp.Visit(t, got.location()).Encode(), "Cookie", cookie).wantRedirect(t, "/account/company")
 	alice.get("/account/company").wantStatus(t, http.StatusOK, "oidc:corp", "a.smith")
 	b := s.browse(nobody)
 	b.post("/signin", "name", Alice, "password", Password).wantStatus(t, http.StatusUnauthorized)

@@ -101,7 +101,7 @@ func TestEveryFormLeadsSomewhere(t *testing.T) {
 	}
 	for _, pattern := range s.console.Routes() {
 		switch pattern {
-		case "POST /setup", "POST /volumes/{id}/delete", "POST /account/sessions/{id}/end", "POST /account/tokens/{id}/revoke", "POST /admin/users/{name}/enable":
+		case "POST /setup", "POST /volumes/{id}/delete", "POST /account/sessions/{id}/end", "POST /account/tokens/{id}/revoke", "POST /account/link", "POST /admin/users/{name}/enable":
 			continue // there is nothing of that sort here; other tests have it
 		}
 		if strings.HasPrefix(pattern, "POST ") && !taken[pattern] {
@@ -114,7 +114,7 @@ func TestEveryFormLeadsSomewhere(t *testing.T) {
 func TestWhoIsNotSignedInIsLedThere(t *testing.T) {
 	s := open(t)
 	ws := s.Launch(Alice, "lab")
-	public := regexp.MustCompile(`^((GET|POST) /(signin|setup)|POST /signout|GET /hub/.*|/)$`)
+	public := regexp.MustCompile(`^((GET|POST) /(signin|setup)|GET /signin/oidc/.*|POST /signout|GET /hub/.*|/)$`)
 	for _, pattern := range s.console.Routes() {
 		if public.MatchString(pattern) {
 			continue

@@ -18,7 +18,7 @@ import (
 
 // An ExternalStore keeps who accounts are elsewhere. The kinds of error are
 // those of the store's methods.
-type ExternalStore interface {
+type ExternalStore interface { //nolint:interfacebloat // one room keeps all of it, one service uses all of it
 	CreateExternalUser(ctx context.Context, u bailey.User, e bailey.External) (bailey.User, bailey.External, error)
 	LinkExternal(ctx context.Context, e bailey.External) (bailey.External, error)
 	ExternalBySubject(ctx context.Context, issuer, subject string) (bailey.External, error)
@@ -105,14 +105,29 @@ func (s *Service) proveOutside(ctx context.Context, a attempt, v guard.Verdict, 
 		}
 		return proof{}, s.failed(ctx, a, v, user, why)
 	}
+	release := func() {
+		if second != "" {
+			s.cfg.Guard.Release(a.prefix, second)
+		}
+	}
+	if user, _, err = s.comes(ctx, e.Person, a); err != nil {
+		release()
+		return proof{}, &undecided{err} // right, and yet not in: neither a success nor a guess
+	}
+	switch {
+	case s.Permitted(user, a.ip) != nil:
+		if second != "" {
+			s.cfg.Guard.Fail(a.prefix, second, true)
+		}
+		return proof{}, s.failed(ctx, a, v, user, audit.WrongPlace)
+	case v.Pressed && !s.proves(user):
+		release()
+		return proof{}, &undecided{s.pressed(ctx, a, user)}
+	}
 	if second != "" {
 		s.cfg.Guard.Succeed(a.prefix, second)
 	}
 	s.cfg.Guard.Succeed(a.prefix, a.key)
-	user, _, err = s.comes(ctx, e.Person, a)
-	if err != nil {
-		return proof{}, err
-	}
 	return proof{attempt: a, user: user}, ctx.Err()
 }
 
@@ -297,7 +312,7 @@ func (s *Service) vouched(ctx context.Context, user bailey.User, tie bailey.Exte
 			// The store keeps the last enabled administrator, whom the directory
 			// would demote: nobody could mend anything any more.
 			s.cfg.Log.WarnContext(ctx, "the directory takes the role from the last enabled administrator, who keeps it until there is another one",
-				slog.String("user", user.Name), slog.String("source", tie.Source))
+				slog.String("user", user.Name), slog.String("account_source", tie.Source))
 			next, grant.Role = user, tie.Role
 		case err != nil:
 			return user, tie, err
@@ -362,7 +377,15 @@ func (s *Service) SignInExternal(ctx context.Context, r ExternalSignIn) (Grant[b
 	none := Grant[bailey.Session]{}
 	a := newAttempt("", r.IP)
 	a.method = r.Person.Source
+	if err := s.elsewhere(ctx, a); err != nil {
+		return none, bailey.User{}, err
+	}
 	user, tie, err := s.comes(ctx, r.Person, a)
+	if err == nil {
+		if err = s.Permitted(user, a.ip); err != nil {
+			s.note(ctx, s.refusal(ctx, r.Person, tie, a, audit.WrongPlace))
+		}
+	}
 	if err != nil {
 		return none, bailey.User{}, err
 	}

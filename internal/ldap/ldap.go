@@ -185,7 +185,7 @@ func (d *Directory) find(ctx context.Context, filter string) (found Entry, ok bo
 		entry := res.Entries[0]
 		dn, err := ldap.ParseDN(entry.DN)
 		if err != nil || !d.users.AncestorOfFold(dn) && !d.users.EqualFold(dn) {
-			return nil // not of those who were asked about
+			return nil //nolint:nilerr // what is not below the base is nobody who was asked about
 		}
 		if found, err = d.entry(entry); err != nil {
 			return err

@@ -82,9 +82,15 @@ func TestSlapdPeople(t *testing.T) {
 			pass  secret.Value
 			right bool
 		}{
-			{alice, password("alice"), true}, {alice, password("bob"), false}, {bob, password("bob"), true}, {bob, password("alice"), false},
-			{alice, secret.New(""), false}, {alice, secret.New("\x00"), false}, {alice, secret.New(password("alice").Reveal() + "\x00"), false},
-			{alice, secret.New(strings.Repeat("x", 5000)), false}, {ldap.Entry{}, password("alice"), false},
+			{alice, password("alice"), true},
+			{alice, password("bob"), false},
+			{bob, password("bob"), true},
+			{bob, password("alice"), false},
+			{alice, secret.New(""), false},
+			{alice, secret.New("\x00"), false},
+			{alice, secret.New(password("alice").Reveal() + "\x00"), false},
+			{alice, secret.New(strings.Repeat("x", 5000)), false},
+			{ldap.Entry{}, password("alice"), false},
 		} {
 			if right, err := d.Check(t.Context(), tt.who, tt.pass); err != nil || right != tt.right {
 				t.Errorf("Check(%s, …) = %v, %v; want %v", tt.who.DN, right, err, tt.right)

@@ -34,7 +34,7 @@ const (
 
 // A Refusal is an answer that is not believed. Its text is for the log; people
 // read [Refusal.Words].
-type Refusal struct {
+type Refusal struct { //nolint:errname // callers ask for a refusal, not for an error
 	Reason Reason
 	msg    string // for people, when there is more to say than the reason
 	hint   string
@@ -56,7 +56,7 @@ func (r *Refusal) Words() error {
 		return e
 	}
 	e.Hint = "sign in again; if it happens again, an administrator finds the reason in the server's log"
-	switch r.Reason {
+	switch r.Reason { //nolint:exhaustive // the others have the same words
 	case BadState:
 		e.Msg, e.Hint = "this sign-in was not begun in this browser, or it took too long", "begin again on the sign-in page; cookies must be allowed for this server"
 	case TooManyGroups:
