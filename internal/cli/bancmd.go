@@ -102,7 +102,11 @@ func banLift(s *streams) *cobra.Command {
 				if u := optional(b.User); u != "" {
 					of = u + " from " + of
 				}
-				fmt.Fprintf(s.err, "Lifted the %s of %s.\n", b.Kind, of)
+				kind := string(b.Kind)
+				if b.Kind == client.BanKindAdmin { // an administrator's ban
+					kind = "ban"
+				}
+				fmt.Fprintf(s.err, "Lifted the %s of %s.\n", kind, of)
 			}
 			return nil
 		},
