@@ -34,7 +34,6 @@ const (
 	AccessEnd      Action = "access.end" // every session, token and connection of a user
 	GroupChange    Action = "group.change"
 	MetadataView   Action = "workspace.view" // somebody who is not its owner looked at it
-	KernelExecute  Action = "kernel.execute"
 	AccessDenied   Action = "access.denied"
 	UserCreate     Action = "user.create"
 	UserUpdate     Action = "user.update"
@@ -166,7 +165,6 @@ type Attrs struct {
 	Group  string   `json:"group,omitempty"`
 	Scopes []string `json:"scopes,omitempty"` // of a token
 	Owner  string   `json:"owner,omitempty"`  // id of whose the target is
-	Kernel string   `json:"kernel,omitempty"` // id of a kernel
 
 	// Of a decision about an image.
 	Signer  string `json:"signer,omitempty"`  // who vouches for it
