@@ -28,6 +28,7 @@ func (d *decoder) check() {
 	d.checkDatabase()
 	d.checkWeb()
 	d.checkProxies()
+	d.checkAccess()
 	d.checkSessions()
 	for name, digest := range d.cfg.Images {
 		d.checkDigest(join("images", name), string(digest), false)

@@ -17,6 +17,7 @@ import (
 	"unicode/utf8"
 
 	"github.com/baileyhq/bailey"
+	"github.com/baileyhq/bailey/internal/allow"
 	"github.com/baileyhq/bailey/internal/audit"
 	"github.com/baileyhq/bailey/internal/guard"
 	"github.com/baileyhq/bailey/internal/password"
@@ -36,7 +37,10 @@ type Config struct {
 	SetupLifetime   time.Duration // 0 means 30 min
 	Rules           func() Rules  // what holds now; nil means the defaults
 	Host            string        // of the console: no word for a password
-	UnknownKey      []byte        // keys the hash under which unknown names are audited; empty: a random one
+
+	Places func() *allow.Lists // from where people may come, asked each time; nil: from everywhere
+
+	UnknownKey []byte // keys the hash under which unknown names are audited; empty: a random one
 }
 
 // A Service signs people in. Methods may be called concurrently.

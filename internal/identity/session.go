@@ -100,6 +100,9 @@ func (s *Service) admit(ctx context.Context, c credential, ip string, refuse fun
 			Hint: "use it from the networks that it was made for, or make another one",
 		}
 	}
+	if err := s.Permitted(c.user, ip); err != nil {
+		return bailey.Actor{}, err
+	}
 	return c.actor(ip), nil
 }
 

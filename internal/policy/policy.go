@@ -34,6 +34,8 @@ const (
 	FleetView       Action = "fleet.view"    // everybody's workspaces, GPUs, orphans
 	EgressView      Action = "egress.view"   // what a user's workspaces asked to reach, and what they were granted
 	EgressManage    Action = "egress.manage" // allow, deny and revoke
+	BanList         Action = "ban.list"      // who is locked out, and whose word it was
+	BanManage       Action = "ban.manage"    // ban an address, lift a ban or a lock
 	ImageList       Action = "image.list"
 	ImageManage     Action = "image.manage"   // which images may be launched, by whose word
 	AccountSelf     Action = "account.self"   // who am I
@@ -96,11 +98,11 @@ func mayEver(actor bailey.Actor, action Action, thing Thing) bool {
 		return admin || auditor || manager(actor, thing.Group)
 	case GroupManage:
 		return admin || manager(actor, thing.Group)
-	case UserManage, SecretManage, EgressManage, ImageManage, FilterManage, ServiceManage, GroupAppoint, RecordingDelete:
+	case UserManage, SecretManage, EgressManage, ImageManage, FilterManage, ServiceManage, GroupAppoint, BanManage, RecordingDelete:
 		return admin
 	case ImageList:
 		return true // everybody sees what they could start, and who signed it
-	case UserList, SecretList, AuditRead, FleetView, ConfigRead:
+	case UserList, SecretList, BanList, AuditRead, FleetView, ConfigRead:
 		return admin || auditor
 	}
 	return false

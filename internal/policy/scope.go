@@ -67,13 +67,13 @@ func permits(s bailey.Scope, action Action, own bool) bool {
 		return own && is(bailey.ScopeSSH) || !own && is(bailey.ScopeAdmin)
 	case AuditRead:
 		return is(bailey.ScopeAuditRead)
-	case UserList, SecretList, FleetView, ConfigRead:
+	case UserList, SecretList, FleetView, ConfigRead, BanList:
 		return is(bailey.ScopeAdminRead, bailey.ScopeAdmin)
 	case GroupView:
 		return is(bailey.ScopeGroups, bailey.ScopeAdminRead, bailey.ScopeAdmin)
 	case GroupManage:
 		return is(bailey.ScopeGroups, bailey.ScopeAdmin)
-	case UserManage, ServiceManage, GroupAppoint, RecordingDelete, SecretManage, EgressManage, ImageManage, FilterManage:
+	case UserManage, ServiceManage, GroupAppoint, BanManage, RecordingDelete, SecretManage, EgressManage, ImageManage, FilterManage:
 		return is(bailey.ScopeAdmin)
 	}
 	return false
