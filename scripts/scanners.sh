@@ -24,4 +24,4 @@ if [ ! -x "$tools/h2spec" ]; then
     go build -o "$tools/h2spec" github.com/summerwind/h2spec/cmd/h2spec
   ) || die "h2spec could not be built from the module proxy"
 fi
-BAILEY_TEST_SCANNERS=$tools go test -count=1 -timeout 15m -v -run 'TestH2spec|TestSslscan|TestTestssl' ./internal/edge
+BAILEY_TEST_SCANNERS=$tools go test -count=1 -timeout 30m -v -run 'TestH2spec|TestSslscan|TestTestssl' ./internal/edge

@@ -31,7 +31,7 @@ func scanner(t *testing.T, name string) (string, context.Context) {
 			t.Fatalf("%s is not installed: %v", name, err)
 		}
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), 9*time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Minute)
 	t.Cleanup(cancel)
 	return path, ctx
 }

@@ -86,6 +86,13 @@ func TestASecretThatRepeatsItsBeginning(t *testing.T) {
 	}
 }
 
+// A rule that allows anything before its secret goes on behind it. A piece that
+// ends with the byte behind the secret must not make it forget that there was one.
+func TestAPieceThatEndsRightBehindAPassword(t *testing.T) {
+	password := token(6)[4:24]
+	everyCut(t, ScanConfig{Kind: Batch}, "$ curl -u admin:"+password+" https://registry.test/v2/\n", password)
+}
+
 func TestOverlappingSecretsLeaveNoTail(t *testing.T) {
 	cfg := ScanConfig{Exact: known(t, "Zabcdefg17", "defg17hijK")}
 	everyCut(t, cfg, "<<Zabcdefg17hijK>>", "Zabc", "hijK", "defg")

@@ -1,6 +1,7 @@
 package inspect
 
 import (
+	"math/rand/v2"
 	"strings"
 	"testing"
 )
@@ -28,6 +29,26 @@ func TestHostileTextIsOver(t *testing.T) {
 		t.Logf("%-12s %6.1f MB/cpu-s, %d candidates at the end, %d bytes out", name, 0.262/(cpu()-begin).Seconds(), live, len(out))
 		if live > 8<<10 {
 			t.Errorf("%s: %d candidates are kept", name, live)
+		}
+	}
+}
+
+// How many matches may be in the making is bounded, and the bound does not
+// depend on how the text was cut. Behind the crowd, tokens are found as ever.
+func TestACrowdIsCutAnyHow(t *testing.T) {
+	s := rulesOf(t)
+	secret := token(5)
+	for _, unit := range []string{"curl ", "eyJ-", "eyJhbGci", "host user ", "sk-ant-", "https://a:", "key=", "MTA"} {
+		text := strings.Repeat(unit, 9000/len(unit)) + "\ncurl -u admin:" + token(6)[:20] + " https://x.test\n" + secret + "\n"
+		want, _ := redactIn(s, ScanConfig{Kind: Batch}, []byte(text), func() int { return len(text) })
+		if strings.Contains(want, secret) {
+			t.Errorf("behind a crowd of %q the token passes", unit)
+		}
+		for _, most := range []int{7, 150, 3000} {
+			rng := rand.New(rand.NewPCG(9, uint64(most)))
+			if got, _ := redactIn(s, ScanConfig{Kind: Batch}, []byte(text), func() int { return 1 + rng.IntN(most) }); got != want {
+				t.Errorf("a crowd of %q, in pieces of up to %d bytes:\n%q\nwhole:\n%q", unit, most, got[max(0, len(got)-300):], want[max(0, len(want)-300):])
+			}
 		}
 	}
 }

@@ -191,7 +191,7 @@ func (l *lane) try(r *rule, at int, eof bool) {
 const (
 	// crowd is how many matches of one rule may be in the making at a place
 	// where another would begin. Nobody has more there but to keep us busy.
-	crowd = 16
+	crowd = 8
 	// lasting is how far a match in the making must have come to be counted.
 	lasting = 64
 )
@@ -294,7 +294,7 @@ func (l *lane) run(c *cand, eof bool) bool {
 			c.end = c.pos
 			return l.decide(c, eof, false)
 		}
-		if c.pos < stop { // it left the secret, and may have been whole
+		if c.pos < stop || in < 0 && c.accepted { // it left the secret, and may have been whole
 			left := *c
 			left.end, left.left = c.pos, true
 			if found, again := l.left(&left); found {

@@ -100,8 +100,10 @@ func searches(tb testing.TB) (*Index, []Text, *Starts, []Start) {
 	}
 	lits = append(lits, Text{Text: "tok"}, Text{Text: "::"}, Text{Text: "mn"}, Text{Text: "a-long-keyword-that-no-pattern-has"})
 	var pats []Start
-	for i, p := range patterns(tb, numbers) {
-		pats = append(pats, Start{Pattern: p, Bounded: i%3 != 2})
+	for n := range 4 { // more than are asked for at once
+		for i, p := range patterns(tb, numbers) {
+			pats = append(pats, Start{Pattern: p, Bounded: (i+n)%3 != 2})
+		}
 	}
 	return NewIndex(lits), lits, NewStarts(pats), pats
 }
