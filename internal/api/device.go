@@ -21,7 +21,7 @@ import (
 // need no words of ours.
 const (
 	deviceCodePath  = "/api/oauth/device_authorization"
-	deviceTokenPath = "/api/oauth/token" //nolint:gosec // a path
+	deviceTokenPath = "/api/oauth/token"
 	deviceGrant     = "urn:ietf:params:oauth:grant-type:device_code"
 	deviceClient    = "bailey"
 )

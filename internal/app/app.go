@@ -201,6 +201,8 @@ func New(ctx context.Context, cfg Config) (_ *App, err error) {
 	if a.workspaces, err = workspace.New(workspace.Config{
 		Store: a.store, Engine: a.engine, Verifier: a.images, Settings: a.settings, GPUs: gpus, Audit: a.journal, Log: a.log, Secrets: a.vault,
 		Egress: outward{a.egress},
+		// Asked at starts, when there are origins.
+		EnvFor: func(ws bailey.Workspace) map[string]string { return jupyterhub.Env(a.origins, ws) },
 	}); err != nil {
 		return nil, err
 	}

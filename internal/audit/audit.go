@@ -34,7 +34,6 @@ const (
 	AccessEnd      Action = "access.end" // every session, token and connection of a user
 	GroupChange    Action = "group.change"
 	MetadataView   Action = "workspace.view" // somebody who is not its owner looked at it
-	KernelExecute  Action = "kernel.execute"
 	AccessDenied   Action = "access.denied"
 	GuardLock      Action = "guard.lock"  // failures blocked a subject from one place
 	GuardBan       Action = "guard.ban"   // failures on many subjects, or an administrator, banned a place
@@ -172,10 +171,10 @@ const (
 	BadClient     Reason = "bad_client"
 	ProviderError Reason = "provider_refused"
 	TooManyGroups Reason = "too_many_groups"
-	Expired         Reason = "expired"
-	Revoked         Reason = "revoked"
-	WrongAddress    Reason = "wrong_address" // a credential that is bound to another
-	FirstContact    Reason = "first_contact" // a key that its owner recognised on the page of a link
+	Expired       Reason = "expired"
+	Revoked       Reason = "revoked"
+	WrongAddress  Reason = "wrong_address" // a credential that is bound to another
+	FirstContact  Reason = "first_contact" // a key that its owner recognised on the page of a link
 )
 
 // A Target is what an action was done to.
@@ -206,7 +205,6 @@ type Attrs struct {
 	Group  string   `json:"group,omitempty"`
 	Scopes []string `json:"scopes,omitempty"` // of a token
 	Owner  string   `json:"owner,omitempty"`  // id of whose the target is
-	Kernel string   `json:"kernel,omitempty"` // id of a kernel
 
 	// Of a decision about an image.
 	Signer  string `json:"signer,omitempty"`  // who vouches for it

@@ -95,7 +95,7 @@ func cleanAttrs(a Attrs) Attrs {
 	a.Policy, a.Root = plain(a.Policy, maxDigest), plain(a.Root, maxDigest)
 	a.Signer, a.Verdict = plain(a.Signer, maxSigner), name(a.Verdict)
 	a.Host = host(a.Host)
-	a.Group, a.Owner, a.Kernel = name(a.Group), name(a.Owner), name(a.Kernel)
+	a.Group, a.Owner = name(a.Group), name(a.Owner)
 	a.Scopes = slices.Clone(a.Scopes)
 	for i, s := range a.Scopes {
 		a.Scopes[i] = name(s)

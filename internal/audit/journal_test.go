@@ -531,7 +531,7 @@ func TestEventHasNoFreeText(t *testing.T) {
 		"Attrs.Class", "Attrs.Image", "Attrs.Run", "Attrs.Role", "Attrs.Digest",
 		"Attrs.Signer", "Attrs.Policy", "Attrs.Root", "Attrs.Verdict",
 		"Attrs.Rule", "Attrs.Mode", "Attrs.Route", "Attrs.Length", "Attrs.Sum", "Attrs.Host",
-		"Attrs.Group", "Attrs.Owner", "Attrs.Kernel",
+		"Attrs.Group", "Attrs.Owner",
 	}
 	var walk func(prefix string, typ reflect.Type)
 	walk = func(prefix string, typ reflect.Type) {

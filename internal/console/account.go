@@ -11,6 +11,7 @@ import (
 	"github.com/baileyhq/bailey"
 	"github.com/baileyhq/bailey/internal/audit"
 	"github.com/baileyhq/bailey/internal/identity"
+	"github.com/baileyhq/bailey/internal/policy"
 	"github.com/baileyhq/bailey/internal/secret"
 )
 
@@ -19,7 +20,8 @@ type accountData struct {
 	Sessions []bailey.Session
 	Tokens   []bailey.Token
 	SSH      sshData
-	NewToken string // shown this once
+	NewToken string         // shown this once
+	Scopes   []bailey.Scope // those that a token of this user can have
 	Events   []audit.Event
 }
 
@@ -65,6 +67,11 @@ func (c *Console) accountWith(w http.ResponseWriter, r *http.Request, newToken s
 	d := accountData{NewToken: newToken}
 	if d.User, err = c.cfg.Identity.Me(r.Context(), actor); err != nil {
 		return err
+	}
+	for _, scope := range bailey.Scopes() {
+		if policy.Fits(d.User, scope) {
+			d.Scopes = append(d.Scopes, scope)
+		}
 	}
 	if d.Sessions, err = c.cfg.Identity.Sessions(r.Context(), actor); err != nil {
 		return err

@@ -69,7 +69,7 @@ func TestTokensAndSessions(t *testing.T) {
 		switch {
 		case strings.HasSuffix(f.action, "/revoke"):
 			revoke = f.action
-		case strings.HasSuffix(f.action, "/end"):
+		case strings.HasPrefix(f.action, "/account/sessions/"):
 			end = f.action
 		}
 	}

@@ -44,10 +44,10 @@ type Config struct {
 	API        http.Handler // serves /api/
 	SSH        *witness.Service
 	SSHDoor    func() bailey.SSHDoor // where ssh connects to; nil: nowhere
-	Rules      *rulebook.Book // for what the filter found; nil: there is no filter
-	Hub        http.Handler   // serves /hub/api/, for tools that know JupyterHub; nil: nobody does
-	Alias      http.Handler   // serves /user/ to programs; nil: nobody does
-	Open       http.Handler   // serves /open/, the hand-off to a workspace's origin
+	Rules      *rulebook.Book        // for what the filter found; nil: there is no filter
+	Hub        http.Handler          // serves /hub/api/, for tools that know JupyterHub; nil: nobody does
+	Alias      http.Handler          // serves /user/ to programs; nil: nobody does
+	Open       http.Handler          // serves /open/, the hand-off to a workspace's origin
 	Log        *slog.Logger
 }
 

@@ -25,7 +25,7 @@ func (c *Console) devicePage(w http.ResponseWriter, r *http.Request) error {
 		code = ""
 	}
 	if _, err := c.signedIn(r); err != nil {
-		return c.show(w, r, "device", "Sign a program in", deviceData{})
+		return err
 	}
 	return c.show(w, r, "device", "Sign a program in", deviceData{Code: edge.Printable(code, 9)})
 }

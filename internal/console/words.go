@@ -43,7 +43,6 @@ func funcs() template.FuncMap {
 		"iso":      func(t time.Time) string { return t.UTC().Format(time.RFC3339) },
 		"when":     func(t time.Time) string { return t.UTC().Format("2 Jan 2006 15:04 UTC") },
 		"scope":    scopeWords,
-		"scopes":   bailey.Scopes,
 		"stage":    stageWords,
 		"sentence": sentence,
 		"roles": func() []string {

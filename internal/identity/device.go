@@ -63,11 +63,11 @@ type DeviceError string
 
 // The answers to a poll that gives no token.
 const (
-	DevicePending DeviceError = "authorization_pending"
-	DeviceSlower  DeviceError = "slow_down"
-	DeviceDenied  DeviceError = "access_denied"
-	DeviceExpired DeviceError = "expired_token"
-	DeviceUnknown DeviceError = "invalid_grant"
+	DevicePending DeviceError = "authorization_pending" //nolint:errname // the words of RFC 8628
+	DeviceSlower  DeviceError = "slow_down"             //nolint:errname // the words of RFC 8628
+	DeviceDenied  DeviceError = "access_denied"         //nolint:errname // the words of RFC 8628
+	DeviceExpired DeviceError = "expired_token"         //nolint:errname // the words of RFC 8628
+	DeviceUnknown DeviceError = "invalid_grant"         //nolint:errname // the words of RFC 8628
 )
 
 // Error implements error.

@@ -3,6 +3,7 @@ package identity
 import (
 	"net/netip"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/baileyhq/bailey"
@@ -108,16 +109,7 @@ func checkScopes(scopes []bailey.Scope) ([]bailey.Scope, error) {
 	return sorted(slices.Clone(scopes)), nil
 }
 
-func listed(scopes []bailey.Scope) string {
-	text := ""
-	for i, s := range scopes {
-		if i > 0 {
-			text += ", "
-		}
-		text += string(s)
-	}
-	return text
-}
+func listed(scopes []bailey.Scope) string { return strings.Join(scopeNames(scopes), ", ") }
 
 func sorted[T ~string](list []T) []T {
 	slices.Sort(list)

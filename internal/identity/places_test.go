@@ -21,7 +21,7 @@ func TestAListOfAddressesHoldsAtEveryDoor(t *testing.T) {
 	lists := &allow.Lists{}
 	w := identitytest.NewWorld(t, func(cfg *identity.Config) { cfg.Places = func() *allow.Lists { return lists } })
 	cookie, actor := identitytest.SignIn(t, w.Service, "alice")
-	token, err := w.Service.CreateToken(t.Context(), actor, "script", 0)
+	token, err := w.Service.CreateToken(t.Context(), actor, identity.TokenRequest{Note: "script", Lifetime: 0})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -70,7 +70,7 @@ func TestAListOfAddressesHoldsAtEveryDoor(t *testing.T) {
 func TestAnAdministratorsBanEndsSessionsFromThere(t *testing.T) {
 	w := identitytest.NewWorld(t)
 	cookie, actor := identitytest.SignIn(t, w.Service, "alice")
-	token, err := w.Service.CreateToken(t.Context(), actor, "script", 0)
+	token, err := w.Service.CreateToken(t.Context(), actor, identity.TokenRequest{Note: "script", Lifetime: 0})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -173,6 +173,8 @@ func grants() map[policy.Action]map[string][]string {
 		policy.FilterManage:    anyThing(both(admins, []string{"admin: admin"})),
 		policy.EgressManage:    anyThing(both(admins, []string{"admin: admin"})),
 		policy.ImageManage:     anyThing(both(admins, []string{"admin: admin"})),
+		policy.BanManage:       anyThing(both(admins, []string{"admin: admin"})),
+		policy.BanList:         anyThing(both(staff, adminReaders)),
 		policy.RecordingDelete: anyThing(both(admins, []string{"admin: admin"})),
 		policy.BanManage:       anyThing(both(admins, []string{"admin: admin"})),
 		policy.BanList:         anyThing(both(staff, adminReaders)),

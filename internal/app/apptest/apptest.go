@@ -255,6 +255,31 @@ func (w *World) Client() *http.Client {
 	}
 }
 
+// Dial connects to the server over TLS as a client of one of its origins, for
+// requests that no HTTP client would send.
+func (w *World) Dial(origin string) net.Conn {
+	w.tb.Helper()
+	pem, err := os.ReadFile(w.certs.CAFile())
+	if err != nil {
+		w.tb.Fatal(err)
+	}
+	roots := x509.NewCertPool()
+	roots.AppendCertsFromPEM(pem)
+	host, _, err := net.SplitHostPort(strings.TrimPrefix(origin, "https://"))
+	if err != nil {
+		w.tb.Fatal(err)
+	}
+	conn, err := tls.Dial("tcp", w.listener.Addr().String(), &tls.Config{
+		RootCAs: roots, ServerName: host, NextProtos: []string{"http/1.1"}, MinVersion: tls.VersionTLS12,
+	})
+	if err != nil {
+		w.tb.Fatal(err)
+	}
+	_ = conn.SetDeadline(time.Now().Add(30 * time.Second))
+	w.tb.Cleanup(func() { _ = conn.Close() })
+	return conn
+}
+
 // SetupCode returns the one-time secret that was pending when the World was
 // made; it is empty after [New].
 func (w *World) SetupCode() string { return w.setup.Reveal() }

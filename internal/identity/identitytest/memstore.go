@@ -52,7 +52,7 @@ func NewMemStore() *MemStore {
 		uid: 20000, users: map[string]account{},
 		sessions: map[string]stored[bailey.Session]{}, tokens: map[string]stored[bailey.Token]{},
 		devices: map[string]device{},
-		ssh: newSSHRows(),
+		ssh:     newSSHRows(),
 	}
 }
 
