@@ -25,7 +25,6 @@ import (
 type desk struct {
 	t    *testing.T
 	home string
-	env  map[string]string
 }
 
 // serveSSH is a server with an SSH door on paper: its API answers, nobody

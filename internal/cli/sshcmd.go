@@ -88,11 +88,10 @@ func (s *streams) running(ctx context.Context, r *remote, name string) error {
 		return refusal(a.StatusCode(), a.Body)
 	}
 	ws := a.JSON200
-	switch ws.State {
-	case "running":
+	if ws.State == "running" {
 		return nil
-	case "starting":
-	default:
+	}
+	if ws.State != "starting" {
 		b, err := r.api.StartWorkspaceWithResponse(ctx, ws.Id)
 		if err != nil {
 			return unreachable(err)
@@ -167,7 +166,7 @@ func (s *streams) foreground(name string, argv []string) error {
 	if err != nil {
 		return &failure{code: exitFailure, msg: "there is no " + name + " on this machine", hint: "install OpenSSH's client (on Debian: apt install openssh-client)"}
 	}
-	cmd := exec.Command(path, argv...) //nolint:gosec,noctx // the arguments are checked; ssh ends itself
+	cmd := exec.Command(path, argv...) //nolint:noctx // the arguments are checked; ssh ends itself
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = s.in, s.out, s.err
 	err = cmd.Run()
 	if exit, ok := errors.AsType[*exec.ExitError](err); ok {
@@ -246,7 +245,7 @@ func (s *streams) certify(ctx context.Context, r *remote, private string, minute
 	}
 	fmt.Fprintf(s.err, "Certificate %s is in %s, valid until %s.\n", a.JSON201.Serial, path, a.JSON201.ExpiresAt.Local().Format("2 Jan 15:04"))
 	if dir, err := sshDir(false); err == nil {
-		if _, err := os.Stat(filepath.Join(dir, sshconfig.ConfigName)); err != nil {
+		if b, err := readFile(filepath.Join(dir, sshconfig.ConfigName)); err == nil && b == nil {
 			fmt.Fprintln(s.err, "Run bailey ssh-config, so that ssh finds it; bailey ssh and bailey cp find it by themselves.")
 			return nil
 		}

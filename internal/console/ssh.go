@@ -96,10 +96,7 @@ type contactData struct {
 func (c *Console) sshContact(w http.ResponseWriter, r *http.Request) error {
 	actor, err := c.signedIn(r)
 	if err != nil {
-		return &bailey.Error{
-			Kind: bailey.Unauthenticated, Msg: "sign in first, then open this link again",
-			Hint: "the link is good for ten minutes; go to " + c.cfg.Origins.Console() + "/signin",
-		}
+		return err
 	}
 	code := r.PathValue("code")
 	key, err := c.cfg.Identity.Contact(r.Context(), actor, code)

@@ -179,29 +179,3 @@ func (s *Service) endCertificatesOf(ctx context.Context, userID, id string) {
 		s.cfg.Log.ErrorContext(ctx, "SSH certificates of an ended sign-in were not revoked", slog.String("session", id), slog.String("error", err.Error()))
 	}
 }
-
-// SSHHostAuthority returns the public key that signs the server's host
-// certificates, as a line of a .pub file.
-func (s *Service) SSHHostAuthority(ctx context.Context) (string, error) {
-	return s.authorityLine(ctx, "host")
-}
-
-func (s *Service) authorityLine(ctx context.Context, kind string) (string, error) {
-	a, err := s.authority(ctx, kind, true)
-	if err != nil {
-		return "", err
-	}
-	return sshkey.Line(a.Wire(), "bailey "+kind+" CA")
-}
-
-// SignSSHHost returns a host certificate in wire form for one of the server's
-// own host keys, for as long as lifetime: clients that know the host authority
-// then ask nobody whether to trust it. It is for the wiring alone.
-func (s *Service) SignSSHHost(ctx context.Context, hostKey []byte, names []string, lifetime time.Duration) ([]byte, error) {
-	a, err := s.authority(ctx, "host", true)
-	if err != nil {
-		return nil, err
-	}
-	now := s.cfg.Now()
-	return a.SignHost(hostKey, names, now.Add(-time.Hour), now.Add(lifetime))
-}

@@ -19,9 +19,9 @@ import (
 const (
 	contactFor      = 10 * time.Minute // how long a link is good
 	contactBindsFor = 24 * time.Hour   // how long a key is bound that is not kept
-	codeLength      = 8
+	contactLength   = 8
 	// Crockford's alphabet: no I, L, O and U, so that a code can be read aloud.
-	codeLetters = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
+	contactLetters = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
 )
 
 // FirstContact returns the address of a page on which the person of that name,
@@ -32,7 +32,7 @@ const (
 // nothing to offer: a certificate, a weak key, too many links for the address.
 func (s *Service) FirstContact(ctx context.Context, name string, key ssh.PublicKey, ip string) (string, error) {
 	if s.cfg.SSHLink == nil || key == nil || bailey.CheckName("user", name) != nil {
-		return "", nil
+		return "", nil //nolint:nilerr // nobody has such a name
 	}
 	k, err := sshkey.ParseWire(key.Marshal())
 	if err != nil {
@@ -55,10 +55,10 @@ func (s *Service) FirstContact(ctx context.Context, name string, key ssh.PublicK
 }
 
 func newCode() string {
-	b := make([]byte, codeLength)
+	b := make([]byte, contactLength)
 	_, _ = rand.Read(b) // never fails since Go 1.24
 	for i := range b {
-		b[i] = codeLetters[b[i]%32]
+		b[i] = contactLetters[b[i]%32]
 	}
 	return string(b)
 }
@@ -70,7 +70,7 @@ func readCode(text string) string {
 		return ""
 	}
 	text = strings.NewReplacer("-", "", " ", "", "O", "0", "I", "1", "L", "1").Replace(strings.ToUpper(text))
-	if len(text) != codeLength || strings.Trim(text, codeLetters) != "" {
+	if len(text) != contactLength || strings.Trim(text, contactLetters) != "" {
 		return ""
 	}
 	return text

@@ -79,7 +79,7 @@ func (s *Service) SignInSSH(ctx context.Context, in SSHSignIn) (bailey.Actor, SS
 		return fail(err)
 	}
 	var found sshFound
-	c, err := s.load(ctx, errSSHRefused, func() (credential, error) {
+	c, err := s.load(ctx, "", errSSHRefused, func() (credential, error) {
 		var err error
 		found, err = s.findSSH(ctx, in)
 		return found.credential, err
@@ -128,7 +128,7 @@ func (s *Service) SSHActor(ctx context.Context, actor bailey.Actor) (bailey.Acto
 			last = credential{id: actor.Session, method: actor.Method}
 		}
 		var err error
-		c, err = s.load(ctx, errSSHRefused, func() (credential, error) { return s.reloadSSH(ctx, actor, last) })
+		c, err = s.load(ctx, "", errSSHRefused, func() (credential, error) { return s.reloadSSH(ctx, actor, last) })
 		if err != nil {
 			return bailey.Actor{}, err
 		}
@@ -136,7 +136,7 @@ func (s *Service) SSHActor(ctx context.Context, actor bailey.Actor) (bailey.Acto
 	if c.user.ID != actor.UserID || c.method != actor.Method {
 		return bailey.Actor{}, errSSHRefused()
 	}
-	return s.admit(c, actor.IP, errSSHRefused)
+	return s.admit(ctx, c, actor.IP, errSSHRefused)
 }
 
 // reloadSSH reads a key or certificate by its row's id.

@@ -137,15 +137,15 @@ func Config(d Door, workspaces, identities []string) (string, error) {
 		fmt.Fprintf(&b, "\nHost %s\n    User %s\n", alias, login)
 	}
 	host("bailey", d.User)
-	all := "bailey"
+	all := []string{"bailey"}
 	for _, name := range workspaces {
 		if err := CheckName(name); err != nil {
 			return "", err
 		}
 		host(name+Suffix, d.Login(name))
-		all += " " + name + Suffix
+		all = append(all, name+Suffix)
 	}
-	fmt.Fprintf(&b, "\nHost %s\n    HostName %s\n    Port %d\n    UserKnownHostsFile ~/.ssh/%s\n", all, d.Host, d.Port, KnownHostsName)
+	fmt.Fprintf(&b, "\nHost %s\n    HostName %s\n    Port %d\n    UserKnownHostsFile ~/.ssh/%s\n", strings.Join(all, " "), d.Host, d.Port, KnownHostsName)
 	b.WriteString("    StrictHostKeyChecking yes\n    UpdateHostKeys yes\n    ServerAliveInterval 30\n    ServerAliveCountMax 4\n")
 	for _, file := range identities {
 		q, err := quote(file)

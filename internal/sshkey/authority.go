@@ -87,30 +87,6 @@ func (a *Authority) SignUser(r UserRequest) ([]byte, error) {
 	return a.sign(cert)
 }
 
-// SignHost returns a host certificate in wire form for the names, so that
-// clients that know the authority trust the server without asking.
-func (a *Authority) SignHost(hostKey []byte, names []string, from, until time.Time) ([]byte, error) {
-	pub, err := parse(hostKey)
-	if err != nil {
-		return nil, err
-	}
-	if _, nested := pub.(*ssh.Certificate); nested {
-		return nil, ErrType
-	}
-	if len(names) == 0 {
-		return nil, ErrPrincipal
-	}
-	for _, n := range names {
-		if n == "" || strings.ContainsAny(n, ", \t\r\n*?!") {
-			return nil, fmt.Errorf("%w: %q", ErrPrincipal, n)
-		}
-	}
-	return a.sign(&ssh.Certificate{
-		Key: pub, Serial: 1, CertType: ssh.HostCert, KeyId: "bailey host", ValidPrincipals: names,
-		ValidAfter: uint64(from.Unix()), ValidBefore: uint64(until.Unix()), //nolint:gosec // after 1970
-	})
-}
-
 func (a *Authority) sign(cert *ssh.Certificate) ([]byte, error) {
 	if err := cert.SignCert(rand.Reader, a.signer); err != nil {
 		return nil, fmt.Errorf("sshkey: sign the certificate: %w", err)

@@ -139,7 +139,7 @@ func NewEmpty(tb testing.TB) *World {
 	check("guard")
 	w.Bans, err = gatehouse.New(tb.Context(), gatehouse.Config{Guard: w.Guard, Store: w.Store, Audit: w.Journal, Log: log})
 	check("bans")
-	w.Identity, err = identity.New(identity.Config{Store: w.Store, Guard: w.Guard, Audit: w.Journal, Log: log, UnknownKey: []byte("apptest"), External: map[string]external.Rules{"oidc:corp": {Everyone: true, Create: true}}})
+	w.Identity, err = identity.New(identity.Config{Store: w.Store, Guard: w.Guard, Audit: w.Journal, Log: log, UnknownKey: []byte("apptest"), SSHLink: func(code string) string { return "/ssh/" + code }, External: map[string]external.Rules{"oidc:corp": {Everyone: true, Create: true}}})
 	check("identity")
 	w.Vault, err = vault.New(vault.Config{Store: w.Store, Audit: w.Journal, Log: log, Class: func(string) bool { return true }})
 	check("vault")
