@@ -263,6 +263,27 @@ func (e ImageState) Valid() bool {
 	}
 }
 
+// Defines values for LinkRole.
+const (
+	LinkRoleAdmin   LinkRole = "admin"
+	LinkRoleAuditor LinkRole = "auditor"
+	LinkRoleUser    LinkRole = "user"
+)
+
+// Valid indicates whether the value is a known member of the LinkRole enum.
+func (e LinkRole) Valid() bool {
+	switch e {
+	case LinkRoleAdmin:
+		return true
+	case LinkRoleAuditor:
+		return true
+	case LinkRoleUser:
+		return true
+	default:
+		return false
+	}
+}
+
 // Defines values for SSHSessionKind.
 const (
 	SSHSessionKindAgent      SSHSessionKind = "agent"
@@ -576,6 +597,7 @@ type Attrs struct {
 	Down    *int64    `json:"down,omitempty"`
 	Exit    *int64    `json:"exit,omitempty"`
 	Gpus    *[]string `json:"gpus,omitempty"`
+	Group   *string   `json:"group,omitempty"`
 	Host    *string   `json:"host,omitempty"`
 	Image   *string   `json:"image,omitempty"`
 	Input   *bool     `json:"input,omitempty"`
@@ -584,6 +606,7 @@ type Attrs struct {
 	Length  *string   `json:"length,omitempty"`
 	Millis  *int64    `json:"millis,omitempty"`
 	Mode    *string   `json:"mode,omitempty"`
+	Owner   *string   `json:"owner,omitempty"`
 	Policy  *string   `json:"policy,omitempty"`
 	Port    *int64    `json:"port,omitempty"`
 	Role    *string   `json:"role,omitempty"`
@@ -591,9 +614,11 @@ type Attrs struct {
 	Route   *string   `json:"route,omitempty"`
 	Rule    *string   `json:"rule,omitempty"`
 	Run     *string   `json:"run,omitempty"`
+	Scopes  *[]string `json:"scopes,omitempty"`
 	Serial  *int64    `json:"serial,omitempty"`
 	Session *string   `json:"session,omitempty"`
 	Signer  *string   `json:"signer,omitempty"`
+	Source  *string   `json:"source,omitempty"`
 	Status  *int64    `json:"status,omitempty"`
 	Sum     *string   `json:"sum,omitempty"`
 	Up      *int64    `json:"up,omitempty"`
@@ -672,19 +697,52 @@ type ClassesOutputBody struct {
 	Classes []Class `json:"classes"`
 }
 
+// CreateServiceTokenInputBody defines model for CreateServiceTokenInputBody.
+type CreateServiceTokenInputBody struct {
+	// Days Lifetime; 0 means 90
+	Days *int64 `json:"days,omitempty"`
+
+	// Networks CIDRs or addresses it may be used from; none: everywhere
+	Networks *[]string `json:"networks,omitempty"`
+	Note     string    `json:"note"`
+
+	// Scopes What it is for; none: everything, or what the token that makes it is for
+	Scopes *[]string `json:"scopes,omitempty"`
+
+	// Workspaces Ids of the only workspaces it is for; none: all
+	Workspaces *[]string `json:"workspaces,omitempty"`
+}
+
 // CreateTokenInputBody defines model for CreateTokenInputBody.
 type CreateTokenInputBody struct {
 	// Days Lifetime; 0 means 90
 	Days *int64 `json:"days,omitempty"`
-	Note string `json:"note"`
+
+	// Networks CIDRs or addresses it may be used from; none: everywhere
+	Networks *[]string `json:"networks,omitempty"`
+	Note     string    `json:"note"`
+
+	// Scopes What it is for; none: everything, or what the token that makes it is for
+	Scopes *[]string `json:"scopes,omitempty"`
+
+	// Workspaces Ids of the only workspaces it is for; none: all
+	Workspaces *[]string `json:"workspaces,omitempty"`
 }
 
 // CreateUserInputBody defines model for CreateUserInputBody.
 type CreateUserInputBody struct {
-	Groups   *[]string                `json:"groups,omitempty"`
-	Name     string                   `json:"name"`
-	Password string                   `json:"password"`
+	Groups *[]string `json:"groups,omitempty"`
+	Name   string    `json:"name"`
+
+	// Owner Name of the person who answers for a service account; empty: you
+	Owner *string `json:"owner,omitempty"`
+
+	// Password The first one; a service account has none
+	Password *string                  `json:"password,omitempty"`
 	Role     *CreateUserInputBodyRole `json:"role,omitempty"`
+
+	// Service Make a service account: no password, tokens only
+	Service *bool `json:"service,omitempty"`
 }
 
 // CreateUserInputBodyRole defines model for CreateUserInputBody.Role.
@@ -941,6 +999,19 @@ type GpusOutputBody struct {
 	Gpus []GPU `json:"gpus"`
 }
 
+// Group defines model for Group.
+type Group struct {
+	// Managers Who may add and remove members, see and stop their workspaces
+	Managers []string `json:"managers"`
+	Members  []string `json:"members"`
+	Name     string   `json:"name"`
+}
+
+// GroupsOutputBody defines model for GroupsOutputBody.
+type GroupsOutputBody struct {
+	Groups []Group `json:"groups"`
+}
+
 // Image defines model for Image.
 type Image struct {
 	AddedAt time.Time `json:"added_at"`
@@ -1063,15 +1134,72 @@ type LiftBanInputBody struct {
 	What string `json:"what"`
 }
 
+// Link defines model for Link.
+type Link struct {
+	// CheckedAt When the source last vouched for them
+	CheckedAt *time.Time `json:"checked_at,omitempty"`
+
+	// Closed Why the source closed the account
+	Closed    *string   `json:"closed,omitempty"`
+	CreatedAt time.Time `json:"created_at"`
+	Groups    []string  `json:"groups"`
+	Id        string    `json:"id"`
+	Issuer    string    `json:"issuer"`
+
+	// Login What they are called there
+	Login *string `json:"login,omitempty"`
+
+	// Role What the source gave last
+	Role       LinkRole   `json:"role"`
+	SignedInAt *time.Time `json:"signed_in_at,omitempty"`
+
+	// Source oidc:NAME or ldap:NAME, by the name in the configuration
+	Source string `json:"source"`
+
+	// Subject What the issuer never gives to anybody else
+	Subject string `json:"subject"`
+}
+
+// LinkRole What the source gave last
+type LinkRole string
+
+// LinkUserInputBody defines model for LinkUserInputBody.
+type LinkUserInputBody struct {
+	// Login For a directory: who to look up
+	Login *string `json:"login,omitempty"`
+
+	// Source oidc:NAME or ldap:NAME
+	Source string `json:"source"`
+
+	// Subject For a provider: the claim sub
+	Subject *string `json:"subject,omitempty"`
+}
+
+// LinksOutputBody defines model for LinksOutputBody.
+type LinksOutputBody struct {
+	Links []Link `json:"links"`
+}
+
+// Membership defines model for Membership.
+type Membership struct {
+	Group   string `json:"group"`
+	Manager bool   `json:"manager"`
+	Member  bool   `json:"member"`
+	User    string `json:"user"`
+}
+
 // NewToken defines model for NewToken.
 type NewToken struct {
 	ExpiresAt time.Time `json:"expires_at"`
 	Id        string    `json:"id"`
+	Networks  *[]string `json:"networks,omitempty"`
 	Note      string    `json:"note"`
+	Scopes    []string  `json:"scopes"`
 
 	// Token bly_<id>_<secret>; it is not shown again
-	Token string `json:"token"`
-	User  string `json:"user"`
+	Token      string    `json:"token"`
+	User       string    `json:"user"`
+	Workspaces *[]string `json:"workspaces,omitempty"`
 }
 
 // Orphan defines model for Orphan.
@@ -1374,7 +1502,10 @@ type SignInInputBody struct {
 	// Note What the token is for
 	Note     *string `json:"note,omitempty"`
 	Password string  `json:"password"`
-	User     string  `json:"user"`
+
+	// Scopes What the token is for; none: everything
+	Scopes *[]string `json:"scopes,omitempty"`
+	User   string    `json:"user"`
 }
 
 // SshCertificatesOutputBody defines model for SshCertificatesOutputBody.
@@ -1420,11 +1551,27 @@ type Target struct {
 
 // Token defines model for Token.
 type Token struct {
-	CreatedAt time.Time  `json:"created_at"`
-	ExpiresAt time.Time  `json:"expires_at"`
-	Id        string     `json:"id"`
-	Note      string     `json:"note"`
-	UsedAt    *time.Time `json:"used_at,omitempty"`
+	CreatedAt time.Time `json:"created_at"`
+
+	// Current It is the one that asks
+	Current   bool      `json:"current"`
+	ExpiresAt time.Time `json:"expires_at"`
+	Id        string    `json:"id"`
+
+	// Networks CIDRs it may be used from
+	Networks *[]string `json:"networks,omitempty"`
+	Note     string    `json:"note"`
+
+	// ParentId The token that made it, with which it ends
+	ParentId *string    `json:"parent_id,omitempty"`
+	Scopes   []string   `json:"scopes"`
+	UsedAt   *time.Time `json:"used_at,omitempty"`
+
+	// UsedIp Where it was used from last
+	UsedIp *string `json:"used_ip,omitempty"`
+
+	// Workspaces Ids of the only workspaces it is for
+	Workspaces *[]string `json:"workspaces,omitempty"`
 }
 
 // TokensOutputBody defines model for TokensOutputBody.
@@ -1451,8 +1598,17 @@ type User struct {
 	Disabled  bool      `json:"disabled"`
 	Groups    []string  `json:"groups"`
 	Id        string    `json:"id"`
-	Name      string    `json:"name"`
-	Role      UserRole  `json:"role"`
+
+	// Manages Groups whose members this user may add and remove
+	Manages *[]string `json:"manages,omitempty"`
+	Name    string    `json:"name"`
+
+	// OwnerId Who answers for a service account
+	OwnerId *string  `json:"owner_id,omitempty"`
+	Role    UserRole `json:"role"`
+
+	// Service A service account: no password, tokens only
+	Service *bool `json:"service,omitempty"`
 
 	// Uid Numeric uid inside workspaces
 	Uid int64 `json:"uid"`
@@ -1567,6 +1723,18 @@ type ListEgressRequestsParamsState string
 type ListFindingsParams struct {
 	// Since RFC 3339
 	Since *time.Time `form:"since,omitempty" json:"since,omitempty"`
+}
+
+// MyEventsParams defines parameters for MyEvents.
+type MyEventsParams struct {
+	// Since RFC 3339
+	Since *time.Time `form:"since,omitempty" json:"since,omitempty"`
+
+	// After Only events with a greater seq
+	After *int64 `form:"after,omitempty" json:"after,omitempty"`
+
+	// Limit The newest so many
+	Limit *int64 `form:"limit,omitempty" json:"limit,omitempty"`
 }
 
 // ListSSHSessionsParams defines parameters for ListSSHSessions.
@@ -1696,6 +1864,12 @@ type CreateUserJSONRequestBody = CreateUserInputBody
 
 // UpdateUserJSONRequestBody defines body for UpdateUser for application/json ContentType.
 type UpdateUserJSONRequestBody = UpdateUserInputBody
+
+// LinkUserJSONRequestBody defines body for LinkUser for application/json ContentType.
+type LinkUserJSONRequestBody = LinkUserInputBody
+
+// CreateServiceTokenJSONRequestBody defines body for CreateServiceToken for application/json ContentType.
+type CreateServiceTokenJSONRequestBody = CreateServiceTokenInputBody
 
 // LaunchWorkspaceJSONRequestBody defines body for LaunchWorkspace for application/json ContentType.
 type LaunchWorkspaceJSONRequestBody = LaunchInputBody
@@ -1933,6 +2107,36 @@ type ClientInterface interface {
 	// Corresponds with GET /api/v1/gpus (the `ListGPUs` operationId).
 	ListGPUs(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error)
 
+	// ListGroups The groups that you may look into
+	//
+	// Corresponds with GET /api/v1/groups (the `ListGroups` operationId).
+	ListGroups(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// GetGroup Who is in a group, and who manages it
+	//
+	// Corresponds with GET /api/v1/groups/{name} (the `GetGroup` operationId).
+	GetGroup(ctx context.Context, name string, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// DismissManager Let somebody manage a group no more
+	//
+	// Corresponds with DELETE /api/v1/groups/{name}/managers/{user} (the `DismissManager` operationId).
+	DismissManager(ctx context.Context, name string, user string, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// AppointManager Let somebody manage a group
+	//
+	// Corresponds with PUT /api/v1/groups/{name}/managers/{user} (the `AppointManager` operationId).
+	AppointManager(ctx context.Context, name string, user string, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// RemoveMember Take somebody out of a group
+	//
+	// Corresponds with DELETE /api/v1/groups/{name}/members/{user} (the `RemoveMember` operationId).
+	RemoveMember(ctx context.Context, name string, user string, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// AddMember Add somebody to a group
+	//
+	// Corresponds with PUT /api/v1/groups/{name}/members/{user} (the `AddMember` operationId).
+	AddMember(ctx context.Context, name string, user string, reqEditors ...RequestEditorFn) (*http.Response, error)
+
 	// ListImages The catalogue of images
 	//
 	// Corresponds with GET /api/v1/images (the `ListImages` operationId).
@@ -2014,6 +2218,16 @@ type ClientInterface interface {
 	//
 	// Corresponds with GET /api/v1/me (the `Me` operationId).
 	Me(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// EndEverything End all of your access: sessions, tokens, open connections
+	//
+	// Corresponds with POST /api/v1/me/end (the `EndEverything` operationId).
+	EndEverything(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// MyEvents What was done by you and to what is yours
+	//
+	// Corresponds with GET /api/v1/me/events (the `MyEvents` operationId).
+	MyEvents(ctx context.Context, params *MyEventsParams, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// ChangePasswordWithBody Change your password; ends your other sessions
 	//
@@ -2246,6 +2460,35 @@ type ClientInterface interface {
 	// Corresponds with PATCH /api/v1/users/{name} (the `UpdateUser` operationId).
 	UpdateUser(ctx context.Context, name string, body UpdateUserJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
 
+	// EndUser End all access of somebody: sessions, tokens, open connections
+	//
+	// Corresponds with POST /api/v1/users/{name}/end (the `EndUser` operationId).
+	EndUser(ctx context.Context, name string, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// ListLinks The company accounts that an account is tied to
+	//
+	// Corresponds with GET /api/v1/users/{name}/links (the `ListLinks` operationId).
+	ListLinks(ctx context.Context, name string, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// LinkUserWithBody Tie an account to a company account; removes its password
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with POST /api/v1/users/{name}/links (the `LinkUser` operationId).
+	LinkUserWithBody(ctx context.Context, name string, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// LinkUser Tie an account to a company account; removes its password
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with POST /api/v1/users/{name}/links (the `LinkUser` operationId).
+	LinkUser(ctx context.Context, name string, body LinkUserJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// UnlinkUser Take a tie away; ends everything the account can do
+	//
+	// Corresponds with DELETE /api/v1/users/{name}/links/{id} (the `UnlinkUser` operationId).
+	UnlinkUser(ctx context.Context, name string, id string, reqEditors ...RequestEditorFn) (*http.Response, error)
+
 	// RevokeUserSSHCertificates Revoke all SSH certificates of somebody
 	//
 	// Corresponds with DELETE /api/v1/users/{name}/ssh-certificates (the `RevokeUserSSHCertificates` operationId).
@@ -2265,6 +2508,30 @@ type ClientInterface interface {
 	//
 	// Corresponds with DELETE /api/v1/users/{name}/ssh-keys/{id} (the `RemoveUserSSHKey` operationId).
 	RemoveUserSSHKey(ctx context.Context, name string, id string, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// ListServiceTokens A service account's tokens
+	//
+	// Corresponds with GET /api/v1/users/{name}/tokens (the `ListServiceTokens` operationId).
+	ListServiceTokens(ctx context.Context, name string, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// CreateServiceTokenWithBody Make a token for a service account
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with POST /api/v1/users/{name}/tokens (the `CreateServiceToken` operationId).
+	CreateServiceTokenWithBody(ctx context.Context, name string, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// CreateServiceToken Make a token for a service account
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with POST /api/v1/users/{name}/tokens (the `CreateServiceToken` operationId).
+	CreateServiceToken(ctx context.Context, name string, body CreateServiceTokenJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// RevokeServiceToken Void a service account's token
+	//
+	// Corresponds with DELETE /api/v1/users/{name}/tokens/{id} (the `RevokeServiceToken` operationId).
+	RevokeServiceToken(ctx context.Context, name string, id string, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// ListVolumes Your volumes, or everybody's
 	//
@@ -2765,6 +3032,96 @@ func (c *Client) ListGPUs(ctx context.Context, reqEditors ...RequestEditorFn) (*
 	return c.Client.Do(req)
 }
 
+// ListGroups The groups that you may look into
+//
+// Corresponds with GET /api/v1/groups (the `ListGroups` operationId).
+func (c *Client) ListGroups(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewListGroupsRequest(c.Server)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// GetGroup Who is in a group, and who manages it
+//
+// Corresponds with GET /api/v1/groups/{name} (the `GetGroup` operationId).
+func (c *Client) GetGroup(ctx context.Context, name string, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewGetGroupRequest(c.Server, name)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// DismissManager Let somebody manage a group no more
+//
+// Corresponds with DELETE /api/v1/groups/{name}/managers/{user} (the `DismissManager` operationId).
+func (c *Client) DismissManager(ctx context.Context, name string, user string, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewDismissManagerRequest(c.Server, name, user)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// AppointManager Let somebody manage a group
+//
+// Corresponds with PUT /api/v1/groups/{name}/managers/{user} (the `AppointManager` operationId).
+func (c *Client) AppointManager(ctx context.Context, name string, user string, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewAppointManagerRequest(c.Server, name, user)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// RemoveMember Take somebody out of a group
+//
+// Corresponds with DELETE /api/v1/groups/{name}/members/{user} (the `RemoveMember` operationId).
+func (c *Client) RemoveMember(ctx context.Context, name string, user string, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewRemoveMemberRequest(c.Server, name, user)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// AddMember Add somebody to a group
+//
+// Corresponds with PUT /api/v1/groups/{name}/members/{user} (the `AddMember` operationId).
+func (c *Client) AddMember(ctx context.Context, name string, user string, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewAddMemberRequest(c.Server, name, user)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
 // ListImages The catalogue of images
 //
 // Corresponds with GET /api/v1/images (the `ListImages` operationId).
@@ -2977,6 +3334,36 @@ func (c *Client) Info(ctx context.Context, reqEditors ...RequestEditorFn) (*http
 // Corresponds with GET /api/v1/me (the `Me` operationId).
 func (c *Client) Me(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error) {
 	req, err := NewMeRequest(c.Server)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// EndEverything End all of your access: sessions, tokens, open connections
+//
+// Corresponds with POST /api/v1/me/end (the `EndEverything` operationId).
+func (c *Client) EndEverything(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewEndEverythingRequest(c.Server)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// MyEvents What was done by you and to what is yours
+//
+// Corresponds with GET /api/v1/me/events (the `MyEvents` operationId).
+func (c *Client) MyEvents(ctx context.Context, params *MyEventsParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewMyEventsRequest(c.Server, params)
 	if err != nil {
 		return nil, err
 	}
@@ -3608,6 +3995,85 @@ func (c *Client) UpdateUser(ctx context.Context, name string, body UpdateUserJSO
 	return c.Client.Do(req)
 }
 
+// EndUser End all access of somebody: sessions, tokens, open connections
+//
+// Corresponds with POST /api/v1/users/{name}/end (the `EndUser` operationId).
+func (c *Client) EndUser(ctx context.Context, name string, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewEndUserRequest(c.Server, name)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// ListLinks The company accounts that an account is tied to
+//
+// Corresponds with GET /api/v1/users/{name}/links (the `ListLinks` operationId).
+func (c *Client) ListLinks(ctx context.Context, name string, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewListLinksRequest(c.Server, name)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// LinkUserWithBody Tie an account to a company account; removes its password
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with POST /api/v1/users/{name}/links (the `LinkUser` operationId).
+func (c *Client) LinkUserWithBody(ctx context.Context, name string, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewLinkUserRequestWithBody(c.Server, name, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// LinkUser Tie an account to a company account; removes its password
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with POST /api/v1/users/{name}/links (the `LinkUser` operationId).
+func (c *Client) LinkUser(ctx context.Context, name string, body LinkUserJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewLinkUserRequest(c.Server, name, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// UnlinkUser Take a tie away; ends everything the account can do
+//
+// Corresponds with DELETE /api/v1/users/{name}/links/{id} (the `UnlinkUser` operationId).
+func (c *Client) UnlinkUser(ctx context.Context, name string, id string, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewUnlinkUserRequest(c.Server, name, id)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
 // RevokeUserSSHCertificates Revoke all SSH certificates of somebody
 //
 // Corresponds with DELETE /api/v1/users/{name}/ssh-certificates (the `RevokeUserSSHCertificates` operationId).
@@ -3658,6 +4124,70 @@ func (c *Client) ListUserSSHKeys(ctx context.Context, name string, reqEditors ..
 // Corresponds with DELETE /api/v1/users/{name}/ssh-keys/{id} (the `RemoveUserSSHKey` operationId).
 func (c *Client) RemoveUserSSHKey(ctx context.Context, name string, id string, reqEditors ...RequestEditorFn) (*http.Response, error) {
 	req, err := NewRemoveUserSSHKeyRequest(c.Server, name, id)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// ListServiceTokens A service account's tokens
+//
+// Corresponds with GET /api/v1/users/{name}/tokens (the `ListServiceTokens` operationId).
+func (c *Client) ListServiceTokens(ctx context.Context, name string, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewListServiceTokensRequest(c.Server, name)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// CreateServiceTokenWithBody Make a token for a service account
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with POST /api/v1/users/{name}/tokens (the `CreateServiceToken` operationId).
+func (c *Client) CreateServiceTokenWithBody(ctx context.Context, name string, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewCreateServiceTokenRequestWithBody(c.Server, name, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// CreateServiceToken Make a token for a service account
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with POST /api/v1/users/{name}/tokens (the `CreateServiceToken` operationId).
+func (c *Client) CreateServiceToken(ctx context.Context, name string, body CreateServiceTokenJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewCreateServiceTokenRequest(c.Server, name, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// RevokeServiceToken Void a service account's token
+//
+// Corresponds with DELETE /api/v1/users/{name}/tokens/{id} (the `RevokeServiceToken` operationId).
+func (c *Client) RevokeServiceToken(ctx context.Context, name string, id string, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewRevokeServiceTokenRequest(c.Server, name, id)
 	if err != nil {
 		return nil, err
 	}
@@ -4749,6 +5279,231 @@ func NewListGPUsRequest(server string) (*http.Request, error) {
 	return req, nil
 }
 
+// NewListGroupsRequest constructs an http.Request for the ListGroups method
+func NewListGroupsRequest(server string) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/v1/groups")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewGetGroupRequest constructs an http.Request for the GetGroup method
+func NewGetGroupRequest(server string, name string) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "name", name, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/v1/groups/%s", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewDismissManagerRequest constructs an http.Request for the DismissManager method
+func NewDismissManagerRequest(server string, name string, user string) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "name", name, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	var pathParam1 string
+
+	pathParam1, err = runtime.StyleParamWithOptions("simple", false, "user", user, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/v1/groups/%s/managers/%s", pathParam0, pathParam1)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodDelete, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewAppointManagerRequest constructs an http.Request for the AppointManager method
+func NewAppointManagerRequest(server string, name string, user string) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "name", name, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	var pathParam1 string
+
+	pathParam1, err = runtime.StyleParamWithOptions("simple", false, "user", user, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/v1/groups/%s/managers/%s", pathParam0, pathParam1)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPut, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewRemoveMemberRequest constructs an http.Request for the RemoveMember method
+func NewRemoveMemberRequest(server string, name string, user string) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "name", name, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	var pathParam1 string
+
+	pathParam1, err = runtime.StyleParamWithOptions("simple", false, "user", user, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/v1/groups/%s/members/%s", pathParam0, pathParam1)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodDelete, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewAddMemberRequest constructs an http.Request for the AddMember method
+func NewAddMemberRequest(server string, name string, user string) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "name", name, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	var pathParam1 string
+
+	pathParam1, err = runtime.StyleParamWithOptions("simple", false, "user", user, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/v1/groups/%s/members/%s", pathParam0, pathParam1)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPut, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
 // NewListImagesRequest constructs an http.Request for the ListImages method
 func NewListImagesRequest(server string) (*http.Request, error) {
 	var err error
@@ -5117,6 +5872,111 @@ func NewMeRequest(server string) (*http.Request, error) {
 	queryURL, err := serverURL.Parse(operationPath)
 	if err != nil {
 		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewEndEverythingRequest constructs an http.Request for the EndEverything method
+func NewEndEverythingRequest(server string) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/v1/me/end")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewMyEventsRequest constructs an http.Request for the MyEvents method
+func NewMyEventsRequest(server string, params *MyEventsParams) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/v1/me/events")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	if params != nil {
+		// queryValues collects non-styled parameters (passthrough, JSON)
+		// that are safe to round-trip through url.Values.Encode().
+		queryValues := queryURL.Query()
+		// rawQueryFragments collects pre-encoded query fragments from
+		// styled parameters, preserving literal commas as delimiters
+		// per the OpenAPI spec (e.g. "color=blue,black,brown").
+		var rawQueryFragments []string
+
+		if params.Since != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", false, "since", *params.Since, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: "date-time"}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.After != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", false, "after", *params.After, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "integer", Format: "int64"}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.Limit != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", false, "limit", *params.Limit, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "integer", Format: "int64"}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if encoded := queryValues.Encode(); encoded != "" {
+			rawQueryFragments = append(rawQueryFragments, encoded)
+		}
+		queryURL.RawQuery = strings.Join(rawQueryFragments, "&")
 	}
 
 	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
@@ -6290,6 +7150,162 @@ func NewUpdateUserRequestWithBody(server string, name string, contentType string
 	return req, nil
 }
 
+// NewEndUserRequest constructs an http.Request for the EndUser method
+func NewEndUserRequest(server string, name string) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "name", name, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/v1/users/%s/end", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewListLinksRequest constructs an http.Request for the ListLinks method
+func NewListLinksRequest(server string, name string) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "name", name, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/v1/users/%s/links", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewLinkUserRequest calls the generic LinkUser builder with application/json body
+func NewLinkUserRequest(server string, name string, body LinkUserJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewLinkUserRequestWithBody(server, name, "application/json", bodyReader)
+}
+
+// NewLinkUserRequestWithBody constructs an http.Request for the LinkUser method, with any body, and a specified content type
+func NewLinkUserRequestWithBody(server string, name string, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "name", name, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/v1/users/%s/links", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	return req, nil
+}
+
+// NewUnlinkUserRequest constructs an http.Request for the UnlinkUser method
+func NewUnlinkUserRequest(server string, name string, id string) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "name", name, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	var pathParam1 string
+
+	pathParam1, err = runtime.StyleParamWithOptions("simple", false, "id", id, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/v1/users/%s/links/%s", pathParam0, pathParam1)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodDelete, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
 // NewRevokeUserSSHCertificatesRequest constructs an http.Request for the RevokeUserSSHCertificates method
 func NewRevokeUserSSHCertificatesRequest(server string, name string) (*http.Request, error) {
 	var err error
@@ -6416,6 +7432,128 @@ func NewRemoveUserSSHKeyRequest(server string, name string, id string) (*http.Re
 	}
 
 	operationPath := fmt.Sprintf("/api/v1/users/%s/ssh-keys/%s", pathParam0, pathParam1)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodDelete, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewListServiceTokensRequest constructs an http.Request for the ListServiceTokens method
+func NewListServiceTokensRequest(server string, name string) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "name", name, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/v1/users/%s/tokens", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewCreateServiceTokenRequest calls the generic CreateServiceToken builder with application/json body
+func NewCreateServiceTokenRequest(server string, name string, body CreateServiceTokenJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewCreateServiceTokenRequestWithBody(server, name, "application/json", bodyReader)
+}
+
+// NewCreateServiceTokenRequestWithBody constructs an http.Request for the CreateServiceToken method, with any body, and a specified content type
+func NewCreateServiceTokenRequestWithBody(server string, name string, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "name", name, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/v1/users/%s/tokens", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	return req, nil
+}
+
+// NewRevokeServiceTokenRequest constructs an http.Request for the RevokeServiceToken method
+func NewRevokeServiceTokenRequest(server string, name string, id string) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "name", name, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	var pathParam1 string
+
+	pathParam1, err = runtime.StyleParamWithOptions("simple", false, "id", id, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/v1/users/%s/tokens/%s", pathParam0, pathParam1)
 	if operationPath[0] == '/' {
 		operationPath = "." + operationPath
 	}
@@ -7239,6 +8377,48 @@ type ClientWithResponsesInterface interface {
 	// Corresponds with GET /api/v1/gpus (the `ListGPUs` operationId).
 	ListGPUsWithResponse(ctx context.Context, reqEditors ...RequestEditorFn) (*ListGPUsResponse, error)
 
+	// ListGroupsWithResponse The groups that you may look into
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with GET /api/v1/groups (the `ListGroups` operationId).
+	ListGroupsWithResponse(ctx context.Context, reqEditors ...RequestEditorFn) (*ListGroupsResponse, error)
+
+	// GetGroupWithResponse Who is in a group, and who manages it
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with GET /api/v1/groups/{name} (the `GetGroup` operationId).
+	GetGroupWithResponse(ctx context.Context, name string, reqEditors ...RequestEditorFn) (*GetGroupResponse, error)
+
+	// DismissManagerWithResponse Let somebody manage a group no more
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with DELETE /api/v1/groups/{name}/managers/{user} (the `DismissManager` operationId).
+	DismissManagerWithResponse(ctx context.Context, name string, user string, reqEditors ...RequestEditorFn) (*DismissManagerResponse, error)
+
+	// AppointManagerWithResponse Let somebody manage a group
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with PUT /api/v1/groups/{name}/managers/{user} (the `AppointManager` operationId).
+	AppointManagerWithResponse(ctx context.Context, name string, user string, reqEditors ...RequestEditorFn) (*AppointManagerResponse, error)
+
+	// RemoveMemberWithResponse Take somebody out of a group
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with DELETE /api/v1/groups/{name}/members/{user} (the `RemoveMember` operationId).
+	RemoveMemberWithResponse(ctx context.Context, name string, user string, reqEditors ...RequestEditorFn) (*RemoveMemberResponse, error)
+
+	// AddMemberWithResponse Add somebody to a group
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with PUT /api/v1/groups/{name}/members/{user} (the `AddMember` operationId).
+	AddMemberWithResponse(ctx context.Context, name string, user string, reqEditors ...RequestEditorFn) (*AddMemberResponse, error)
+
 	// ListImagesWithResponse The catalogue of images
 	//
 	// Returns a wrapper object for the known response body format(s).
@@ -7336,6 +8516,20 @@ type ClientWithResponsesInterface interface {
 	//
 	// Corresponds with GET /api/v1/me (the `Me` operationId).
 	MeWithResponse(ctx context.Context, reqEditors ...RequestEditorFn) (*MeResponse, error)
+
+	// EndEverythingWithResponse End all of your access: sessions, tokens, open connections
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /api/v1/me/end (the `EndEverything` operationId).
+	EndEverythingWithResponse(ctx context.Context, reqEditors ...RequestEditorFn) (*EndEverythingResponse, error)
+
+	// MyEventsWithResponse What was done by you and to what is yours
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with GET /api/v1/me/events (the `MyEvents` operationId).
+	MyEventsWithResponse(ctx context.Context, params *MyEventsParams, reqEditors ...RequestEditorFn) (*MyEventsResponse, error)
 
 	// ChangePasswordWithBodyWithResponse Change your password; ends your other sessions
 	//
@@ -7610,6 +8804,41 @@ type ClientWithResponsesInterface interface {
 	// Corresponds with PATCH /api/v1/users/{name} (the `UpdateUser` operationId).
 	UpdateUserWithResponse(ctx context.Context, name string, body UpdateUserJSONRequestBody, reqEditors ...RequestEditorFn) (*UpdateUserResponse, error)
 
+	// EndUserWithResponse End all access of somebody: sessions, tokens, open connections
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /api/v1/users/{name}/end (the `EndUser` operationId).
+	EndUserWithResponse(ctx context.Context, name string, reqEditors ...RequestEditorFn) (*EndUserResponse, error)
+
+	// ListLinksWithResponse The company accounts that an account is tied to
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with GET /api/v1/users/{name}/links (the `ListLinks` operationId).
+	ListLinksWithResponse(ctx context.Context, name string, reqEditors ...RequestEditorFn) (*ListLinksResponse, error)
+
+	// LinkUserWithBodyWithResponse Tie an account to a company account; removes its password
+	//
+	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /api/v1/users/{name}/links (the `LinkUser` operationId).
+	LinkUserWithBodyWithResponse(ctx context.Context, name string, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*LinkUserResponse, error)
+
+	// LinkUserWithResponse Tie an account to a company account; removes its password
+	//
+	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /api/v1/users/{name}/links (the `LinkUser` operationId).
+	LinkUserWithResponse(ctx context.Context, name string, body LinkUserJSONRequestBody, reqEditors ...RequestEditorFn) (*LinkUserResponse, error)
+
+	// UnlinkUserWithResponse Take a tie away; ends everything the account can do
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with DELETE /api/v1/users/{name}/links/{id} (the `UnlinkUser` operationId).
+	UnlinkUserWithResponse(ctx context.Context, name string, id string, reqEditors ...RequestEditorFn) (*UnlinkUserResponse, error)
+
 	// RevokeUserSSHCertificatesWithResponse Revoke all SSH certificates of somebody
 	//
 	// Returns a wrapper object for the known response body format(s).
@@ -7637,6 +8866,34 @@ type ClientWithResponsesInterface interface {
 	//
 	// Corresponds with DELETE /api/v1/users/{name}/ssh-keys/{id} (the `RemoveUserSSHKey` operationId).
 	RemoveUserSSHKeyWithResponse(ctx context.Context, name string, id string, reqEditors ...RequestEditorFn) (*RemoveUserSSHKeyResponse, error)
+
+	// ListServiceTokensWithResponse A service account's tokens
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with GET /api/v1/users/{name}/tokens (the `ListServiceTokens` operationId).
+	ListServiceTokensWithResponse(ctx context.Context, name string, reqEditors ...RequestEditorFn) (*ListServiceTokensResponse, error)
+
+	// CreateServiceTokenWithBodyWithResponse Make a token for a service account
+	//
+	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /api/v1/users/{name}/tokens (the `CreateServiceToken` operationId).
+	CreateServiceTokenWithBodyWithResponse(ctx context.Context, name string, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*CreateServiceTokenResponse, error)
+
+	// CreateServiceTokenWithResponse Make a token for a service account
+	//
+	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /api/v1/users/{name}/tokens (the `CreateServiceToken` operationId).
+	CreateServiceTokenWithResponse(ctx context.Context, name string, body CreateServiceTokenJSONRequestBody, reqEditors ...RequestEditorFn) (*CreateServiceTokenResponse, error)
+
+	// RevokeServiceTokenWithResponse Void a service account's token
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with DELETE /api/v1/users/{name}/tokens/{id} (the `RevokeServiceToken` operationId).
+	RevokeServiceTokenWithResponse(ctx context.Context, name string, id string, reqEditors ...RequestEditorFn) (*RevokeServiceTokenResponse, error)
 
 	// ListVolumesWithResponse Your volumes, or everybody's
 	//
@@ -8724,6 +9981,294 @@ func (r ListGPUsResponse) ContentType() string {
 	return ""
 }
 
+type ListGroupsResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *GroupsOutputBody
+	// ApplicationproblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationproblemJSONDefault *Problem
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r ListGroupsResponse) GetJSON200() *GroupsOutputBody {
+	return r.JSON200
+}
+
+// GetApplicationproblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r ListGroupsResponse) GetApplicationproblemJSONDefault() *Problem {
+	return r.ApplicationproblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r ListGroupsResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r ListGroupsResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r ListGroupsResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r ListGroupsResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type GetGroupResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *Group
+	// ApplicationproblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationproblemJSONDefault *Problem
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r GetGroupResponse) GetJSON200() *Group {
+	return r.JSON200
+}
+
+// GetApplicationproblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r GetGroupResponse) GetApplicationproblemJSONDefault() *Problem {
+	return r.ApplicationproblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r GetGroupResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r GetGroupResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r GetGroupResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r GetGroupResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type DismissManagerResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *Membership
+	// ApplicationproblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationproblemJSONDefault *Problem
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r DismissManagerResponse) GetJSON200() *Membership {
+	return r.JSON200
+}
+
+// GetApplicationproblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r DismissManagerResponse) GetApplicationproblemJSONDefault() *Problem {
+	return r.ApplicationproblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r DismissManagerResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r DismissManagerResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r DismissManagerResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r DismissManagerResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type AppointManagerResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *Membership
+	// ApplicationproblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationproblemJSONDefault *Problem
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r AppointManagerResponse) GetJSON200() *Membership {
+	return r.JSON200
+}
+
+// GetApplicationproblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r AppointManagerResponse) GetApplicationproblemJSONDefault() *Problem {
+	return r.ApplicationproblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r AppointManagerResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r AppointManagerResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r AppointManagerResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r AppointManagerResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type RemoveMemberResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *Membership
+	// ApplicationproblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationproblemJSONDefault *Problem
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r RemoveMemberResponse) GetJSON200() *Membership {
+	return r.JSON200
+}
+
+// GetApplicationproblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r RemoveMemberResponse) GetApplicationproblemJSONDefault() *Problem {
+	return r.ApplicationproblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r RemoveMemberResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r RemoveMemberResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r RemoveMemberResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r RemoveMemberResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type AddMemberResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *Membership
+	// ApplicationproblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationproblemJSONDefault *Problem
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r AddMemberResponse) GetJSON200() *Membership {
+	return r.JSON200
+}
+
+// GetApplicationproblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r AddMemberResponse) GetApplicationproblemJSONDefault() *Problem {
+	return r.ApplicationproblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r AddMemberResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r AddMemberResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r AddMemberResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r AddMemberResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
 type ListImagesResponse struct {
 	Body         []byte
 	HTTPResponse *http.Response
@@ -9246,6 +10791,95 @@ func (r MeResponse) StatusCode() int {
 
 // ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
 func (r MeResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type EndEverythingResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// ApplicationproblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationproblemJSONDefault *Problem
+}
+
+// GetApplicationproblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r EndEverythingResponse) GetApplicationproblemJSONDefault() *Problem {
+	return r.ApplicationproblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r EndEverythingResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r EndEverythingResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r EndEverythingResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r EndEverythingResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type MyEventsResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *AuditOutputBody
+	// ApplicationproblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationproblemJSONDefault *Problem
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r MyEventsResponse) GetJSON200() *AuditOutputBody {
+	return r.JSON200
+}
+
+// GetApplicationproblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r MyEventsResponse) GetApplicationproblemJSONDefault() *Problem {
+	return r.ApplicationproblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r MyEventsResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r MyEventsResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r MyEventsResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r MyEventsResponse) ContentType() string {
 	if r.HTTPResponse != nil {
 		return r.HTTPResponse.Header.Get("Content-Type")
 	}
@@ -10608,6 +12242,184 @@ func (r UpdateUserResponse) ContentType() string {
 	return ""
 }
 
+type EndUserResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// ApplicationproblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationproblemJSONDefault *Problem
+}
+
+// GetApplicationproblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r EndUserResponse) GetApplicationproblemJSONDefault() *Problem {
+	return r.ApplicationproblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r EndUserResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r EndUserResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r EndUserResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r EndUserResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type ListLinksResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *LinksOutputBody
+	// ApplicationproblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationproblemJSONDefault *Problem
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r ListLinksResponse) GetJSON200() *LinksOutputBody {
+	return r.JSON200
+}
+
+// GetApplicationproblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r ListLinksResponse) GetApplicationproblemJSONDefault() *Problem {
+	return r.ApplicationproblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r ListLinksResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r ListLinksResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r ListLinksResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r ListLinksResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type LinkUserResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON201 the response for an HTTP 201 `application/json` response
+	JSON201 *Link
+	// ApplicationproblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationproblemJSONDefault *Problem
+}
+
+// GetJSON201 returns the response for an HTTP 201 `application/json` response
+func (r LinkUserResponse) GetJSON201() *Link {
+	return r.JSON201
+}
+
+// GetApplicationproblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r LinkUserResponse) GetApplicationproblemJSONDefault() *Problem {
+	return r.ApplicationproblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r LinkUserResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r LinkUserResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r LinkUserResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r LinkUserResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type UnlinkUserResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// ApplicationproblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationproblemJSONDefault *Problem
+}
+
+// GetApplicationproblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r UnlinkUserResponse) GetApplicationproblemJSONDefault() *Problem {
+	return r.ApplicationproblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r UnlinkUserResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r UnlinkUserResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r UnlinkUserResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r UnlinkUserResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
 type RevokeUserSSHCertificatesResponse struct {
 	Body         []byte
 	HTTPResponse *http.Response
@@ -10780,6 +12592,143 @@ func (r RemoveUserSSHKeyResponse) StatusCode() int {
 
 // ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
 func (r RemoveUserSSHKeyResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type ListServiceTokensResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *TokensOutputBody
+	// ApplicationproblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationproblemJSONDefault *Problem
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r ListServiceTokensResponse) GetJSON200() *TokensOutputBody {
+	return r.JSON200
+}
+
+// GetApplicationproblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r ListServiceTokensResponse) GetApplicationproblemJSONDefault() *Problem {
+	return r.ApplicationproblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r ListServiceTokensResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r ListServiceTokensResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r ListServiceTokensResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r ListServiceTokensResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type CreateServiceTokenResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *NewToken
+	// ApplicationproblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationproblemJSONDefault *Problem
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r CreateServiceTokenResponse) GetJSON200() *NewToken {
+	return r.JSON200
+}
+
+// GetApplicationproblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r CreateServiceTokenResponse) GetApplicationproblemJSONDefault() *Problem {
+	return r.ApplicationproblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r CreateServiceTokenResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r CreateServiceTokenResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r CreateServiceTokenResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r CreateServiceTokenResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type RevokeServiceTokenResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// ApplicationproblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationproblemJSONDefault *Problem
+}
+
+// GetApplicationproblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r RevokeServiceTokenResponse) GetApplicationproblemJSONDefault() *Problem {
+	return r.ApplicationproblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r RevokeServiceTokenResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r RevokeServiceTokenResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r RevokeServiceTokenResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r RevokeServiceTokenResponse) ContentType() string {
 	if r.HTTPResponse != nil {
 		return r.HTTPResponse.Header.Get("Content-Type")
 	}
@@ -11692,6 +13641,84 @@ func (c *ClientWithResponses) ListGPUsWithResponse(ctx context.Context, reqEdito
 	return ParseListGPUsResponse(rsp)
 }
 
+// ListGroupsWithResponse The groups that you may look into
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with GET /api/v1/groups (the `ListGroups` operationId).
+func (c *ClientWithResponses) ListGroupsWithResponse(ctx context.Context, reqEditors ...RequestEditorFn) (*ListGroupsResponse, error) {
+	rsp, err := c.ListGroups(ctx, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseListGroupsResponse(rsp)
+}
+
+// GetGroupWithResponse Who is in a group, and who manages it
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with GET /api/v1/groups/{name} (the `GetGroup` operationId).
+func (c *ClientWithResponses) GetGroupWithResponse(ctx context.Context, name string, reqEditors ...RequestEditorFn) (*GetGroupResponse, error) {
+	rsp, err := c.GetGroup(ctx, name, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseGetGroupResponse(rsp)
+}
+
+// DismissManagerWithResponse Let somebody manage a group no more
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with DELETE /api/v1/groups/{name}/managers/{user} (the `DismissManager` operationId).
+func (c *ClientWithResponses) DismissManagerWithResponse(ctx context.Context, name string, user string, reqEditors ...RequestEditorFn) (*DismissManagerResponse, error) {
+	rsp, err := c.DismissManager(ctx, name, user, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseDismissManagerResponse(rsp)
+}
+
+// AppointManagerWithResponse Let somebody manage a group
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with PUT /api/v1/groups/{name}/managers/{user} (the `AppointManager` operationId).
+func (c *ClientWithResponses) AppointManagerWithResponse(ctx context.Context, name string, user string, reqEditors ...RequestEditorFn) (*AppointManagerResponse, error) {
+	rsp, err := c.AppointManager(ctx, name, user, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseAppointManagerResponse(rsp)
+}
+
+// RemoveMemberWithResponse Take somebody out of a group
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with DELETE /api/v1/groups/{name}/members/{user} (the `RemoveMember` operationId).
+func (c *ClientWithResponses) RemoveMemberWithResponse(ctx context.Context, name string, user string, reqEditors ...RequestEditorFn) (*RemoveMemberResponse, error) {
+	rsp, err := c.RemoveMember(ctx, name, user, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseRemoveMemberResponse(rsp)
+}
+
+// AddMemberWithResponse Add somebody to a group
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with PUT /api/v1/groups/{name}/members/{user} (the `AddMember` operationId).
+func (c *ClientWithResponses) AddMemberWithResponse(ctx context.Context, name string, user string, reqEditors ...RequestEditorFn) (*AddMemberResponse, error) {
+	rsp, err := c.AddMember(ctx, name, user, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseAddMemberResponse(rsp)
+}
+
 // ListImagesWithResponse The catalogue of images
 //
 // Returns a wrapper object for the known response body format(s).
@@ -11872,6 +13899,32 @@ func (c *ClientWithResponses) MeWithResponse(ctx context.Context, reqEditors ...
 		return nil, err
 	}
 	return ParseMeResponse(rsp)
+}
+
+// EndEverythingWithResponse End all of your access: sessions, tokens, open connections
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /api/v1/me/end (the `EndEverything` operationId).
+func (c *ClientWithResponses) EndEverythingWithResponse(ctx context.Context, reqEditors ...RequestEditorFn) (*EndEverythingResponse, error) {
+	rsp, err := c.EndEverything(ctx, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseEndEverythingResponse(rsp)
+}
+
+// MyEventsWithResponse What was done by you and to what is yours
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with GET /api/v1/me/events (the `MyEvents` operationId).
+func (c *ClientWithResponses) MyEventsWithResponse(ctx context.Context, params *MyEventsParams, reqEditors ...RequestEditorFn) (*MyEventsResponse, error) {
+	rsp, err := c.MyEvents(ctx, params, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseMyEventsResponse(rsp)
 }
 
 // ChangePasswordWithBodyWithResponse Change your password; ends your other sessions
@@ -12381,6 +14434,71 @@ func (c *ClientWithResponses) UpdateUserWithResponse(ctx context.Context, name s
 	return ParseUpdateUserResponse(rsp)
 }
 
+// EndUserWithResponse End all access of somebody: sessions, tokens, open connections
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /api/v1/users/{name}/end (the `EndUser` operationId).
+func (c *ClientWithResponses) EndUserWithResponse(ctx context.Context, name string, reqEditors ...RequestEditorFn) (*EndUserResponse, error) {
+	rsp, err := c.EndUser(ctx, name, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseEndUserResponse(rsp)
+}
+
+// ListLinksWithResponse The company accounts that an account is tied to
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with GET /api/v1/users/{name}/links (the `ListLinks` operationId).
+func (c *ClientWithResponses) ListLinksWithResponse(ctx context.Context, name string, reqEditors ...RequestEditorFn) (*ListLinksResponse, error) {
+	rsp, err := c.ListLinks(ctx, name, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseListLinksResponse(rsp)
+}
+
+// LinkUserWithBodyWithResponse Tie an account to a company account; removes its password
+//
+// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /api/v1/users/{name}/links (the `LinkUser` operationId).
+func (c *ClientWithResponses) LinkUserWithBodyWithResponse(ctx context.Context, name string, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*LinkUserResponse, error) {
+	rsp, err := c.LinkUserWithBody(ctx, name, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseLinkUserResponse(rsp)
+}
+
+// LinkUserWithResponse Tie an account to a company account; removes its password
+//
+// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /api/v1/users/{name}/links (the `LinkUser` operationId).
+func (c *ClientWithResponses) LinkUserWithResponse(ctx context.Context, name string, body LinkUserJSONRequestBody, reqEditors ...RequestEditorFn) (*LinkUserResponse, error) {
+	rsp, err := c.LinkUser(ctx, name, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseLinkUserResponse(rsp)
+}
+
+// UnlinkUserWithResponse Take a tie away; ends everything the account can do
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with DELETE /api/v1/users/{name}/links/{id} (the `UnlinkUser` operationId).
+func (c *ClientWithResponses) UnlinkUserWithResponse(ctx context.Context, name string, id string, reqEditors ...RequestEditorFn) (*UnlinkUserResponse, error) {
+	rsp, err := c.UnlinkUser(ctx, name, id, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseUnlinkUserResponse(rsp)
+}
+
 // RevokeUserSSHCertificatesWithResponse Revoke all SSH certificates of somebody
 //
 // Returns a wrapper object for the known response body format(s).
@@ -12431,6 +14549,58 @@ func (c *ClientWithResponses) RemoveUserSSHKeyWithResponse(ctx context.Context, 
 		return nil, err
 	}
 	return ParseRemoveUserSSHKeyResponse(rsp)
+}
+
+// ListServiceTokensWithResponse A service account's tokens
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with GET /api/v1/users/{name}/tokens (the `ListServiceTokens` operationId).
+func (c *ClientWithResponses) ListServiceTokensWithResponse(ctx context.Context, name string, reqEditors ...RequestEditorFn) (*ListServiceTokensResponse, error) {
+	rsp, err := c.ListServiceTokens(ctx, name, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseListServiceTokensResponse(rsp)
+}
+
+// CreateServiceTokenWithBodyWithResponse Make a token for a service account
+//
+// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /api/v1/users/{name}/tokens (the `CreateServiceToken` operationId).
+func (c *ClientWithResponses) CreateServiceTokenWithBodyWithResponse(ctx context.Context, name string, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*CreateServiceTokenResponse, error) {
+	rsp, err := c.CreateServiceTokenWithBody(ctx, name, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseCreateServiceTokenResponse(rsp)
+}
+
+// CreateServiceTokenWithResponse Make a token for a service account
+//
+// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /api/v1/users/{name}/tokens (the `CreateServiceToken` operationId).
+func (c *ClientWithResponses) CreateServiceTokenWithResponse(ctx context.Context, name string, body CreateServiceTokenJSONRequestBody, reqEditors ...RequestEditorFn) (*CreateServiceTokenResponse, error) {
+	rsp, err := c.CreateServiceToken(ctx, name, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseCreateServiceTokenResponse(rsp)
+}
+
+// RevokeServiceTokenWithResponse Void a service account's token
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with DELETE /api/v1/users/{name}/tokens/{id} (the `RevokeServiceToken` operationId).
+func (c *ClientWithResponses) RevokeServiceTokenWithResponse(ctx context.Context, name string, id string, reqEditors ...RequestEditorFn) (*RevokeServiceTokenResponse, error) {
+	rsp, err := c.RevokeServiceToken(ctx, name, id, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseRevokeServiceTokenResponse(rsp)
 }
 
 // ListVolumesWithResponse Your volumes, or everybody's
@@ -13287,6 +15457,204 @@ func ParseListGPUsResponse(rsp *http.Response) (*ListGPUsResponse, error) {
 	return response, nil
 }
 
+// ParseListGroupsResponse parses an HTTP response from a ListGroupsWithResponse call
+func ParseListGroupsResponse(rsp *http.Response) (*ListGroupsResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &ListGroupsResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest GroupsOutputBody
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseGetGroupResponse parses an HTTP response from a GetGroupWithResponse call
+func ParseGetGroupResponse(rsp *http.Response) (*GetGroupResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &GetGroupResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest Group
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseDismissManagerResponse parses an HTTP response from a DismissManagerWithResponse call
+func ParseDismissManagerResponse(rsp *http.Response) (*DismissManagerResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &DismissManagerResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest Membership
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseAppointManagerResponse parses an HTTP response from a AppointManagerWithResponse call
+func ParseAppointManagerResponse(rsp *http.Response) (*AppointManagerResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &AppointManagerResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest Membership
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseRemoveMemberResponse parses an HTTP response from a RemoveMemberWithResponse call
+func ParseRemoveMemberResponse(rsp *http.Response) (*RemoveMemberResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &RemoveMemberResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest Membership
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseAddMemberResponse parses an HTTP response from a AddMemberWithResponse call
+func ParseAddMemberResponse(rsp *http.Response) (*AddMemberResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &AddMemberResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest Membership
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
 // ParseListImagesResponse parses an HTTP response from a ListImagesWithResponse call
 func ParseListImagesResponse(rsp *http.Response) (*ListImagesResponse, error) {
 	bodyBytes, err := io.ReadAll(rsp.Body)
@@ -13633,6 +16001,68 @@ func ParseMeResponse(rsp *http.Response) (*MeResponse, error) {
 	switch {
 	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
 		var dest User
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseEndEverythingResponse parses an HTTP response from a EndEverythingWithResponse call
+func ParseEndEverythingResponse(rsp *http.Response) (*EndEverythingResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &EndEverythingResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case rsp.StatusCode == 204:
+		break // No content-type
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseMyEventsResponse parses an HTTP response from a MyEventsWithResponse call
+func ParseMyEventsResponse(rsp *http.Response) (*MyEventsResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &MyEventsResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest AuditOutputBody
 		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
 			return nil, err
 		}
@@ -14586,6 +17016,130 @@ func ParseUpdateUserResponse(rsp *http.Response) (*UpdateUserResponse, error) {
 	return response, nil
 }
 
+// ParseEndUserResponse parses an HTTP response from a EndUserWithResponse call
+func ParseEndUserResponse(rsp *http.Response) (*EndUserResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &EndUserResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case rsp.StatusCode == 204:
+		break // No content-type
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseListLinksResponse parses an HTTP response from a ListLinksWithResponse call
+func ParseListLinksResponse(rsp *http.Response) (*ListLinksResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &ListLinksResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest LinksOutputBody
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseLinkUserResponse parses an HTTP response from a LinkUserWithResponse call
+func ParseLinkUserResponse(rsp *http.Response) (*LinkUserResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &LinkUserResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 201:
+		var dest Link
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON201 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseUnlinkUserResponse parses an HTTP response from a UnlinkUserWithResponse call
+func ParseUnlinkUserResponse(rsp *http.Response) (*UnlinkUserResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &UnlinkUserResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case rsp.StatusCode == 204:
+		break // No content-type
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
 // ParseRevokeUserSSHCertificatesResponse parses an HTTP response from a RevokeUserSSHCertificatesWithResponse call
 func ParseRevokeUserSSHCertificatesResponse(rsp *http.Response) (*RevokeUserSSHCertificatesResponse, error) {
 	bodyBytes, err := io.ReadAll(rsp.Body)
@@ -14690,6 +17244,101 @@ func ParseRemoveUserSSHKeyResponse(rsp *http.Response) (*RemoveUserSSHKeyRespons
 	}
 
 	response := &RemoveUserSSHKeyResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case rsp.StatusCode == 204:
+		break // No content-type
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseListServiceTokensResponse parses an HTTP response from a ListServiceTokensWithResponse call
+func ParseListServiceTokensResponse(rsp *http.Response) (*ListServiceTokensResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &ListServiceTokensResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest TokensOutputBody
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseCreateServiceTokenResponse parses an HTTP response from a CreateServiceTokenWithResponse call
+func ParseCreateServiceTokenResponse(rsp *http.Response) (*CreateServiceTokenResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &CreateServiceTokenResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest NewToken
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseRevokeServiceTokenResponse parses an HTTP response from a RevokeServiceTokenWithResponse call
+func ParseRevokeServiceTokenResponse(rsp *http.Response) (*RevokeServiceTokenResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &RevokeServiceTokenResponse{
 		Body:         bodyBytes,
 		HTTPResponse: rsp,
 	}

@@ -321,7 +321,7 @@ func TestLosingTheGroup(t *testing.T) {
 	w := newWorld(t)
 	w.idp.SignedIn("1", person("carol", "research"))
 	carol := w.mustCome()
-	token, err := w.CreateToken(t.Context(), carol, "laptop", time.Hour)
+	token, err := w.CreateToken(t.Context(), carol, identity.TokenRequest{Note: "laptop", Lifetime: time.Hour})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -388,7 +388,7 @@ func TestStale(t *testing.T) {
 	w.idp.Change(func() { w.idp.NoRefresh = true })
 	w.idp.SignedIn("1", person("carol", "research"))
 	carol := w.mustCome()
-	token, err := w.CreateToken(t.Context(), carol, "laptop", 300*24*time.Hour)
+	token, err := w.CreateToken(t.Context(), carol, identity.TokenRequest{Note: "laptop", Lifetime: 300 * 24 * time.Hour})
 	if err != nil {
 		t.Fatal(err)
 	}

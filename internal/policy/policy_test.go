@@ -176,8 +176,6 @@ func grants() map[policy.Action]map[string][]string {
 		policy.BanManage:       anyThing(both(admins, []string{"admin: admin"})),
 		policy.BanList:         anyThing(both(staff, adminReaders)),
 		policy.RecordingDelete: anyThing(both(admins, []string{"admin: admin"})),
-		policy.BanManage:       anyThing(both(admins, []string{"admin: admin"})),
-		policy.BanList:         anyThing(both(staff, adminReaders)),
 		policy.SSHView:         unowned(both(staff, []string{"admin: audit:read"}), owned(both(owners, staff, []string{"token: ssh", "admin: audit:read"}))),
 		policy.SSHKill:         unowned(both(admins, []string{"admin: admin"}), owned(both(owners, admins, []string{"token: ssh", "admin: admin"}))),
 		policy.SecretList:      anyThing(both(staff, adminReaders)),

@@ -99,7 +99,9 @@ func TestWhatHappenedIsReadBack(t *testing.T) {
 		func() error { return s.Resize(120, 40) },
 		func() error { return s.Output([]byte("\xa9 \x1b[31m\xff\x00\r\n")) },
 		func() error { return s.Input([]byte("ls\r")) },
-		func() error { return s.Event(recording.Event{Kind: "sftp.write", Path: "/workspace/\xffx", Direction: "up", Size: 5 << 32}) },
+		func() error {
+			return s.Event(recording.Event{Kind: "sftp.write", Path: "/workspace/\xffx", Direction: "up", Size: 5 << 32})
+		},
 		func() error { return s.Event(recording.Event{Kind: "exit", Exit: &zero}) },
 		func() error { return s.Output([]byte("half\xe4\xb8")) },
 	} {

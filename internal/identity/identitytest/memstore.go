@@ -26,7 +26,6 @@ type MemStore struct {
 	sessions map[string]stored[bailey.Session]
 	tokens   map[string]stored[bailey.Token]
 	devices  map[string]device // by id
-	setup    string            // hash; empty: none pending
 	ssh      sshRows
 	setup    string // hash; empty: none pending
 	setupEnd time.Time
