@@ -1,14 +1,15 @@
 #!/usr/bin/env bash
 # Every tier, one after the other, each installing and starting what it needs
 # and stopping only what it started. A tier that cannot run fails loudly.
-# TIERS="lint unit race postgres trust sign-in mutants scanners docker browser" chooses some.
+# TIERS="lint unit race postgres trust sign-in docker browser" chooses some. Three
+# more are asked for by name, because they take long: TIERS="ssh mutants scanners".
 set -euo pipefail
 # shellcheck source=scripts/lib.sh
 source "$(dirname "$0")/lib.sh"
 cd "$root"
 need_root test
 need_go
-tiers=${TIERS:-lint unit race postgres trust sign-in mutants scanners docker browser}
+tiers=${TIERS:-lint unit race postgres trust sign-in docker browser}
 passed=0 failed=0 failures=
 
 stop_postgres= stop_slapd=
@@ -91,6 +92,7 @@ tier sign-in sign_in
 tier mutants scripts/mutants.sh
 tier scanners scripts/scanners.sh
 tier docker docker
+tier ssh scripts/ssh.sh
 tier browser browser
 [ -z "$failures" ] || echo "failed tiers:$failures"
 echo "tiers: $passed passed, $failed failed"

@@ -259,10 +259,17 @@ func attemptsOnAlice(d *door, lab bailey.Workspace) []attempt {
 		}
 		return g.ID
 	}
+	nowhere := wants{401, 404, 404, 404, 404} // of sessions that are, witness's own tests speak
 	sshKey := func() string { return d.sshKey(Alice).ID }
 	serial := func() string { return d.sshCertificate(Alice) }
 	return []attempt{
 		{op: get + "/ssh", want: everybody},
+		{op: get + "/ssh/sessions", want: everybody},
+		{op: get + "/ssh/sessions/{id}", target: func() string { return never }, want: nowhere},
+		{op: get + "/ssh/sessions/{id}/watch", target: func() string { return never }, want: nowhere},
+		{op: get + "/ssh/sessions/{id}/recording", target: func() string { return never }, want: nowhere},
+		{op: post + "/ssh/sessions/{id}/kill", target: func() string { return never }, want: nowhere},
+		{op: del + "/ssh/sessions/{id}/recording", target: func() string { return never }, want: nowhere},
 		{op: get + "/me/ssh-keys", want: everybody},
 		{op: post + "/me/ssh-keys", body: `{"key":"ssh-ed25519 AAAA"}`, want: wants{401, 422, 422, 422, 422}},
 		{op: patch + "/me/ssh-keys/{id}", body: `{"name":"desk"}`, target: sshKey, want: wants{401, 404, 404, 404, 200}, hidden: never},

@@ -95,7 +95,8 @@ func cleanAttrs(a Attrs) Attrs {
 	a.Policy, a.Root = plain(a.Policy, maxDigest), plain(a.Root, maxDigest)
 	a.Signer, a.Verdict = plain(a.Signer, maxSigner), name(a.Verdict)
 	a.Host = host(a.Host)
-	a.Group, a.Owner = name(a.Group), name(a.Owner)
+	a.Group, a.Owner, a.Source = name(a.Group), name(a.Owner), name(a.Source)
+	a.Session, a.Kind, a.Key = name(a.Session), name(a.Kind), plain(a.Key, maxDigest)
 	a.Scopes = slices.Clone(a.Scopes)
 	for i, s := range a.Scopes {
 		a.Scopes[i] = name(s)

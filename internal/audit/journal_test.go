@@ -523,6 +523,7 @@ func TestEventHasNoFreeText(t *testing.T) {
 		"Attrs.Count": "int64", "Attrs.Status": "int", "Attrs.GPUs": "[]string",
 		"Attrs.Input": "bool", "Attrs.Bytes": "int64", "Attrs.Scopes": "[]string",
 		"Attrs.Port": "int", "Attrs.Up": "int64", "Attrs.Down": "int64", "Attrs.Millis": "int64",
+		"Attrs.Serial": "uint64", "Attrs.Exit": "int",
 	}
 	tamed := []string{ // by encodeBody, or made by the journal itself
 		"ID", "Boot", "Prev",
@@ -531,7 +532,7 @@ func TestEventHasNoFreeText(t *testing.T) {
 		"Attrs.Class", "Attrs.Image", "Attrs.Run", "Attrs.Role", "Attrs.Digest",
 		"Attrs.Signer", "Attrs.Policy", "Attrs.Root", "Attrs.Verdict",
 		"Attrs.Rule", "Attrs.Mode", "Attrs.Route", "Attrs.Length", "Attrs.Sum", "Attrs.Host",
-		"Attrs.Group", "Attrs.Owner",
+		"Attrs.Group", "Attrs.Owner", "Attrs.Source", "Attrs.Session", "Attrs.Kind", "Attrs.Key",
 	}
 	var walk func(prefix string, typ reflect.Type)
 	walk = func(prefix string, typ reflect.Type) {

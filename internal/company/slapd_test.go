@@ -251,7 +251,7 @@ func TestSlapdRecheck(t *testing.T) {
 			t.Fatalf("%s: %v", name, err)
 		}
 	}
-	token, err := w.CreateToken(t.Context(), actors["erin"], "laptop", time.Hour)
+	token, err := w.CreateToken(t.Context(), actors["erin"], identity.TokenRequest{Note: "laptop", Lifetime: time.Hour})
 	if err != nil {
 		t.Fatal(err)
 	}

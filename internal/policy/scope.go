@@ -68,9 +68,9 @@ func permits(s bailey.Scope, action Action, own bool) bool {
 	case SSHKeyAdd:
 		return own && is(bailey.ScopeSSH)
 	case SSHKeyView:
-		return own && is(bailey.ScopeSSH) || is(bailey.ScopeAdminRead, bailey.ScopeAdmin)
+		return own && is(bailey.ScopeSSH) || !own && is(bailey.ScopeAdminRead, bailey.ScopeAdmin)
 	case SSHKeyRemove:
-		return own && is(bailey.ScopeSSH) || is(bailey.ScopeAdmin)
+		return own && is(bailey.ScopeSSH) || !own && is(bailey.ScopeAdmin)
 	case AuditRead:
 		return is(bailey.ScopeAuditRead)
 	case UserList, SecretList, BanList, FleetView, ConfigRead:
