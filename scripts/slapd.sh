@@ -181,7 +181,9 @@ start() {
 	}
 	local try ldap ldaps until
 	for try in 1 2 3 4 5; do
-		ldap=$(free_port) && ldaps=$(free_port) || die "there is no free port on 127.0.0.1" "50 were tried." "See: ss -ltn"
+		if ! ldap=$(free_port) || ! ldaps=$(free_port); then
+			die "there is no free port on 127.0.0.1" "50 were tried." "See: ss -ltn"
+		fi
 		# It goes to the background by itself once it listens.
 		slapd -f "$dir/slapd.conf" -h "ldap://127.0.0.1:$ldap/ ldaps://127.0.0.1:$ldaps/" -n bailey-test >"$dir/slapd.log" 2>&1 </dev/null && break
 		((try < 5)) || die "slapd did not start" "Its words are in $dir/slapd.log: $(tail -n 3 "$dir/slapd.log")" "Try: slapd -d 1 -f $dir/slapd.conf"

@@ -12,7 +12,8 @@ need_go
 tiers=${TIERS:-lint unit race postgres trust sign-in docker browser}
 passed=0 failed=0 failures=
 
-stop_postgres= stop_slapd=
+stop_postgres=""
+stop_slapd=""
 cleanup() {
   [ -z "$stop_postgres" ] || scripts/postgres.sh stop || true
   [ -z "$stop_slapd" ] || scripts/slapd.sh stop || true

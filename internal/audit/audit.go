@@ -155,7 +155,8 @@ const (
 	Dismissed       Reason = "dismissed"
 	ByDevice        Reason = "by_device" // a device authorization asked for it
 
-	// Of accounts that a company decides about.
+	// Of accounts that a company decides about:
+
 	NotAdmitted   Reason = "not_admitted"       // in none of the groups that may come in
 	NoAccount     Reason = "no_account"         // and none is made
 	MissingThere  Reason = "missing_at_source"  // the directory does not have them any more

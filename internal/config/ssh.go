@@ -56,8 +56,11 @@ func (c *Config) SSHFor(class string) SSH {
 		to  *string
 		own string
 	}{
-		{&s.Access, own.Access}, {&s.Forwarding, own.Forwarding}, {&s.ExecOutput, own.ExecOutput},
-		{&s.Files, own.Files}, {&s.Recording, own.Recording},
+		{&s.Access, own.Access},
+		{&s.Forwarding, own.Forwarding},
+		{&s.ExecOutput, own.ExecOutput},
+		{&s.Files, own.Files},
+		{&s.Recording, own.Recording},
 	} {
 		if f.own != "" {
 			*f.to = f.own

@@ -52,7 +52,7 @@ func TestH2spec(t *testing.T) {
 	}
 	t.Logf("h2spec: %s", m[0])
 	explained := explained(t, "h2spec")
-	for _, line := range strings.Split(text, "\n") {
+	for line := range strings.SplitSeq(text, "\n") {
 		if line = strings.TrimSpace(line); strings.HasPrefix(line, "× ") {
 			what := strings.TrimSpace(regexp.MustCompile(`^× \d+: `).ReplaceAllString(line, ""))
 			if !slices.Contains(explained, what) {
@@ -70,7 +70,7 @@ func explained(t *testing.T, scanner string) (found []string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, line := range strings.Split(string(text), "\n") {
+	for line := range strings.SplitSeq(string(text), "\n") {
 		if cells := strings.Split(line, " | "); len(cells) > 1 && cells[0] == "| "+scanner {
 			found = append(found, strings.Trim(cells[1], "` "))
 		}
@@ -93,7 +93,7 @@ func TestSslscan(t *testing.T) {
 			t.Errorf("sslscan does not say %s", want)
 		}
 	}
-	for _, line := range strings.Split(text, "\n") {
+	for line := range strings.SplitSeq(text, "\n") {
 		cipher := regexp.MustCompile(`^(Preferred|Accepted) +(TLSv\S+) +\d+ bits +(\S+)`).FindStringSubmatch(line)
 		if cipher != nil && !strings.Contains(cipher[3], "GCM") && !strings.Contains(cipher[3], "CHACHA20") {
 			t.Errorf("a cipher without AEAD is accepted: %s", line)

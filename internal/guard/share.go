@@ -12,12 +12,14 @@ import (
 	"github.com/baileyhq/bailey/internal/mutant"
 )
 
-// What guards tell each other.
-type (
-	Failure = bailey.FailedAttempt
-	Known   = bailey.KnownPair
-	Changes = bailey.GuardChanges
-)
+// Failure is a failed attempt, as guards tell each other of it.
+type Failure = bailey.FailedAttempt
+
+// Known is a pair of address and subject that has signed in before.
+type Known = bailey.KnownPair
+
+// Changes are what one guard has not told the others yet.
+type Changes = bailey.GuardChanges
 
 // The news that are kept until somebody asks for them. Failures are bounded by
 // the global limit of attempts, so only a reader that is gone fills this; the
@@ -111,7 +113,7 @@ func (g *Guard) learnBan(b Ban, now time.Duration) {
 		if d := e.until - until; e.banned && d.Abs() < time.Millisecond {
 			return // our own, or told twice
 		}
-		e.strikes = uint8(min(max(b.Repeated, 0), 255)) //nolint:gosec // bounded
+		e.strikes = uint8(min(max(b.Repeated, 0), 255))
 		if until > now {
 			e.marks = e.marks[:0]
 			g.counters.hold(e, until, heldAs{kind: b.Kind[0], prefix: b.Prefix, subject: b.Subject, pair: b.Pair, slowed: b.Slowed})

@@ -2,7 +2,6 @@ package identity
 
 import (
 	"cmp"
-	"slices"
 	"time"
 
 	"github.com/baileyhq/bailey"
@@ -37,10 +36,4 @@ func (s *Service) rules() Rules {
 	}
 	r.StepUp = cmp.Or(r.StepUp, 10*time.Minute)
 	return r
-}
-
-// needsFactor reports whether the user may not sign in with a password alone.
-func (r Rules) needsFactor(u bailey.User) bool {
-	return r.FactorEveryone || slices.Contains(r.FactorRoles, u.Role) ||
-		slices.ContainsFunc(r.FactorGroups, func(g string) bool { return slices.Contains(u.Groups, g) })
 }

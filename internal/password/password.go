@@ -92,7 +92,7 @@ type Hash struct {
 }
 
 // ErrUnknown is returned for text that is no hash of a kind we know.
-var ErrUnknown = errors.New("not a password hash of a kind that is known here: argon2id, argon2i, bcrypt ($2a$, $2b$, $2y$), scrypt, or Jupyter's argon2:, sha1: and sha256:")
+var ErrUnknown = errors.New("not a password hash of a kind that is known here: argon2id, argon2i, bcrypt ($2a$, $2b$, $2y$), scrypt, or Jupyter's argon2:, sha1 and sha256 strings")
 
 // Parse reads a stored hash. The error says what is wrong without repeating the
 // text: ErrUnknown for what is no such hash, another for one whose cost is out

@@ -58,7 +58,7 @@ func Cast(w io.Writer, r *Reader, clean func(string) string) error {
 			return errors.Join(err, out.Flush())
 		}
 		last = rec
-		switch rec.Code {
+		switch rec.Code { //nolint:exhaustive // the others need nothing here
 		case Output:
 			if rec.Text = clean(rec.Text); !r.Meta.Terminal {
 				rec.Text = strings.ReplaceAll(rec.Text, "\n", "\r\n")

@@ -179,7 +179,7 @@ func (o *opener) next() (at time.Duration, size int, err error) {
 	if o.head[0]&^(flagLast|flagPacked) != 0 || length < tagSize || length > maxPlain+tagSize || micros > 1<<52 {
 		return 0, 0, ErrDamaged
 	}
-	return time.Duration(micros) * time.Microsecond, int(length), nil //nolint:gosec // bounded above
+	return time.Duration(micros) * time.Microsecond, int(length), nil
 }
 
 // open reads and opens the chunk whose head was read.

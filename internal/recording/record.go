@@ -128,7 +128,7 @@ func parseRecord(line []byte) (Record, error) {
 		return Record{}, errRecord
 	}
 	r.At = time.Duration(math.Round(at*1e6)) * time.Microsecond
-	switch r.Code {
+	switch r.Code { //nolint:exhaustive // the others need nothing here
 	case Output, Input, Resize:
 		if json.Unmarshal(parts[2], &r.Text) != nil {
 			return Record{}, errRecord

@@ -194,7 +194,7 @@ func (s *Session) enter(cost int64) error {
 		}
 		s.room.Release(cost)
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), s.r.cfg.Wait)
+	ctx, cancel := context.WithTimeout(context.Background(), s.r.cfg.Wait) //nolint:forbidigo // an end is written down also when its session's context is over
 	defer cancel()
 	if err := s.room.Acquire(ctx, cost); err != nil {
 		return ErrTooSlow

@@ -601,6 +601,7 @@ func (r *recorder) Event(e sshlive.Event) error {
 	r.events = append(r.events, e)
 	return nil
 }
+
 func (r *recorder) Close(e sshlive.End) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -658,8 +659,11 @@ func TestSFTPIsTakenDownFileByFile(t *testing.T) {
 		got = append(got, line{e.Kind, e.Path, e.Size, e.Up})
 	}
 	for _, want := range []line{
-		{sshlive.FileWrite, "blob", int64(len(data)), true}, {sshlive.FileRead, "blob", int64(len(data)), false},
-		{sshlive.FileRename, "blob", 0, true}, {sshlive.FileRemove, "blob2", 0, true}, {sshlive.FileWrite, "note", int64(len(knownSecret)) + 7, true},
+		{sshlive.FileWrite, "blob", int64(len(data)), true},
+		{sshlive.FileRead, "blob", int64(len(data)), false},
+		{sshlive.FileRename, "blob", 0, true},
+		{sshlive.FileRemove, "blob2", 0, true},
+		{sshlive.FileWrite, "note", int64(len(knownSecret)) + 7, true},
 	} {
 		if !slices.Contains(got, want) {
 			t.Errorf("no event %+v in %+v", want, got)

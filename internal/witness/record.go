@@ -165,7 +165,7 @@ func (t *taking) failed(err error) {
 	case errors.Is(err, recording.ErrTooLong):
 		reason = audit.TooMuch
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), endLimit)
+	ctx, cancel := context.WithTimeout(context.Background(), endLimit) //nolint:forbidigo // an end is written down also when its session's context is over
 	defer cancel()
 	e := t.event(audit.RecordingCut, audit.Failure)
 	e.Reason = reason
@@ -186,7 +186,7 @@ func (t *taking) event(action audit.Action, outcome audit.Outcome) audit.Event {
 // row. The digest of a whole recording goes into the journal, so that a file
 // that is exchanged later, by somebody who has the key too, does not fit it.
 func (t *taking) Close(end sshlive.End) error {
-	ctx, cancel := context.WithTimeout(context.Background(), endLimit)
+	ctx, cancel := context.WithTimeout(context.Background(), endLimit) //nolint:forbidigo // an end is written down also when its session's context is over
 	defer cancel()
 	row := t.row
 	row.EndedAt, row.In, row.Out, row.Exit, row.End = end.At, end.Up, end.Down, end.ExitCode, reasonOf(end)

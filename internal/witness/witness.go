@@ -21,7 +21,7 @@ import (
 )
 
 // A Store keeps the index of sessions.
-type Store interface {
+type Store interface { //nolint:interfacebloat // one table, read and written in one place
 	BeginSSHSession(ctx context.Context, s bailey.SSHSession) error
 	EndSSHSession(ctx context.Context, s bailey.SSHSession) error
 	EndSSHSessions(ctx context.Context, server string, at time.Time) (int64, error)

@@ -104,7 +104,7 @@ func (r Route) ask(ctx context.Context, verb string, spec []byte, want wire.Type
 			Cause: errors.Join(fmt.Errorf("ask the agent: %w", err), context.Cause(ctx)),
 		}
 	}
-	switch t {
+	switch t { //nolint:exhaustive // another answer is a broken agent, see below
 	case want:
 		return conn, fr, payload, nil
 	case wire.Failed:
@@ -152,7 +152,7 @@ func (p *Process) Output(out Out, exited func(Exit)) error {
 		if err != nil {
 			return fmt.Errorf("process in a workspace: %w", err)
 		}
-		switch t {
+		switch t { //nolint:exhaustive // the others need nothing here
 		case wire.Output:
 			err = out.Stdout(payload)
 		case wire.Errors:
@@ -249,7 +249,7 @@ func (p *Process) Resize(cols, rows uint16) error {
 
 // Signal sends a signal to what runs.
 func (p *Process) Signal(sig syscall.Signal) error {
-	return p.frame(wire.Signal, []byte{byte(sig)})
+	return p.frame(wire.Signal, []byte{byte(sig)}) //nolint:gosec // bounded by the caller
 }
 
 // Kill ends the process and everything it started in its session, now. Output

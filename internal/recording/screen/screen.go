@@ -253,7 +253,7 @@ func (f *Filter) mode(b *strings.Builder, c byte) {
 	} else if f.prefix != 0 {
 		return
 	}
-	for _, p := range strings.Split(string(f.params), ";") {
+	for p := range strings.SplitSeq(string(f.params), ";") {
 		if n, err := strconv.Atoi(p); err == nil && known[n] {
 			f.write(b, []byte(strconv.Itoa(n)), c, 1)
 		}
