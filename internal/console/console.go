@@ -75,8 +75,11 @@ func New(cfg Config) (*Console, error) {
 	c.mux.Handle("/api", cfg.API) // or it would be redirected to the next
 	c.mux.Handle("/api/", cfg.API)
 	if cfg.Hub != nil {
-		c.mux.Handle("/hub/api", cfg.Hub)
-		c.mux.Handle("/hub/api/", cfg.Hub)
+		// By method: a pattern for all methods would clash with "GET /hub/{rest...}".
+		for _, method := range []string{http.MethodGet, http.MethodPost, http.MethodPut, http.MethodPatch, http.MethodDelete} {
+			c.mux.Handle(method+" /hub/api", cfg.Hub)
+			c.mux.Handle(method+" /hub/api/", cfg.Hub)
+		}
 	}
 	c.mux.Handle("/user/{name}/{rest...}", c.jupyterhubServer())
 	c.mux.Handle("GET /open/{slug}", withHeaders(cfg.Open))
