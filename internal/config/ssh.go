@@ -9,7 +9,7 @@ import (
 // SSH says what people may do over SSH. A class has its own word in
 // [ClassSSH].
 type SSH struct {
-	HostKeys         []string `yaml:"host_keys" example:"[ed25519, ecdsa]" doc:"Kinds of host keys that are offered: ed25519, ecdsa. Both are made in the state directory; clients that know no ed25519 need ecdsa. A change needs a restart."`
+	HostKeys         []string `yaml:"host_keys" example:"[ed25519, ecdsa]" doc:"Kinds of host keys that are offered: ed25519, ecdsa. Those that are listed are made in the state directory; none listed: ed25519. Clients that know no ed25519 need ecdsa. A change needs a restart."`
 	Access           string   `yaml:"access" enum:"full,sftp-only,off" doc:"full: shells, commands and sftp. sftp-only: sftp and, as far as the lines below go, forwarding. off: nothing."`
 	ForceCommand     string   `yaml:"force_command" example:"/usr/local/bin/menu" doc:"Runs in place of every shell, command and subsystem, which it finds in SSH_ORIGINAL_COMMAND. internal-sftp: sftp, whatever was asked for. Empty: none."`
 	StartOnConnect   Flag     `yaml:"start_on_connect" doc:"A workspace that is stopped is started when its owner connects."`

@@ -80,7 +80,7 @@ func (s *Service) pressed(ctx context.Context, a attempt, u bailey.User) error {
 func errPressed() error {
 	return &bailey.Error{
 		Kind: bailey.TooMany, Msg: "somebody is guessing this account's password, so a password alone is not enough from here now",
-		Hint:  "sign in from a browser or an address that you have signed in from before; an account with a second factor is not held up; it ends by itself within an hour",
+		Hint:  "sign in from a browser or an address that you have signed in from before; it ends by itself within an hour",
 		Cause: &RetryError{After: 10 * time.Minute},
 	}
 }
