@@ -78,7 +78,9 @@ func TestHostileCostsAreRefused(t *testing.T) {
 	argon := func(params string) string {
 		return "$argon2id$v=19$" + params + "$FYjz1lY4b9kd3rqKGToPoA$vuVjatPpq" + body
 	}
-	bcrypt := func(cost string) string { return "$2b$" + cost + "$ffCayrBISrUhScTz6GgyneELRNVJ7KKW0ZOdSPkMG5F8mp859rk7m" }
+	bcrypt := func(cost string) string {
+		return "$2b$" + cost + "$ffCayrBISrUhScTz6GgyneELRNVJ7KKW0ZOdSPkMG5F8mp859rk7m"
+	}
 	scrypt := func(params string) string {
 		return "$scrypt$" + params + "$n3MOwVgLgXCOkRJCaE2pFQ$G5EAf8XQUxfGZxuh/kaznyNYVS/HQZwFuFCBPt+YBDk"
 	}

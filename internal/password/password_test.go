@@ -224,4 +224,3 @@ func TestNobodyWaitsLongerThanTwoSecondsForAHash(t *testing.T) {
 		}
 	})
 }
-
