@@ -36,6 +36,9 @@ type Actor struct {
 	Method  string // "password", "token", "setup", "system"
 	Session string // id of the session or token row, never its secret
 	IP      string // the caller's address as edge determined it
+
+	AuthTime time.Time // when the actor last proved who they are, with Methods; zero: not known
+	Methods  []string  // "pwd", "otp", "hwk", "user", "mfa", as RFC 8176 calls them
 }
 
 // System is the actor of what bailey does by itself: idle stops, reconciling.
@@ -50,6 +53,8 @@ type Session struct {
 	CreatedAt time.Time `json:"created_at"`
 	SeenAt    time.Time `json:"seen_at"`
 	ExpiresAt time.Time `json:"expires_at"` // absolute
+	AuthAt    time.Time `json:"auth_at"`    // when its owner last proved who they are
+	Methods   string    `json:"methods"`    // by what, as RFC 8176 calls it: "pwd otp"
 }
 
 // A Token is an API credential "bly_<id>_<secret>". Only a hash of the secret
@@ -61,4 +66,6 @@ type Token struct {
 	CreatedAt time.Time `json:"created_at"`
 	UsedAt    time.Time `json:"used_at"` // zero: never
 	ExpiresAt time.Time `json:"expires_at"`
+	AuthAt    time.Time `json:"auth_at"` // when its owner last proved who they are; zero: that was never for this token
+	Methods   string    `json:"methods"` // as of a Session
 }

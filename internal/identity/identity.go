@@ -16,6 +16,8 @@ import (
 // of kind NotFound or Conflict where that is the case. All may be called
 // concurrently.
 type Store interface { //nolint:interfacebloat // one room keeps all of it, one service uses all of it
+	FactorStore
+
 	// CreateUser stores the user with a free UID from 20000–59999 that was
 	// never given out before, and sets ID, UID and CreatedAt. Conflict when
 	// the name is taken.

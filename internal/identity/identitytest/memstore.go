@@ -29,6 +29,7 @@ type MemStore struct {
 	setupEnd time.Time
 	reads    int
 	touches  int
+	book     factorBook
 }
 
 type account struct {
@@ -45,7 +46,7 @@ type stored[T any] struct {
 func NewMemStore() *MemStore {
 	return &MemStore{
 		uid: 20000, users: map[string]account{},
-		sessions: map[string]stored[bailey.Session]{}, tokens: map[string]stored[bailey.Token]{},
+		sessions: map[string]stored[bailey.Session]{}, tokens: map[string]stored[bailey.Token]{}, book: newFactorBook(),
 	}
 }
 
@@ -113,6 +114,7 @@ func (m *MemStore) insert(u bailey.User, passwordHash string) (bailey.User, erro
 	u.ID, u.UID, u.CreatedAt = bailey.NewID(), m.uid, m.now()
 	m.uid++
 	m.users[u.ID] = account{u, passwordHash}
+	m.book.passAt[u.ID] = u.CreatedAt
 	return clone(u), nil
 }
 
@@ -216,6 +218,7 @@ func (m *MemStore) DeleteUser(_ context.Context, id string) error {
 	delete(m.users, id)
 	drop(m.sessions, func(s bailey.Session) bool { return s.UserID == id })
 	drop(m.tokens, func(t bailey.Token) bool { return t.UserID == id })
+	m.book.forget(id)
 	return nil
 }
 
@@ -265,6 +268,7 @@ func (m *MemStore) SetPasswordHash(_ context.Context, userID, hash string) error
 	}
 	u.hash = hash
 	m.users[userID] = u
+	m.book.passAt[userID] = m.now()
 	return nil
 }
 
@@ -290,7 +294,7 @@ func (m *MemStore) CreateSession(_ context.Context, s bailey.Session, secretHash
 	if s.ID == "" || secretHash == "" || s.ExpiresAt.IsZero() {
 		return bailey.Errorf(bailey.Invalid, "a session needs an id, a secret and an expiry")
 	}
-	s.CreatedAt, s.SeenAt, s.ExpiresAt = cutTime(s.CreatedAt), cutTime(s.SeenAt), cutTime(s.ExpiresAt)
+	s.CreatedAt, s.SeenAt, s.ExpiresAt, s.AuthAt = cutTime(s.CreatedAt), cutTime(s.SeenAt), cutTime(s.ExpiresAt), cutTime(s.AuthAt)
 	return insertRow(m, m.sessions, "session", s.ID, s.UserID, secretHash, s)
 }
 
@@ -365,7 +369,7 @@ func (m *MemStore) CreateToken(_ context.Context, t bailey.Token, secretHash str
 	if t.ID == "" || secretHash == "" || t.ExpiresAt.IsZero() {
 		return bailey.Errorf(bailey.Invalid, "a token needs an id, a secret and an expiry")
 	}
-	t.CreatedAt, t.UsedAt, t.ExpiresAt = cutTime(t.CreatedAt), cutTime(t.UsedAt), cutTime(t.ExpiresAt)
+	t.CreatedAt, t.UsedAt, t.ExpiresAt, t.AuthAt = cutTime(t.CreatedAt), cutTime(t.UsedAt), cutTime(t.ExpiresAt), cutTime(t.AuthAt)
 	return insertRow(m, m.tokens, "token", t.ID, t.UserID, secretHash, t)
 }
 
