@@ -34,6 +34,18 @@ const (
 	UserUpdate     Action = "user.update"
 	UserDelete     Action = "user.delete"
 	PasswordChange Action = "user.password"
+	PasswordImport Action = "user.password_import" // an account made with a hash from elsewhere
+	PasswordRehash Action = "user.password_rehash" // the same password, hashed anew
+	PasswordExpire Action = "user.password_expire" // too old: changed before anything else
+	FactorAsk      Action = "factor.ask"           // the password was right; a second factor is asked for
+	FactorUse      Action = "factor.use"
+	FactorAdd      Action = "factor.add"
+	FactorRemove   Action = "factor.remove"
+	FactorReset    Action = "factor.reset" // all of a user's, by an administrator
+	FactorCodes    Action = "factor.codes" // fresh recovery codes
+	StepUp         Action = "session.step_up"
+	DeviceAdd      Action = "device.add" // a browser that somebody is known by from now on
+	DeviceForget   Action = "device.forget"
 	SecretSet      Action = "secret.set"
 	SecretRemove   Action = "secret.remove"
 	Launch         Action = "workspace.launch"
@@ -113,6 +125,8 @@ const (
 	Retired         Reason = "image_retired"
 	Malformed       Reason = "malformed"
 	InvalidRules    Reason = "invalid_rules"
+	Replayed        Reason = "replayed" // a code or an answer that counted before
+	Cloned          Reason = "cloned"   // a passkey whose counter went back
 )
 
 // A Target is what an action was done to.
@@ -130,6 +144,12 @@ type Attrs struct {
 	Run    string   `json:"run,omitempty"`
 	GPUs   []string `json:"gpus,omitempty"` // UUIDs
 	Role   string   `json:"role,omitempty"`
+
+	// Of a sign-in and its parts.
+	Factor  string `json:"factor,omitempty"`  // "totp", "passkey", "recovery"
+	Methods string `json:"methods,omitempty"` // as RFC 8176 calls them: "pwd otp mfa"
+	Device  string `json:"device,omitempty"`  // id of a known browser
+
 	Count  int64    `json:"count,omitempty"`
 	Digest string   `json:"digest,omitempty"` // of a configuration file
 	Status int      `json:"status,omitempty"` // HTTP status
