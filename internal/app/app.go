@@ -215,9 +215,16 @@ func New(ctx context.Context, cfg Config) (_ *App, err error) {
 	if err != nil {
 		return nil, err
 	}
-	if a.web, err = edge.NewServer(ctx, edge.ServerConfig{
-		Addr: f.Listen.HTTPS, Handler: a.route(pages), Certs: a.certs, Origins: a.origins, Log: a.log,
-	}); err != nil {
+	front := edge.ServerConfig{
+		Addr: f.Listen.HTTPS, Handler: a.route(pages), Certs: a.certs, Origins: a.origins, Log: a.log, ProxyHeader: f.Proxies.Header,
+	}
+	if front.Proxies, err = f.Proxies.HeaderTrust(); err != nil {
+		return nil, err
+	}
+	if front.Protocol, err = f.Proxies.ProtocolTrust(); err != nil {
+		return nil, err
+	}
+	if a.web, err = edge.NewServer(ctx, front); err != nil {
 		return nil, &bailey.Error{
 			Kind: bailey.Unavailable, Msg: "cannot listen on " + f.Listen.HTTPS + " for HTTPS",
 			Hint: "is the port taken, by another bailey perhaps? choose another with --https ADDR", Cause: err,

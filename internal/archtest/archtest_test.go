@@ -59,7 +59,10 @@ func TestOneRoomEach(t *testing.T) {
 		"database/sql":             {"internal/store"},
 		"github.com/jackc/pgx/v5":  {"internal/store"},
 		"github.com/moby/moby/":    {"internal/engine/docker"},
-		"golang.org/x/crypto/":     {"internal/password"},
+		"golang.org/x/crypto/argo": {"internal/password"},
+		"golang.org/x/crypto/bcry": {"internal/password"},
+		"golang.org/x/crypto/scry": {"internal/password"},
+		"golang.org/x/crypto/ssh":  {"internal/sshgate", "internal/sshkey", "internal/identity"},
 		"golang.org/x/net/":        {"internal/egress/rules"}, // internationalised names
 		"github.com/spf13/cobra":   {"internal/cli"},
 		"github.com/goccy/go-yaml": {"internal/config", "internal/cli", "internal/trust/policy"},

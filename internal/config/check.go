@@ -27,6 +27,7 @@ func (d *decoder) check() {
 	d.checkFiles()
 	d.checkDatabase()
 	d.checkWeb()
+	d.checkProxies()
 	d.checkSessions()
 	for name, digest := range d.cfg.Images {
 		d.checkDigest(join("images", name), string(digest), false)

@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/baileyhq/bailey"
+	"github.com/baileyhq/bailey/internal/edge/peer"
 )
 
 // DefaultPath is where the configuration lies when nobody names another place.
@@ -49,6 +50,7 @@ type Config struct {
 	State    string           `yaml:"state" flag:"state" example:"/var/lib/bailey" doc:"Directory of everything the server keeps: database, journal, keys. An absolute path; one server per directory."`
 	Database string           `yaml:"database" example:"env:DATABASE_URL" doc:"Empty: SQLite in the state directory. Else PostgreSQL: env:NAME or file:/path for a URL with a password, or a postgres:// URL without one. A password in this file is refused."`
 	Web      Web              `yaml:"origin" doc:"The addresses that browsers use. The console and a workspace never share an origin."`
+	Proxies  Proxies          `yaml:"proxies" doc:"Reverse proxies and load balancers in front of the server. Nobody's word is taken who is not listed here."`
 	TLS      TLS              `yaml:"tls" doc:"A certificate of your own. Without one the server makes its own CA and shows the fingerprint."`
 	Docker   Docker           `yaml:"docker" doc:"The Docker Engine that runs workspaces."`
 	Log      Log              `yaml:"log" doc:"What the server writes to stderr."`
@@ -171,6 +173,7 @@ func Default() *Config {
 		Listen:   Listen{HTTPS: "127.0.0.1:8443", Metrics: "127.0.0.1:9443"},
 		State:    "/var/lib/bailey",
 		Web:      Web{Mode: "localhost", Host: "localhost", Ports: PortRange{8500, 8599}},
+		Proxies:  Proxies{Header: peer.XForwardedFor},
 		Docker:   Docker{Host: "unix:///var/run/docker.sock"},
 		Log:      Log{Level: "info", Format: "text"},
 		Sessions: Sessions{Idle: Duration(8 * time.Hour), Lifetime: Duration(24 * time.Hour)},

@@ -68,10 +68,11 @@ func Status(k bailey.Kind) int {
 	return http.StatusInternalServerError
 }
 
-// ClientIP returns the caller's address: the socket's, without port or zone,
-// and an IPv4 address as such even on an IPv6 socket. Headers are never
-// believed (no trusted proxies in this form). It is empty when there is no
-// socket, as in a test.
+// ClientIP returns the caller's address without port or zone, and an IPv4
+// address as such even on an IPv6 socket. It is the socket's, or what a trusted
+// proxy said: the [Server] has decided that before any handler runs, and taken
+// the headers away that say otherwise. It is empty when there is no socket, as
+// in a test.
 func ClientIP(r *http.Request) string {
 	ap, err := netip.ParseAddrPort(r.RemoteAddr)
 	if err != nil {

@@ -15,6 +15,8 @@ import (
 	"time"
 
 	"golang.org/x/sync/errgroup"
+
+	"github.com/baileyhq/bailey/internal/edge/peer"
 )
 
 // The limits of the front door. None of them is a deadline for a whole request
@@ -36,8 +38,12 @@ type ServerConfig struct {
 	Origins  *Origins
 	Log      *slog.Logger // nil: silent
 
+	Proxies     peer.Trust // who may say in a header who is calling; none by default
+	ProxyHeader string     // that header: peer.XForwardedFor (also when empty) or peer.Forwarded
+	Protocol    peer.Trust // whose connections begin with a PROXY header; none by default
+
 	MaxConns        int // open connections in all; 0 means 16384
-	MaxConnsPerAddr int // open connections per client address (IPv6: per /64); 0 means 4096
+	MaxConnsPerAddr int // open connections per client address (IPv6: per /64), but of proxies; 0 means 4096
 }
 
 // A Server listens and hands requests to its handler after refusing what no
@@ -71,7 +77,10 @@ func NewServer(ctx context.Context, cfg ServerConfig) (*Server, error) {
 	}
 	limits := &connLimits{total: cfg.MaxConns, each: cfg.MaxConnsPerAddr, open: map[netip.Prefix]int{}}
 	for _, ln := range listeners {
-		s.listeners = append(s.listeners, &limitedListener{Listener: ln, limits: limits})
+		// Connections are counted by the socket's address, before anybody waits
+		// for a PROXY header: a silent connection must not hold up Accept.
+		ln = &limitedListener{Listener: ln, limits: limits, many: func(a netip.Addr) bool { return cfg.Proxies.Has(a) || cfg.Protocol.Has(a) }}
+		s.listeners = append(s.listeners, peer.Listen(ln, cfg.Protocol))
 	}
 	s.http = &http.Server{
 		Handler:                      http.HandlerFunc(s.serve),
@@ -179,10 +188,12 @@ type connLimits struct {
 	open map[netip.Prefix]int
 }
 
-func (l *connLimits) enter(p netip.Prefix) bool {
+// enter counts a connection, if it may be open; many says that p is a proxy,
+// behind which there are many people.
+func (l *connLimits) enter(p netip.Prefix, many bool) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.sum >= l.total || l.open[p] >= l.each {
+	if l.sum >= l.total || !many && l.open[p] >= l.each {
 		return false
 	}
 	l.sum++
@@ -218,6 +229,7 @@ func prefixOf(addr net.Addr) netip.Prefix {
 type limitedListener struct {
 	net.Listener
 	limits *connLimits
+	many   func(netip.Addr) bool
 }
 
 // Accept closes connections above the limits at once: no handshake, no answer,
@@ -229,7 +241,7 @@ func (l *limitedListener) Accept() (net.Conn, error) {
 			return nil, err
 		}
 		p := prefixOf(c.RemoteAddr())
-		if l.limits.enter(p) {
+		if l.limits.enter(p, l.many(peer.AddrOf(c.RemoteAddr()))) {
 			return &limitedConn{Conn: c, limits: l.limits, prefix: p}, nil
 		}
 		_ = c.Close()

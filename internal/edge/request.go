@@ -4,17 +4,20 @@ import (
 	"fmt"
 	"log/slog"
 	"net/http"
+	"net/netip"
 	"runtime/debug"
 	"strings"
 	"time"
 
 	"github.com/baileyhq/bailey"
+	"github.com/baileyhq/bailey/internal/edge/peer"
 )
 
 // serve is the first to see a request and the last to see its answer.
 func (s *Server) serve(w http.ResponseWriter, r *http.Request) {
 	e := &exchange{origins: s.cfg.Origins}
 	r = r.WithContext(withExchange(r.Context(), e))
+	s.caller(r)
 	a := &answer{ResponseWriter: w, rc: http.NewResponseController(w), begin: time.Now(), http1: r.ProtoMajor == 1}
 	defer s.finish(a, r)
 	if s.cfg.Origins.hsts() {
@@ -44,6 +47,19 @@ func (s *Server) serve(w http.ResponseWriter, r *http.Request) {
 		r.Body = body
 	}
 	s.cfg.Handler.ServeHTTP(a, r)
+}
+
+// caller puts who is calling into RemoteAddr, once and for all that follows,
+// and takes away what else could be believed about it.
+func (s *Server) caller(r *http.Request) {
+	if !s.cfg.Proxies.Empty() {
+		if ap, err := netip.ParseAddrPort(r.RemoteAddr); err == nil {
+			if client := s.cfg.Proxies.Client(ap.Addr(), s.cfg.ProxyHeader, r.Header); client != ap.Addr().Unmap().WithZone("") {
+				r.RemoteAddr = netip.AddrPortFrom(client, 0).String()
+			}
+		}
+	}
+	peer.Strip(r.Header)
 }
 
 // A refusal is a request that no handler will see.
