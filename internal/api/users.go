@@ -27,7 +27,8 @@ func (a *API) listUsers(ctx context.Context, actor bailey.Actor, _ *none) (*user
 type createUserInput struct {
 	Body struct {
 		Name     string   `json:"name" maxLength:"64"`
-		Password string   `json:"password" maxLength:"4096"`
+		Password string   `json:"password,omitempty" maxLength:"4096"`
+		Hash     string   `json:"password_hash,omitempty" maxLength:"512" doc:"In place of password: a hash made by another program (argon2, bcrypt, scrypt, Jupyter's). It is made anew when the user signs in"`
 		Role     string   `json:"role,omitempty" enum:"user,auditor,admin" default:"user"`
 		Groups   []string `json:"groups,omitempty" nullable:"false" maxItems:"64"`
 	}
@@ -35,7 +36,7 @@ type createUserInput struct {
 
 func (a *API) createUser(ctx context.Context, actor bailey.Actor, in *createUserInput) (*userOutput, error) {
 	u, err := a.cfg.Identity.CreateUser(ctx, actor, identity.NewUser{
-		Name: in.Body.Name, Password: secret.New(in.Body.Password),
+		Name: in.Body.Name, Password: secret.New(in.Body.Password), Hash: secret.New(in.Body.Hash),
 		Role: bailey.Role(in.Body.Role), Groups: in.Body.Groups,
 	})
 	if err != nil {

@@ -152,6 +152,17 @@ func New(ctx context.Context, cfg Config) (_ *App, err error) {
 		return nil, err
 	}
 
+	port, err := portOf(f)
+	if err != nil {
+		return nil, err
+	}
+	if a.origins, err = edge.NewOrigins(edge.OriginConfig{
+		Mode: f.Web.Mode, Host: f.Web.Host, Port: port, Domain: f.Web.Domain,
+		Ports: [2]int{f.Web.Ports.First, f.Web.Ports.Last},
+	}); err != nil {
+		return nil, err
+	}
+
 	limits, err := guard.New(guard.Config{})
 	if err != nil {
 		return nil, err
@@ -159,7 +170,8 @@ func New(ctx context.Context, cfg Config) (_ *App, err error) {
 	if a.identity, err = identity.New(identity.Config{
 		Store: a.store, Guard: limits, Audit: a.journal, Log: a.log,
 		SessionIdle: time.Duration(f.Sessions.Idle), SessionLifetime: time.Duration(f.Sessions.Lifetime),
-		UnknownKey: a.st.key("unknown names"),
+		UnknownKey: a.st.key("unknown names"), Key: a.st.key("sign-in notes"),
+		Rules: a.signInRules, Host: f.Web.Host, Origin: a.origins.Console(),
 	}); err != nil {
 		return nil, err
 	}
@@ -176,16 +188,6 @@ func New(ctx context.Context, cfg Config) (_ *App, err error) {
 		return nil, err
 	}
 
-	port, err := portOf(f)
-	if err != nil {
-		return nil, err
-	}
-	if a.origins, err = edge.NewOrigins(edge.OriginConfig{
-		Mode: f.Web.Mode, Host: f.Web.Host, Port: port, Domain: f.Web.Domain,
-		Ports: [2]int{f.Web.Ports.First, f.Web.Ports.Last},
-	}); err != nil {
-		return nil, err
-	}
 	certs := edge.CertConfig{Dir: a.st.path("tls"), Hosts: a.origins.CertHosts, Log: a.log}
 	if f.TLS.Cert != "" {
 		certs.Dir, certs.CertFile, certs.KeyFile = "", f.TLS.Cert, f.TLS.Key

@@ -139,26 +139,26 @@ type Target struct {
 // Attrs are the typed details of an event. Only the fields that belong to its
 // action are set; there is no free-text field.
 type Attrs struct {
-	Class  string   `json:"class,omitempty"`
-	Image  string   `json:"image,omitempty"` // digest
-	Run    string   `json:"run,omitempty"`
-	GPUs   []string `json:"gpus,omitempty"` // UUIDs
-	Role   string   `json:"role,omitempty"`
+	Class string   `json:"class,omitempty"`
+	Image string   `json:"image,omitempty"` // digest
+	Run   string   `json:"run,omitempty"`
+	GPUs  []string `json:"gpus,omitempty"` // UUIDs
+	Role  string   `json:"role,omitempty"`
 
 	// Of a sign-in and its parts.
 	Factor  string `json:"factor,omitempty"`  // "totp", "passkey", "recovery"
 	Methods string `json:"methods,omitempty"` // as RFC 8176 calls them: "pwd otp mfa"
 	Device  string `json:"device,omitempty"`  // id of a known browser
 
-	Count  int64    `json:"count,omitempty"`
-	Digest string   `json:"digest,omitempty"` // of a configuration file
-	Status int      `json:"status,omitempty"` // HTTP status
-	Host   string   `json:"host,omitempty"`   // canonical name of a host outside
-	Port   int      `json:"port,omitempty"`
-	Rule   string   `json:"rule,omitempty"`   // of the egress that allowed it, or of the filter that found it
-	Up     int64    `json:"up,omitempty"`     // bytes out of the workspace
-	Down   int64    `json:"down,omitempty"`   // bytes into it
-	Millis int64    `json:"millis,omitempty"` // how long it took
+	Count  int64  `json:"count,omitempty"`
+	Digest string `json:"digest,omitempty"` // of a configuration file
+	Status int    `json:"status,omitempty"` // HTTP status
+	Host   string `json:"host,omitempty"`   // canonical name of a host outside
+	Port   int    `json:"port,omitempty"`
+	Rule   string `json:"rule,omitempty"`   // of the egress that allowed it, or of the filter that found it
+	Up     int64  `json:"up,omitempty"`     // bytes out of the workspace
+	Down   int64  `json:"down,omitempty"`   // bytes into it
+	Millis int64  `json:"millis,omitempty"` // how long it took
 
 	// Of a decision about an image.
 	Signer  string `json:"signer,omitempty"`  // who vouches for it

@@ -137,7 +137,7 @@ func volumeRemove(s *streams) *cobra.Command {
 func adminCommand(s *streams) *cobra.Command {
 	cmd := &cobra.Command{Use: "admin", Short: "Accounts, classes, GPUs and orphans; for administrators"}
 	user := &cobra.Command{Use: "user", Short: "Accounts"}
-	user.AddCommand(userAdd(s), userList(s), userSet(s), userRemove(s))
+	user.AddCommand(userAdd(s), userList(s), userSet(s), userRemove(s), userImport(s), userResetFactors(s))
 	cmd.AddCommand(user, classCommand(s, "class"), secretCommand(s), gpuCommand(s), orphanCommand(s))
 	return cmd
 }
@@ -156,7 +156,7 @@ func userAdd(s *streams) *cobra.Command {
 				return err
 			}
 			rl := client.CreateUserInputBodyRole(role)
-			body := client.CreateUserInputBody{Name: args[0], Password: password.Reveal(), Role: &rl}
+			body := client.CreateUserInputBody{Name: args[0], Password: new(password.Reveal()), Role: &rl}
 			if g := strings.FieldsFunc(groups, func(r rune) bool { return r == ',' || r == ' ' }); len(g) > 0 {
 				body.Groups = &g
 			}

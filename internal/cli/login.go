@@ -16,7 +16,7 @@ import (
 )
 
 func loginCommand(s *streams) *cobra.Command {
-	var user, passwordFile, caFile, fingerprint string
+	var user, passwordFile, totpFile, caFile, fingerprint string
 	cmd := &cobra.Command{
 		Use:   "login URL",
 		Short: "Sign in to a server and remember it",
@@ -47,17 +47,22 @@ func loginCommand(s *streams) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return s.login(cmd.Context(), p, password)
+			code, err := s.codeFile(totpFile)
+			if err != nil {
+				return err
+			}
+			return s.login(cmd.Context(), p, password, code)
 		},
 	}
 	cmd.Flags().StringVarP(&user, "user", "u", "", "your name; asked for when empty")
 	cmd.Flags().StringVar(&passwordFile, "password-file", "", `file that holds the password ("-" for stdin); asked for when empty`)
+	cmd.Flags().StringVar(&totpFile, "totp-file", "", "file that holds a code of your authenticator app, or a recovery code; asked for when one is needed")
 	cmd.Flags().StringVar(&caFile, "ca", "", "PEM file of the CA that signed the server's certificate")
 	cmd.Flags().StringVar(&fingerprint, "fingerprint", "", "SHA-256 of the server's CA or certificate")
 	return cmd
 }
 
-func (s *streams) login(ctx context.Context, p profile, password secret.Value) error {
+func (s *streams) login(ctx context.Context, p profile, password, code secret.Value) error {
 	r, err := p.connect()
 	if err != nil {
 		return err
@@ -67,7 +72,16 @@ func (s *streams) login(ctx context.Context, p profile, password secret.Value) e
 	if host != "" {
 		note = "cli on " + host
 	}
-	a, err := r.api.SignInForTokenWithResponse(ctx, client.SignInInputBody{User: p.User, Password: password.Reveal(), Note: &note})
+	body := client.SignInInputBody{User: p.User, Password: password.Reveal(), Note: &note}
+	body.Totp, body.RecoveryCode = codes(code)
+	a, err := r.api.SignInForTokenWithResponse(ctx, body)
+	if err == nil && code.Empty() && problemCode(a.Body) == "second_factor" {
+		if code, err = s.code(s.in); err != nil {
+			return err
+		}
+		body.Totp, body.RecoveryCode = codes(code)
+		a, err = r.api.SignInForTokenWithResponse(ctx, body)
+	}
 	if err != nil {
 		return unreachable(err)
 	}
@@ -110,11 +124,16 @@ func (s *streams) password(file string) (secret.Value, error) {
 	if !ok || !term.IsTerminal(int(f.Fd())) {
 		return secret.Value{}, usage("give --password-file FILE, or - for stdin", "no password was given and there is no terminal to ask on")
 	}
-	fmt.Fprint(s.err, "Password: ")
+	return s.hidden(f, "Password: ")
+}
+
+// hidden asks for a line on a terminal without echo.
+func (s *streams) hidden(f *os.File, prompt string) (secret.Value, error) {
+	fmt.Fprint(s.err, prompt)
 	b, err := term.ReadPassword(int(f.Fd()))
 	fmt.Fprintln(s.err)
 	if err != nil {
-		return secret.Value{}, fmt.Errorf("read the password: %w", err)
+		return secret.Value{}, fmt.Errorf("read from the terminal: %w", err)
 	}
 	return secret.New(string(b)), nil
 }

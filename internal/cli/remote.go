@@ -198,6 +198,7 @@ func (p profile) connect() (*remote, error) {
 		return nil, usage("write it as https://HOST:8443", "%q is no server address", p.URL)
 	}
 	token := secret.New(p.Token)
+	hc.Transport = &stepper{next: hc.Transport, base: strings.TrimSuffix(p.URL, "/"), token: token, s: &streams{in: os.Stdin, out: os.Stdout, err: os.Stderr}}
 	api, err := client.NewClientWithResponses(strings.TrimSuffix(p.URL, "/"), client.WithHTTPClient(hc),
 		client.WithRequestEditorFn(func(_ context.Context, r *http.Request) error {
 			if !token.Empty() {

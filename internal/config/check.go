@@ -29,6 +29,7 @@ func (d *decoder) check() {
 	d.checkWeb()
 	d.checkProxies()
 	d.checkSessions()
+	d.checkSignIn()
 	for name, digest := range d.cfg.Images {
 		d.checkDigest(join("images", name), string(digest), false)
 	}

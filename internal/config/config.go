@@ -46,21 +46,25 @@ type Source struct {
 // In the tags, doc is the text of docs/configuration.md and of the schema, and
 // reload:"live" marks what takes effect without a restart.
 type Config struct {
-	Listen   Listen           `yaml:"listen" doc:"Where the server listens."`
-	State    string           `yaml:"state" flag:"state" example:"/var/lib/bailey" doc:"Directory of everything the server keeps: database, journal, keys. An absolute path; one server per directory."`
-	Database string           `yaml:"database" example:"env:DATABASE_URL" doc:"Empty: SQLite in the state directory. Else PostgreSQL: env:NAME or file:/path for a URL with a password, or a postgres:// URL without one. A password in this file is refused."`
-	Web      Web              `yaml:"origin" doc:"The addresses that browsers use. The console and a workspace never share an origin."`
-	Proxies  Proxies          `yaml:"proxies" doc:"Reverse proxies and load balancers in front of the server. Nobody's word is taken who is not listed here."`
-	TLS      TLS              `yaml:"tls" doc:"A certificate of your own. Without one the server makes its own CA and shows the fingerprint."`
-	Docker   Docker           `yaml:"docker" doc:"The Docker Engine that runs workspaces."`
-	Log      Log              `yaml:"log" doc:"What the server writes to stderr."`
-	Sessions Sessions         `yaml:"sessions" doc:"How long a sign-in lasts."`
-	Images   map[string]Image `yaml:"images" reload:"live" doc:"Catalogue names pinned to a digest. A name that is not listed here means the image that was built or loaded under that name."`
-	Classes  []Class          `yaml:"classes" reload:"live" doc:"Recipes for workspaces, in the order people see them. Empty: made from the images found, sized to the machine."`
-	Quotas   Quotas           `yaml:"quotas" reload:"live" doc:"What may run at once. Administrators have quotas too."`
-	Trust    Trust            `yaml:"trust" doc:"Which images may start. An image that nobody trusted has signed starts for nobody."`
-	GPUs     GPUs             `yaml:"gpus" doc:"The GPUs that may be leased, each to one workspace at a time."`
-	Egress   Egress           `yaml:"egress" reload:"live" doc:"What workspaces of network mode proxied may reach. A change holds at once, also for connections that are open."`
+	Listen   Listen   `yaml:"listen" doc:"Where the server listens."`
+	State    string   `yaml:"state" flag:"state" example:"/var/lib/bailey" doc:"Directory of everything the server keeps: database, journal, keys. An absolute path; one server per directory."`
+	Database string   `yaml:"database" example:"env:DATABASE_URL" doc:"Empty: SQLite in the state directory. Else PostgreSQL: env:NAME or file:/path for a URL with a password, or a postgres:// URL without one. A password in this file is refused."`
+	Web      Web      `yaml:"origin" doc:"The addresses that browsers use. The console and a workspace never share an origin."`
+	Proxies  Proxies  `yaml:"proxies" doc:"Reverse proxies and load balancers in front of the server. Nobody's word is taken who is not listed here."`
+	TLS      TLS      `yaml:"tls" doc:"A certificate of your own. Without one the server makes its own CA and shows the fingerprint."`
+	Docker   Docker   `yaml:"docker" doc:"The Docker Engine that runs workspaces."`
+	Log      Log      `yaml:"log" doc:"What the server writes to stderr."`
+	Sessions Sessions `yaml:"sessions" doc:"How long a sign-in lasts."`
+
+	Passwords Passwords `yaml:"passwords" reload:"live" doc:"What passwords have to be, and how they are kept."`
+	Factors   Factors   `yaml:"factors" reload:"live" doc:"Who must have a second factor, and when it is asked for again. Everybody may have one."`
+
+	Images  map[string]Image `yaml:"images" reload:"live" doc:"Catalogue names pinned to a digest. A name that is not listed here means the image that was built or loaded under that name."`
+	Classes []Class          `yaml:"classes" reload:"live" doc:"Recipes for workspaces, in the order people see them. Empty: made from the images found, sized to the machine."`
+	Quotas  Quotas           `yaml:"quotas" reload:"live" doc:"What may run at once. Administrators have quotas too."`
+	Trust   Trust            `yaml:"trust" doc:"Which images may start. An image that nobody trusted has signed starts for nobody."`
+	GPUs    GPUs             `yaml:"gpus" doc:"The GPUs that may be leased, each to one workspace at a time."`
+	Egress  Egress           `yaml:"egress" reload:"live" doc:"What workspaces of network mode proxied may reach. A change holds at once, also for connections that are open."`
 
 	Filter Filter `yaml:"filter" reload:"live" doc:"What is looked for in everything that goes in and out of a workspace."`
 
@@ -177,6 +181,10 @@ func Default() *Config {
 		Docker:   Docker{Host: "unix:///var/run/docker.sock"},
 		Log:      Log{Level: "info", Format: "text"},
 		Sessions: Sessions{Idle: Duration(8 * time.Hour), Lifetime: Duration(24 * time.Hour)},
+
+		Passwords: Passwords{Length: 10, Memory: 19 * mib, Passes: 2, Threads: 1},
+		Factors:   Factors{StepUp: Duration(10 * time.Minute)},
+
 		Quotas: Quotas{Default: Quota{
 			Workspaces: new(3), CPUs: new(CPUs(8000)), Memory: new(32 * gib), GPUs: new(1),
 		}},

@@ -225,7 +225,7 @@ func (s *Service) AddFactor(ctx context.Context, actor bailey.Actor, n NewFactor
 	if err != nil {
 		return nil, err
 	}
-	if err := s.prove(ctx, actor, byPassword+" "+methods); err != nil { // that was a proof
+	if err := s.proved(ctx, actor, byPassword+" "+methods); err != nil { // that was a proof
 		return codes, err
 	}
 	return codes, s.endOthers(ctx, actor)

@@ -314,4 +314,3 @@ func errNoPasskeys(err error) error {
 		Hint: "use an authenticator app; an administrator who gives the server a name makes passkeys possible", Cause: err,
 	}
 }
-

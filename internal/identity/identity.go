@@ -68,12 +68,20 @@ type Store interface { //nolint:interfacebloat // one room keeps all of it, one 
 type Grant[T any] struct {
 	Row    T
 	Secret secret.Value
+	Device secret.Value // for a browser to keep, see [DeviceCookie]; empty: none, or it has one
 }
 
 // SignInRequest is one attempt with name and password.
 type SignInRequest struct {
 	Name      string
 	Password  secret.Value
-	IP        string // the caller's address as edge determined it
+	Factor    FactorAnswer // for programs, which have one step; browsers answer when they are asked
+	IP        string       // the caller's address as edge determined it
 	UserAgent string
+	Browser   bool           // as in [Where]
+	Devices   []secret.Value // as in [Where]
+}
+
+func (r SignInRequest) where() Where {
+	return Where{IP: r.IP, UserAgent: r.UserAgent, Browser: r.Browser, Devices: r.Devices}
 }

@@ -18,6 +18,8 @@ const (
 type credential struct {
 	id, hash string
 	method   string // "password" or "token"
+	auth     time.Time
+	methods  []string // what was proved then
 	user     bailey.User
 	seen     time.Time // last use, as far as known
 	expires  time.Time // absolute
@@ -27,7 +29,7 @@ type credential struct {
 func (c credential) actor(ip string) bailey.Actor {
 	return bailey.Actor{
 		UserID: c.user.ID, Name: c.user.Name, Role: c.user.Role, Groups: c.user.Groups,
-		Method: c.method, Session: c.id, IP: ip,
+		Method: c.method, Session: c.id, IP: ip, AuthTime: c.auth, Methods: c.methods,
 	}
 }
 

@@ -19,9 +19,8 @@ type Rules struct {
 
 	// Whoever is among these cannot sign in without a second factor; those who
 	// have none set one up at the next sign-in, before anything else.
-	FactorEveryone bool
-	FactorRoles    []bailey.Role
-	FactorGroups   []string
+	FactorRoles  []bailey.Role
+	FactorGroups []string
 
 	StepUp time.Duration // how long a proof of identity is fresh enough for what matters most; 0 means 10 min
 }
@@ -41,6 +40,6 @@ func (s *Service) rules() Rules {
 
 // needsFactor reports whether the user may not sign in with a password alone.
 func (r Rules) needsFactor(u bailey.User) bool {
-	return r.FactorEveryone || slices.Contains(r.FactorRoles, u.Role) ||
+	return slices.Contains(r.FactorRoles, u.Role) ||
 		slices.ContainsFunc(r.FactorGroups, func(g string) bool { return slices.Contains(u.Groups, g) })
 }

@@ -39,7 +39,9 @@ type StepError struct {
 }
 
 // Error implements error.
-func (e *StepError) Error() string { return "sign-in of " + e.Name + " needs the step " + string(e.Step) }
+func (e *StepError) Error() string {
+	return "sign-in of " + e.Name + " needs the step " + string(e.Step)
+}
 
 const (
 	pendingFor = 10 * time.Minute

@@ -19,8 +19,10 @@ import (
 	"github.com/baileyhq/bailey"
 	"github.com/baileyhq/bailey/internal/audit"
 	"github.com/baileyhq/bailey/internal/guard"
+	"github.com/baileyhq/bailey/internal/passkey"
 	"github.com/baileyhq/bailey/internal/password"
 	"github.com/baileyhq/bailey/internal/policy"
+	"github.com/baileyhq/bailey/internal/ticket"
 )
 
 // Config is what a Service needs; Store, Guard, Audit are required.
@@ -35,7 +37,9 @@ type Config struct {
 	SessionLifetime time.Duration // 0 means 24 h
 	SetupLifetime   time.Duration // 0 means 30 min
 	Rules           func() Rules  // what holds now; nil means the defaults
-	Host            string        // of the console: no word for a password
+	Host            string        // of the console: no word for a password, and what an authenticator app shows
+	Origin          string        // of the console, for passkeys; empty: none
+	Key             []byte        // 32 bytes, seals what browsers carry for us; empty: a random one
 	UnknownKey      []byte        // keys the hash under which unknown names are audited; empty: a random one
 }
 
@@ -46,6 +50,10 @@ type Service struct {
 	classes classes
 	live    *live
 	waits   *waits
+	notes   *ticket.Sealer
+
+	party      *passkey.Party // nil: passkeys are not possible here
+	noPasskeys error
 
 	passwordMu sync.Mutex // held while a stored hash is compared and replaced: making one anew must not undo a change
 }
@@ -73,6 +81,20 @@ func New(cfg Config) (*Service, error) {
 	}
 	s := &Service{cfg: cfg, queue: password.NewQueue(), live: newLive()}
 	s.waits = newWaits(cfg.Now, cfg.SessionIdle)
+	if len(cfg.Key) == 0 {
+		cfg.Key = make([]byte, 32)
+		_, _ = rand.Read(cfg.Key) // see above
+	}
+	var err error
+	if s.notes, err = ticket.New(cfg.Key); err != nil {
+		return nil, err
+	}
+	s.noPasskeys = errNoPasskeys(passkey.ErrNoName)
+	if cfg.Origin != "" {
+		if s.party, err = passkey.New(cfg.Origin, s.notes); err != nil && !errors.Is(err, passkey.ErrNoName) {
+			return nil, err
+		}
+	}
 	return s, nil
 }
 

@@ -56,7 +56,7 @@ func (s *Service) FinishSetup(ctx context.Context, setup secret.Value, name stri
 		return fail(err)
 	}
 	s.cfg.Guard.Succeed(a.prefix, a.key)
-	grant, err := s.startSession(ctx, proof{attempt: a, user: user, password: password}, userAgent, "setup")
+	grant, err := s.startSession(ctx, proof{attempt: a, user: user, password: password}, byPassword, Where{IP: ip, UserAgent: userAgent, Browser: true}, "setup")
 	if err != nil {
 		return fail(err)
 	}

@@ -74,7 +74,7 @@ func (s *Service) StepUp(ctx context.Context, actor bailey.Actor, answer StepUpA
 	if err := s.record(ctx, event); err != nil {
 		return err
 	}
-	return s.prove(ctx, actor, methods)
+	return s.proved(ctx, actor, methods)
 }
 
 // passwordAgain checks the password of somebody who is signed in, within the
@@ -104,8 +104,8 @@ func (s *Service) passwordAgain(ctx context.Context, a attempt, user bailey.User
 	return &bailey.Error{Kind: bailey.Unauthenticated, Msg: "the password is wrong", Hint: "check it and try again"}
 }
 
-// prove notes that the actor proved who they are just now.
-func (s *Service) prove(ctx context.Context, actor bailey.Actor, methods string) error {
+// proved notes that the actor proved who they are just now.
+func (s *Service) proved(ctx context.Context, actor bailey.Actor, methods string) error {
 	store := s.cfg.Store.ProveSession
 	if actor.Method == "token" {
 		store = s.cfg.Store.ProveToken

@@ -85,7 +85,10 @@ func (s *Service) ByToken(ctx context.Context, token secret.Value, ip string) (b
 			why = audit.AccountDisabled
 		}
 		user.Groups = slices.Clip(user.Groups)
-		return credential{id: row.ID, hash: hash, method: "token", user: user, seen: row.UsedAt, expires: row.ExpiresAt}, nil
+		return credential{
+			id: row.ID, hash: hash, method: "token", user: user, seen: row.UsedAt, expires: row.ExpiresAt,
+			auth: row.AuthAt, methods: strings.Fields(row.Methods),
+		}, nil
 	})
 	if bailey.KindOf(err) == bailey.Unauthenticated && err != nil {
 		return bailey.Actor{}, s.missed(ctx, ip, id, whose, why)
@@ -126,10 +129,14 @@ func tokenLifetime(d time.Duration) (time.Duration, error) {
 
 // CreateToken makes an API token; its secret is shown once. lifetime is at most
 // a year, 0 means 90 days. A token that is made with a token does not outlive
-// it: whoever steals one for a day has it for a day.
+// it: whoever steals one for a day has it for a day. It takes a fresh proof of
+// who the actor is (StepUp).
 func (s *Service) CreateToken(ctx context.Context, actor bailey.Actor, note string, lifetime time.Duration) (Grant[bailey.Token], error) {
 	none := Grant[bailey.Token]{}
 	userID, err := person(actor)
+	if err == nil {
+		err = s.Fresh(actor)
+	}
 	if err != nil {
 		return none, err
 	}
@@ -165,7 +172,7 @@ func (s *Service) issueToken(ctx context.Context, actor bailey.Actor, note strin
 	if err := s.roomForToken(ctx, actor.UserID); err != nil {
 		return none, err
 	}
-	row := bailey.Token{ID: bailey.NewID(), UserID: actor.UserID, Note: clean(note, 64), CreatedAt: s.cfg.Now(), ExpiresAt: expires}
+	row := bailey.Token{ID: bailey.NewID(), UserID: actor.UserID, Note: clean(note, 64), CreatedAt: s.cfg.Now(), ExpiresAt: expires, AuthAt: actor.AuthTime, Methods: strings.Join(actor.Methods, " ")}
 	grant := Grant[bailey.Token]{Row: row, Secret: newToken(row.ID)}
 	event := audit.Event{
 		Actor: audit.By(actor), Action: audit.TokenCreate, Target: audit.Target{Kind: "token", ID: row.ID}, Outcome: audit.Success,

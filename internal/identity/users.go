@@ -6,6 +6,7 @@ import (
 
 	"github.com/baileyhq/bailey"
 	"github.com/baileyhq/bailey/internal/audit"
+	"github.com/baileyhq/bailey/internal/password"
 	"github.com/baileyhq/bailey/internal/policy"
 	"github.com/baileyhq/bailey/internal/secret"
 )
@@ -18,7 +19,8 @@ const maxGroups = 64
 type NewUser struct {
 	Name     string
 	Password secret.Value
-	Role     bailey.Role // empty means user
+	Hash     secret.Value // of a password, made by another program; in place of Password
+	Role     bailey.Role  // empty means user
 	Groups   []string
 }
 
@@ -30,25 +32,28 @@ func (s *Service) CreateUser(ctx context.Context, actor bailey.Actor, n NewUser)
 	if err := s.allow(ctx, actor, policy.UserManage, target); err != nil {
 		return bailey.User{}, err
 	}
+	if err := s.Fresh(actor); err != nil {
+		return bailey.User{}, err
+	}
 	if n.Role == "" {
 		n.Role = bailey.RoleUser
 	}
 	groups, err := checkGroups(n.Groups)
-	for _, problem := range []error{checkNewName(n.Name), checkRole(n.Role), err, s.checkPassword(n.Name, n.Password)} {
+	for _, problem := range []error{checkNewName(n.Name), checkRole(n.Role), err} {
 		if problem != nil {
 			return bailey.User{}, problem
 		}
 	}
-	if err := s.nameFree(ctx, n.Name); err != nil {
-		return bailey.User{}, err
-	}
-	hash, err := s.hash(ctx, n.Password)
-	if err != nil {
-		return bailey.User{}, err
-	}
 	event := audit.Event{
 		Actor: audit.By(actor), Action: audit.UserCreate, Target: target,
 		Outcome: audit.Success, Attrs: audit.Attrs{Role: string(n.Role)},
+	}
+	hash, err := s.firstHash(ctx, n, &event)
+	if err != nil {
+		return bailey.User{}, err
+	}
+	if err := s.nameFree(ctx, n.Name); err != nil {
+		return bailey.User{}, err
 	}
 	var user bailey.User
 	err = s.recorded(ctx, event, func() error {
@@ -59,6 +64,28 @@ func (s *Service) CreateUser(ctx context.Context, actor bailey.Actor, n NewUser)
 		return bailey.User{}, err
 	}
 	return user, nil
+}
+
+// firstHash returns the hash of a new account: of its password, or the one that
+// was brought along, which is only looked at. It is made anew when its owner
+// signs in.
+func (s *Service) firstHash(ctx context.Context, n NewUser, event *audit.Event) (string, error) {
+	if n.Hash.Empty() {
+		if err := s.checkPassword(n.Name, n.Password); err != nil {
+			return "", err
+		}
+		return s.hash(ctx, n.Password)
+	}
+	if !n.Password.Empty() {
+		return "", &bailey.Error{Kind: bailey.Invalid, Msg: "a password and a hash were both given", Hint: "give one of them"}
+	}
+	h, err := password.Parse(n.Hash.Reveal())
+	if err != nil {
+		return "", &bailey.Error{Kind: bailey.Invalid, Msg: "the password hash cannot be taken over: " + err.Error(), Hint: "give the user a first password instead"}
+	}
+	event.Action, event.Attrs.Rule = audit.PasswordImport, string(h.Kind())
+	s.classes.forget()
+	return h.String(), nil
 }
 
 // nameFree returns a Conflict when the name is taken. The store decides; this
@@ -145,6 +172,9 @@ type UserUpdate struct {
 // [Service.ChangePassword] asks for the old one.
 func (s *Service) UpdateUser(ctx context.Context, actor bailey.Actor, name string, u UserUpdate) (bailey.User, error) {
 	if err := s.allow(ctx, actor, policy.UserManage, audit.Target{Kind: "user", Name: clean(name, 64)}); err != nil {
+		return bailey.User{}, err
+	}
+	if err := s.Fresh(actor); err != nil {
 		return bailey.User{}, err
 	}
 	old, err := s.byName(ctx, name)
@@ -266,6 +296,9 @@ func (s *Service) applyUpdate(ctx context.Context, actor bailey.Actor, old, next
 // meanwhile goes too.
 func (s *Service) dropCredentials(ctx context.Context, userID string) error {
 	defer s.endUser(userID, "")
+	if err := s.cfg.Store.DeletePending(ctx, userID); err != nil {
+		return err
+	}
 	if err := s.cfg.Store.DeleteSessions(ctx, userID, ""); err != nil {
 		return err
 	}
@@ -292,6 +325,7 @@ func (s *Service) resetPassword(ctx context.Context, actor bailey.Actor, u baile
 		if _, err := s.swapHash(ctx, u.ID, "", hash); err != nil {
 			return err
 		}
+		s.tell(ctx, u.ID, "password_reset", actor.Name)
 		return s.dropCredentials(ctx, u.ID)
 	})
 }
@@ -301,6 +335,9 @@ func (s *Service) resetPassword(ctx context.Context, actor bailey.Actor, u baile
 // has workspaces or volumes or is the last enabled administrator.
 func (s *Service) DeleteUser(ctx context.Context, actor bailey.Actor, name string) error {
 	if err := s.allow(ctx, actor, policy.UserManage, audit.Target{Kind: "user", Name: clean(name, 64)}); err != nil {
+		return err
+	}
+	if err := s.Fresh(actor); err != nil {
 		return err
 	}
 	u, err := s.byName(ctx, name)
