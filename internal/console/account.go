@@ -4,10 +4,14 @@ import (
 	"net/http"
 
 	"github.com/baileyhq/bailey"
+	"github.com/baileyhq/bailey/internal/identity"
 	"github.com/baileyhq/bailey/internal/secret"
 )
 
 type accountData struct {
+	Factors  identity.FactorView
+	Devices  []bailey.Device
+	Notices  []bailey.Notice
 	User     bailey.User
 	Sessions []bailey.Session
 	Tokens   []bailey.Token
@@ -25,6 +29,15 @@ func (c *Console) accountWith(w http.ResponseWriter, r *http.Request, newToken s
 	}
 	d := accountData{NewToken: newToken}
 	if d.User, err = c.cfg.Identity.Me(r.Context(), actor); err != nil {
+		return err
+	}
+	if d.Factors, err = c.cfg.Identity.Factors(r.Context(), actor); err != nil {
+		return err
+	}
+	if d.Devices, err = c.cfg.Identity.Devices(r.Context(), actor); err != nil {
+		return err
+	}
+	if d.Notices, err = c.cfg.Identity.Notices(r.Context(), actor); err != nil {
 		return err
 	}
 	if d.Sessions, err = c.cfg.Identity.Sessions(r.Context(), actor); err != nil {
@@ -80,6 +93,9 @@ func (c *Console) newToken(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	grant, err := c.cfg.Identity.CreateToken(r.Context(), actor, f.Get("note"), 0)
+	if bailey.KindOf(err) == bailey.StepUp && err != nil {
+		return err
+	}
 	if err != nil {
 		c.refuse(w, r, err)
 		return c.account(w, r)

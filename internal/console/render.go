@@ -11,6 +11,7 @@ import (
 	"log/slog"
 	"math"
 	"net/http"
+	"net/url"
 	"path"
 	"strconv"
 	"strings"
@@ -24,6 +25,10 @@ import (
 func (c *Console) fail(w http.ResponseWriter, r *http.Request, err error) {
 	if errors.Is(err, errSignIn) {
 		http.Redirect(w, r, "/signin", http.StatusSeeOther)
+		return
+	}
+	if bailey.KindOf(err) == bailey.StepUp {
+		http.Redirect(w, r, "/stepup?to="+url.QueryEscape(backTo(r.URL.Path)), http.StatusSeeOther)
 		return
 	}
 	v, p := viewOf(r.Context()), c.problem(w, r, err)

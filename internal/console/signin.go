@@ -27,7 +27,10 @@ func (c *Console) home(w http.ResponseWriter, r *http.Request) error {
 
 // signInForm is what the sign-in page keeps between attempts. Open and N name
 // the workspace to go to afterwards: a slug and a nonce's hash, never a URL.
-type signInForm struct{ Name, Open, N string }
+type signInForm struct {
+	Name, Open, N string
+	Passkey       string // what an authenticator is asked; empty where passkeys are not possible
+}
 
 // next is where to go after a sign-in: always a path of ours.
 func (f signInForm) next() string {
@@ -44,6 +47,15 @@ func (c *Console) signInPage(w http.ResponseWriter, r *http.Request) error {
 		http.Redirect(w, r, form.next(), http.StatusSeeOther)
 		return nil
 	}
+	return c.showSignIn(w, r, form)
+}
+
+func (c *Console) showSignIn(w http.ResponseWriter, r *http.Request, form signInForm) error {
+	ask, err := c.cfg.Identity.PasskeyQuestion()
+	if err != nil {
+		return err
+	}
+	form.Passkey = string(ask)
 	return c.show(w, r, "signin", "Sign in", form)
 }
 
@@ -55,13 +67,16 @@ func (c *Console) signIn(w http.ResponseWriter, r *http.Request) error {
 	form := signInForm{Name: f.Get("name"), Open: f.Get("open"), N: f.Get("n")}
 	grant, _, err := c.cfg.Identity.SignIn(r.Context(), identity.SignInRequest{
 		Name: form.Name, Password: secret.New(f.Get("password")),
-		IP: edge.ClientIP(r), UserAgent: r.UserAgent(),
+		IP: edge.ClientIP(r), UserAgent: r.UserAgent(), Browser: true, Devices: devicesOf(r),
 	})
+	if c.nextStep(w, r, err, form) {
+		return nil
+	}
 	if err != nil {
 		c.refuse(w, r, err)
-		return c.show(w, r, "signin", "Sign in", form)
+		return c.showSignIn(w, r, form)
 	}
-	setSession(w, grant.Secret)
+	c.welcome(w, r, grant)
 	http.Redirect(w, r, form.next(), http.StatusSeeOther)
 	return nil
 }
@@ -122,7 +137,7 @@ func (c *Console) setup(w http.ResponseWriter, r *http.Request) error {
 		c.refuse(w, r, err)
 		return c.show(w, r, "setup", "Set up", form)
 	}
-	setSession(w, grant.Secret)
+	c.welcome(w, r, grant)
 	http.Redirect(w, r, "/workspaces", http.StatusSeeOther)
 	return nil
 }

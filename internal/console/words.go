@@ -41,6 +41,7 @@ func funcs() template.FuncMap {
 		"iso":      func(t time.Time) string { return t.UTC().Format(time.RFC3339) },
 		"when":     func(t time.Time) string { return t.UTC().Format("2 Jan 2006 15:04 UTC") },
 		"stage":    stageWords,
+		"notice":   noticeWords,
 		"sentence": sentence,
 		"roles": func() []string {
 			return []string{string(bailey.RoleUser), string(bailey.RoleAuditor), string(bailey.RoleAdmin)}
