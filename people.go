@@ -69,3 +69,33 @@ type Token struct {
 	AuthAt    time.Time `json:"auth_at"` // when its owner last proved who they are; zero: that was never for this token
 	Methods   string    `json:"methods"` // as of a Session
 }
+
+// An External ties an account to who they are elsewhere: the issuer and the
+// subject that never means anybody else there. One account can have several.
+type External struct {
+	ID      string `json:"id"`
+	UserID  string `json:"user_id"`
+	Source  string `json:"source"` // "oidc:NAME" or "ldap:NAME", by which they came last
+	Issuer  string `json:"issuer"`
+	Subject string `json:"subject"`
+	Login   string `json:"login"` // what they are called there
+
+	Role   Role     `json:"role"`   // what the source gave last
+	Groups []string `json:"groups"` // and these
+	Gone   string   `json:"gone"`   // why the source no longer vouches for them, which disabled the account; empty: it does
+
+	CreatedAt  time.Time `json:"created_at"`
+	SignedInAt time.Time `json:"signed_in_at"`
+	CheckedAt  time.Time `json:"checked_at"` // when the source last vouched for them
+}
+
+// An ExternalSession is what is known about a session that began elsewhere.
+type ExternalSession struct {
+	SessionID  string
+	ExternalID string
+	UserID     string
+	Source     string
+	SID        string // the provider's own name of the session; may be empty
+	Refresh    string // by which the provider is asked again, sealed in the store; may be empty
+	CheckedAt  time.Time
+}

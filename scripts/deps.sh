@@ -29,6 +29,8 @@ tests=(
 	fonts-dejavu-core
 	fonts-wqy-microhei # the console speaks Chinese too; screenshots need glyphs
 	gcc       # the race detector needs cgo
+	ldap-utils
+	slapd # the directory of the sign-in tests
 	libc6-dev
 	openssh-client
 	postgresql

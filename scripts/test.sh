@@ -1,18 +1,21 @@
 #!/usr/bin/env bash
 # Every tier, one after the other, each installing and starting what it needs
 # and stopping only what it started. A tier that cannot run fails loudly.
-# TIERS="lint unit race postgres trust docker browser" chooses some.
+# TIERS="lint unit race postgres trust sign-in docker browser" chooses some.
 set -euo pipefail
 # shellcheck source=scripts/lib.sh
 source "$(dirname "$0")/lib.sh"
 cd "$root"
 need_root test
 need_go
-tiers=${TIERS:-lint unit race postgres trust docker browser}
+tiers=${TIERS:-lint unit race postgres trust sign-in docker browser}
 passed=0 failed=0 failures=
 
-stop_postgres=
-cleanup() { [ -z "$stop_postgres" ] || scripts/postgres.sh stop || true; }
+stop_postgres= stop_slapd=
+cleanup() {
+  [ -z "$stop_postgres" ] || scripts/postgres.sh stop || true
+  [ -z "$stop_slapd" ] || scripts/slapd.sh stop || true
+}
 trap cleanup EXIT
 
 tier() {
@@ -51,6 +54,14 @@ trust() {
   BAILEY_TEST_COSIGN=$tools go test -count=1 -timeout 10m -run Cosign ./internal/trust
 }
 
+# Company accounts on a real OpenLDAP: TLS, nested groups, a locked account.
+sign_in() {
+  stop_slapd=yes
+  local dir
+  dir=$(scripts/slapd.sh start) || return 1
+  BAILEY_TEST_SLAPD=$dir go test -count=1 -timeout 5m -run Slapd ./internal/ldap ./internal/company
+}
+
 docker() {
   scripts/dockerd.sh start || return 1
   make --no-print-directory -s build || return 1
@@ -76,6 +87,7 @@ tier unit unit
 tier race race
 tier postgres postgres
 tier trust trust
+tier sign-in sign_in
 tier docker docker
 tier browser browser
 [ -z "$failures" ] || echo "failed tiers:$failures"

@@ -27,6 +27,7 @@ import (
 	"github.com/baileyhq/bailey/internal/identity"
 	"github.com/baileyhq/bailey/internal/rulebook"
 	"github.com/baileyhq/bailey/internal/vault"
+	"github.com/baileyhq/bailey/internal/witness"
 	"github.com/baileyhq/bailey/internal/workspace"
 )
 
@@ -41,6 +42,7 @@ type Config struct {
 	Egress     *egress.Proxy
 	Images     *catalogue.Service
 	Rules      *rulebook.Book
+	SSH        *witness.Service
 	Origins    *edge.Origins
 	Audit      AuditLog
 	Log        *slog.Logger
@@ -103,6 +105,7 @@ func (a *API) routes() {
 	a.adminRoutes()
 	a.secretRoutes()
 	a.filterRoutes()
+	a.sshSessionRoutes()
 	// huma describes its own error form for operations without one; all of
 	// ours answer with Problem.
 	schemas := a.huma.OpenAPI().Components.Schemas.Map()

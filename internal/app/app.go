@@ -30,8 +30,10 @@ import (
 	"github.com/baileyhq/bailey/internal/guard"
 	"github.com/baileyhq/bailey/internal/identity"
 	"github.com/baileyhq/bailey/internal/secret"
+	"github.com/baileyhq/bailey/internal/sshlive"
 	"github.com/baileyhq/bailey/internal/store"
 	"github.com/baileyhq/bailey/internal/vault"
+	"github.com/baileyhq/bailey/internal/witness"
 	"github.com/baileyhq/bailey/internal/workspace"
 )
 
@@ -69,6 +71,8 @@ type App struct {
 	identity   *identity.Service
 	vault      *vault.Vault
 	workspaces *workspace.Service
+	sshLive    *sshlive.Registry // the SSH sessions of this moment
+	witness    *witness.Service
 	filtering  *filtering
 	origins    *edge.Origins
 	certs      *edge.Certs
@@ -188,6 +192,10 @@ func New(ctx context.Context, cfg Config) (_ *App, err error) {
 		return nil, err
 	}
 
+	if err = a.openWitness(ctx, f); err != nil {
+		return nil, err
+	}
+
 	certs := edge.CertConfig{Dir: a.st.path("tls"), Hosts: a.origins.CertHosts, Log: a.log}
 	if f.TLS.Cert != "" {
 		certs.Dir, certs.CertFile, certs.KeyFile = "", f.TLS.Cert, f.TLS.Key
@@ -207,10 +215,10 @@ func New(ctx context.Context, cfg Config) (_ *App, err error) {
 		return nil, err
 	}
 	pages, err := console.New(console.Config{
-		Identity: a.identity, Workspaces: a.workspaces, Egress: a.egress, Images: a.images, Rules: a.filtering.book,
+		Identity: a.identity, Workspaces: a.workspaces, Egress: a.egress, Images: a.images, Rules: a.filtering.book, SSH: a.witness,
 		Origins: a.origins, Audit: a.journal, Log: a.log, Open: a.gateway.OpenHandler(),
 		API: api.New(api.Config{
-			Identity: a.identity, Workspaces: a.workspaces, Vault: a.vault, Rules: a.filtering.book, Egress: a.egress, Images: a.images,
+			Identity: a.identity, Workspaces: a.workspaces, Vault: a.vault, Rules: a.filtering.book, Egress: a.egress, Images: a.images, SSH: a.witness,
 			Origins: a.origins, Audit: a.journal, Log: a.log,
 		}),
 	})
@@ -274,6 +282,7 @@ func (a *App) Run(ctx context.Context) error {
 	g.Go(func() error { return done(ctx, a.settings.run(ctx)) })
 	g.Go(func() error { return done(ctx, a.watchConfig(ctx)) })
 	g.Go(func() error { return done(ctx, a.filtering.run(ctx)) })
+	g.Go(func() error { return done(ctx, a.witness.Run(ctx)) })
 	g.Go(func() error {
 		<-ctx.Done()
 		stop, cancel := context.WithTimeout(context.WithoutCancel(ctx), grace)

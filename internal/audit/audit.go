@@ -75,6 +75,12 @@ const (
 	DLPShadow      Action = "dlp.shadow"  // a finding of rules on trial
 	DLPRefused     Action = "dlp.refused" // what could not be looked at
 	DLPSampled     Action = "dlp.sampled" // part of a long output was left out
+	SSHWatch       Action = "ssh.watch"   // somebody looks at a living session
+	SSHReplay      Action = "ssh.replay"  // somebody reads a recording
+	SSHKill        Action = "ssh.kill"
+	RecordingKept  Action = "recording.kept" // whole: Digest is of its file
+	RecordingCut   Action = "recording.cut"  // it could not go on
+	RecordingGone  Action = "recording.delete"
 	RulesReload    Action = "rules.reload"
 	RulesShadow    Action = "rules.shadow"
 	RulesActivate  Action = "rules.activate"
@@ -124,6 +130,10 @@ const (
 	NotApproved     Reason = "image_not_approved"
 	Retired         Reason = "image_retired"
 	Malformed       Reason = "malformed"
+	TooOld          Reason = "too_old"   // what retention lets go
+	TooMuch         Reason = "too_much"  // what makes room for newer ones
+	DiskFull        Reason = "disk_full" // no room for a recording
+	TooSlow         Reason = "too_slow"
 	InvalidRules    Reason = "invalid_rules"
 	Replayed        Reason = "replayed" // a code or an answer that counted before
 	Cloned          Reason = "cloned"   // a passkey whose counter went back
@@ -131,7 +141,7 @@ const (
 
 // A Target is what an action was done to.
 type Target struct {
-	Kind string `json:"kind,omitempty"` // "user", "workspace", "volume", "token", "secret", "class", "config", "server"
+	Kind string `json:"kind,omitempty"` // "user", "workspace", "volume", "token", "secret", "class", "config", "server", "ssh session"
 	ID   string `json:"id,omitempty"`
 	Name string `json:"name,omitempty"` // checked grammar, or escaped and cut to 64 bytes
 }
@@ -151,7 +161,7 @@ type Attrs struct {
 	Device  string `json:"device,omitempty"`  // id of a known browser
 
 	Count  int64  `json:"count,omitempty"`
-	Digest string `json:"digest,omitempty"` // of a configuration file
+	Digest string `json:"digest,omitempty"` // of a configuration file or a recording
 	Status int    `json:"status,omitempty"` // HTTP status
 	Host   string `json:"host,omitempty"`   // canonical name of a host outside
 	Port   int    `json:"port,omitempty"`

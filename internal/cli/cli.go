@@ -107,7 +107,7 @@ func newRoot(s *streams) *cobra.Command {
 		runCommand(s), lsCommand(s), openCommand(s), stopCommand(s), rmCommand(s), logsCommand(s),
 		classCommand(s, "class"), imageCommand(s), volumeCommand(s), auditCommand(s), adminCommand(s),
 		redactCommand(s), scanCommand(s), stripCommand(s), hooksCommand(s), rulesCommand(s),
-		egressCommand(s),
+		egressCommand(s), sessionsCommand(s),
 		verifyCommand(s), trustCommand(s), imageVerifierCommand(s), rekorCommand(s),
 	)
 	return root

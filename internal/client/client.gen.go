@@ -257,6 +257,87 @@ func (e ImageState) Valid() bool {
 	}
 }
 
+// Defines values for SSHSessionKind.
+const (
+	SSHSessionKindAgent      SSHSessionKind = "agent"
+	SSHSessionKindConnection SSHSessionKind = "connection"
+	SSHSessionKindExec       SSHSessionKind = "exec"
+	SSHSessionKindForward    SSHSessionKind = "forward"
+	SSHSessionKindRemote     SSHSessionKind = "remote"
+	SSHSessionKindSftp       SSHSessionKind = "sftp"
+	SSHSessionKindShell      SSHSessionKind = "shell"
+)
+
+// Valid indicates whether the value is a known member of the SSHSessionKind enum.
+func (e SSHSessionKind) Valid() bool {
+	switch e {
+	case SSHSessionKindAgent:
+		return true
+	case SSHSessionKindConnection:
+		return true
+	case SSHSessionKindExec:
+		return true
+	case SSHSessionKindForward:
+		return true
+	case SSHSessionKindRemote:
+		return true
+	case SSHSessionKindSftp:
+		return true
+	case SSHSessionKindShell:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for SSHSessionRecording.
+const (
+	SSHSessionRecordingCut     SSHSessionRecording = "cut"
+	SSHSessionRecordingDeleted SSHSessionRecording = "deleted"
+	SSHSessionRecordingNone    SSHSessionRecording = "none"
+	SSHSessionRecordingOpen    SSHSessionRecording = "open"
+	SSHSessionRecordingWhole   SSHSessionRecording = "whole"
+)
+
+// Valid indicates whether the value is a known member of the SSHSessionRecording enum.
+func (e SSHSessionRecording) Valid() bool {
+	switch e {
+	case SSHSessionRecordingCut:
+		return true
+	case SSHSessionRecordingDeleted:
+		return true
+	case SSHSessionRecordingNone:
+		return true
+	case SSHSessionRecordingOpen:
+		return true
+	case SSHSessionRecordingWhole:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for SSHViewerDid.
+const (
+	Kill   SSHViewerDid = "kill"
+	Replay SSHViewerDid = "replay"
+	Watch  SSHViewerDid = "watch"
+)
+
+// Valid indicates whether the value is a known member of the SSHViewerDid enum.
+func (e SSHViewerDid) Valid() bool {
+	switch e {
+	case Kill:
+		return true
+	case Replay:
+		return true
+	case Watch:
+		return true
+	default:
+		return false
+	}
+}
+
 // Defines values for StageStatus.
 const (
 	StageStatusBegin  StageStatus = "begin"
@@ -383,6 +464,57 @@ func (e ListEgressRequestsParamsState) Valid() bool {
 	case ListEgressRequestsParamsStateDenied:
 		return true
 	case ListEgressRequestsParamsStateOpen:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for ListSSHSessionsParamsKind.
+const (
+	ListSSHSessionsParamsKindAgent      ListSSHSessionsParamsKind = "agent"
+	ListSSHSessionsParamsKindConnection ListSSHSessionsParamsKind = "connection"
+	ListSSHSessionsParamsKindExec       ListSSHSessionsParamsKind = "exec"
+	ListSSHSessionsParamsKindForward    ListSSHSessionsParamsKind = "forward"
+	ListSSHSessionsParamsKindRemote     ListSSHSessionsParamsKind = "remote"
+	ListSSHSessionsParamsKindSftp       ListSSHSessionsParamsKind = "sftp"
+	ListSSHSessionsParamsKindShell      ListSSHSessionsParamsKind = "shell"
+)
+
+// Valid indicates whether the value is a known member of the ListSSHSessionsParamsKind enum.
+func (e ListSSHSessionsParamsKind) Valid() bool {
+	switch e {
+	case ListSSHSessionsParamsKindAgent:
+		return true
+	case ListSSHSessionsParamsKindConnection:
+		return true
+	case ListSSHSessionsParamsKindExec:
+		return true
+	case ListSSHSessionsParamsKindForward:
+		return true
+	case ListSSHSessionsParamsKindRemote:
+		return true
+	case ListSSHSessionsParamsKindSftp:
+		return true
+	case ListSSHSessionsParamsKindShell:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for GetSSHRecordingParamsFormat.
+const (
+	Cast  GetSSHRecordingParamsFormat = "cast"
+	Lines GetSSHRecordingParamsFormat = "lines"
+)
+
+// Valid indicates whether the value is a known member of the GetSSHRecordingParamsFormat enum.
+func (e GetSSHRecordingParamsFormat) Valid() bool {
+	switch e {
+	case Cast:
+		return true
+	case Lines:
 		return true
 	default:
 		return false
@@ -1024,6 +1156,71 @@ type RuleTrial struct {
 	Since       time.Time        `json:"since"`
 }
 
+// SSHSession defines model for SSHSession.
+type SSHSession struct {
+	// ActiveAt Of a living one: when the last byte was carried
+	ActiveAt *time.Time `json:"active_at,omitempty"`
+	BeganAt  time.Time  `json:"began_at"`
+
+	// BytesIn Into the workspace
+	BytesIn int64 `json:"bytes_in"`
+
+	// BytesOut Out of it
+	BytesOut int64  `json:"bytes_out"`
+	Class    string `json:"class"`
+
+	// Client Address it came from
+	Client string `json:"client"`
+
+	// ClientVersion As it named itself
+	ClientVersion *string `json:"client_version,omitempty"`
+
+	// Connection The same for all that was in one connection
+	Connection string `json:"connection"`
+
+	// End Why it ended
+	End *string `json:"end,omitempty"`
+
+	// EndedAt Missing: it lives
+	EndedAt *time.Time `json:"ended_at,omitempty"`
+	Exit    *int64     `json:"exit,omitempty"`
+	Id      string     `json:"id"`
+
+	// Key Fingerprint of the key that signed
+	Key             *string             `json:"key,omitempty"`
+	Kind            SSHSessionKind      `json:"kind"`
+	Recording       SSHSessionRecording `json:"recording"`
+	RecordingBytes  *int64              `json:"recording_bytes,omitempty"`
+	RecordingSha256 *string             `json:"recording_sha256,omitempty"`
+
+	// Target Of a forward: host and port, or a path, as the client asked
+	Target *string `json:"target,omitempty"`
+	User   string  `json:"user"`
+
+	// Viewers Of a single session: who watched, replayed or ended it
+	Viewers *[]SSHViewer `json:"viewers,omitempty"`
+
+	// Watched How many look on now
+	Watched   *int64 `json:"watched,omitempty"`
+	Workspace string `json:"workspace"`
+}
+
+// SSHSessionKind defines model for SSHSession.Kind.
+type SSHSessionKind string
+
+// SSHSessionRecording defines model for SSHSession.Recording.
+type SSHSessionRecording string
+
+// SSHViewer defines model for SSHViewer.
+type SSHViewer struct {
+	At   time.Time    `json:"at"`
+	Did  SSHViewerDid `json:"did"`
+	Name string       `json:"name"`
+}
+
+// SSHViewerDid defines model for SSHViewer.Did.
+type SSHViewerDid string
+
 // Secret defines model for Secret.
 type Secret struct {
 	Bytes int64 `json:"bytes"`
@@ -1086,6 +1283,11 @@ type SignInInputBody struct {
 	// Totp Code of an authenticator app, for accounts that have a second factor
 	Totp *string `json:"totp,omitempty"`
 	User string  `json:"user"`
+}
+
+// SshSessionsOutputBody defines model for SshSessionsOutputBody.
+type SshSessionsOutputBody struct {
+	Sessions []SSHSession `json:"sessions"`
 }
 
 // Stage defines model for Stage.
@@ -1274,6 +1476,41 @@ type ListFindingsParams struct {
 	// Since RFC 3339
 	Since *time.Time `form:"since,omitempty" json:"since,omitempty"`
 }
+
+// ListSSHSessionsParams defines parameters for ListSSHSessions.
+type ListSSHSessionsParams struct {
+	// All Everybody's; for administrators and auditors
+	All *bool `form:"all,omitempty" json:"all,omitempty"`
+
+	// User With all: of one user, by name or id
+	User *string `form:"user,omitempty" json:"user,omitempty"`
+
+	// Workspace Of one workspace, by name or id
+	Workspace *string                    `form:"workspace,omitempty" json:"workspace,omitempty"`
+	Kind      *ListSSHSessionsParamsKind `form:"kind,omitempty" json:"kind,omitempty"`
+
+	// Live Only those that have not ended
+	Live *bool `form:"live,omitempty" json:"live,omitempty"`
+
+	// Before Only what began before the session with this id: the next page
+	Before *string `form:"before,omitempty" json:"before,omitempty"`
+	Limit  *int64  `form:"limit,omitempty" json:"limit,omitempty"`
+}
+
+// ListSSHSessionsParamsKind defines parameters for ListSSHSessions.
+type ListSSHSessionsParamsKind string
+
+// GetSSHRecordingParams defines parameters for GetSSHRecording.
+type GetSSHRecordingParams struct {
+	// Format lines: everything, as lines of JSON. cast: asciicast v2, for players
+	Format *GetSSHRecordingParamsFormat `form:"format,omitempty" json:"format,omitempty"`
+
+	// Raw Terminal sequences as they were. Else those that do more than draw are left out: a recording is somebody else's text, and it may be meant for the terminal of whoever replays it
+	Raw *bool `form:"raw,omitempty" json:"raw,omitempty"`
+}
+
+// GetSSHRecordingParamsFormat defines parameters for GetSSHRecording.
+type GetSSHRecordingParamsFormat string
 
 // ListVolumesParams defines parameters for ListVolumes.
 type ListVolumesParams struct {
@@ -1746,6 +1983,36 @@ type ClientInterface interface {
 	//
 	// Corresponds with PUT /api/v1/secrets/{name} (the `SetSecret` operationId).
 	SetSecret(ctx context.Context, name string, body SetSecretJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// ListSSHSessions SSH sessions, the newest first
+	//
+	// Corresponds with GET /api/v1/ssh/sessions (the `ListSSHSessions` operationId).
+	ListSSHSessions(ctx context.Context, params *ListSSHSessionsParams, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// GetSSHSession One SSH session, and who looked at it
+	//
+	// Corresponds with GET /api/v1/ssh/sessions/{id} (the `GetSSHSession` operationId).
+	GetSSHSession(ctx context.Context, id string, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// KillSSHSession End a living session; of a connection, all that is in it
+	//
+	// Corresponds with POST /api/v1/ssh/sessions/{id}/kill (the `KillSSHSession` operationId).
+	KillSSHSession(ctx context.Context, id string, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// DeleteSSHRecording Delete a recording; the session stays in the index
+	//
+	// Corresponds with DELETE /api/v1/ssh/sessions/{id}/recording (the `DeleteSSHRecording` operationId).
+	DeleteSSHRecording(ctx context.Context, id string, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// GetSSHRecording The recording of a session
+	//
+	// Corresponds with GET /api/v1/ssh/sessions/{id}/recording (the `GetSSHRecording` operationId).
+	GetSSHRecording(ctx context.Context, id string, params *GetSSHRecordingParams, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// WatchSSHSession What a living session shows (server-sent events)
+	//
+	// Corresponds with GET /api/v1/ssh/sessions/{id}/watch (the `WatchSSHSession` operationId).
+	WatchSSHSession(ctx context.Context, id string, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// SignInForTokenWithBody Name and password for an API token
 	//
@@ -2718,6 +2985,96 @@ func (c *Client) SetSecretWithBody(ctx context.Context, name string, contentType
 // Corresponds with PUT /api/v1/secrets/{name} (the `SetSecret` operationId).
 func (c *Client) SetSecret(ctx context.Context, name string, body SetSecretJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
 	req, err := NewSetSecretRequest(c.Server, name, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// ListSSHSessions SSH sessions, the newest first
+//
+// Corresponds with GET /api/v1/ssh/sessions (the `ListSSHSessions` operationId).
+func (c *Client) ListSSHSessions(ctx context.Context, params *ListSSHSessionsParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewListSSHSessionsRequest(c.Server, params)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// GetSSHSession One SSH session, and who looked at it
+//
+// Corresponds with GET /api/v1/ssh/sessions/{id} (the `GetSSHSession` operationId).
+func (c *Client) GetSSHSession(ctx context.Context, id string, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewGetSSHSessionRequest(c.Server, id)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// KillSSHSession End a living session; of a connection, all that is in it
+//
+// Corresponds with POST /api/v1/ssh/sessions/{id}/kill (the `KillSSHSession` operationId).
+func (c *Client) KillSSHSession(ctx context.Context, id string, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewKillSSHSessionRequest(c.Server, id)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// DeleteSSHRecording Delete a recording; the session stays in the index
+//
+// Corresponds with DELETE /api/v1/ssh/sessions/{id}/recording (the `DeleteSSHRecording` operationId).
+func (c *Client) DeleteSSHRecording(ctx context.Context, id string, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewDeleteSSHRecordingRequest(c.Server, id)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// GetSSHRecording The recording of a session
+//
+// Corresponds with GET /api/v1/ssh/sessions/{id}/recording (the `GetSSHRecording` operationId).
+func (c *Client) GetSSHRecording(ctx context.Context, id string, params *GetSSHRecordingParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewGetSSHRecordingRequest(c.Server, id, params)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// WatchSSHSession What a living session shows (server-sent events)
+//
+// Corresponds with GET /api/v1/ssh/sessions/{id}/watch (the `WatchSSHSession` operationId).
+func (c *Client) WatchSSHSession(ctx context.Context, id string, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewWatchSSHSessionRequest(c.Server, id)
 	if err != nil {
 		return nil, err
 	}
@@ -4699,6 +5056,341 @@ func NewSetSecretRequestWithBody(server string, name string, contentType string,
 	return req, nil
 }
 
+// NewListSSHSessionsRequest constructs an http.Request for the ListSSHSessions method
+func NewListSSHSessionsRequest(server string, params *ListSSHSessionsParams) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/v1/ssh/sessions")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	if params != nil {
+		// queryValues collects non-styled parameters (passthrough, JSON)
+		// that are safe to round-trip through url.Values.Encode().
+		queryValues := queryURL.Query()
+		// rawQueryFragments collects pre-encoded query fragments from
+		// styled parameters, preserving literal commas as delimiters
+		// per the OpenAPI spec (e.g. "color=blue,black,brown").
+		var rawQueryFragments []string
+
+		if params.All != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", false, "all", *params.All, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "boolean", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.User != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", false, "user", *params.User, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.Workspace != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", false, "workspace", *params.Workspace, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.Kind != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", false, "kind", *params.Kind, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.Live != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", false, "live", *params.Live, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "boolean", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.Before != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", false, "before", *params.Before, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.Limit != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", false, "limit", *params.Limit, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "integer", Format: "int64"}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if encoded := queryValues.Encode(); encoded != "" {
+			rawQueryFragments = append(rawQueryFragments, encoded)
+		}
+		queryURL.RawQuery = strings.Join(rawQueryFragments, "&")
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewGetSSHSessionRequest constructs an http.Request for the GetSSHSession method
+func NewGetSSHSessionRequest(server string, id string) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "id", id, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/v1/ssh/sessions/%s", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewKillSSHSessionRequest constructs an http.Request for the KillSSHSession method
+func NewKillSSHSessionRequest(server string, id string) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "id", id, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/v1/ssh/sessions/%s/kill", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewDeleteSSHRecordingRequest constructs an http.Request for the DeleteSSHRecording method
+func NewDeleteSSHRecordingRequest(server string, id string) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "id", id, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/v1/ssh/sessions/%s/recording", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodDelete, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewGetSSHRecordingRequest constructs an http.Request for the GetSSHRecording method
+func NewGetSSHRecordingRequest(server string, id string, params *GetSSHRecordingParams) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "id", id, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/v1/ssh/sessions/%s/recording", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	if params != nil {
+		// queryValues collects non-styled parameters (passthrough, JSON)
+		// that are safe to round-trip through url.Values.Encode().
+		queryValues := queryURL.Query()
+		// rawQueryFragments collects pre-encoded query fragments from
+		// styled parameters, preserving literal commas as delimiters
+		// per the OpenAPI spec (e.g. "color=blue,black,brown").
+		var rawQueryFragments []string
+
+		if params.Format != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", false, "format", *params.Format, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.Raw != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", false, "raw", *params.Raw, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "boolean", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if encoded := queryValues.Encode(); encoded != "" {
+			rawQueryFragments = append(rawQueryFragments, encoded)
+		}
+		queryURL.RawQuery = strings.Join(rawQueryFragments, "&")
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewWatchSSHSessionRequest constructs an http.Request for the WatchSSHSession method
+func NewWatchSSHSessionRequest(server string, id string) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "id", id, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/v1/ssh/sessions/%s/watch", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
 // NewSignInForTokenRequest calls the generic SignInForToken builder with application/json body
 func NewSignInForTokenRequest(server string, body SignInForTokenJSONRequestBody) (*http.Request, error) {
 	var bodyReader io.Reader
@@ -5915,6 +6607,48 @@ type ClientWithResponsesInterface interface {
 	//
 	// Corresponds with PUT /api/v1/secrets/{name} (the `SetSecret` operationId).
 	SetSecretWithResponse(ctx context.Context, name string, body SetSecretJSONRequestBody, reqEditors ...RequestEditorFn) (*SetSecretResponse, error)
+
+	// ListSSHSessionsWithResponse SSH sessions, the newest first
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with GET /api/v1/ssh/sessions (the `ListSSHSessions` operationId).
+	ListSSHSessionsWithResponse(ctx context.Context, params *ListSSHSessionsParams, reqEditors ...RequestEditorFn) (*ListSSHSessionsResponse, error)
+
+	// GetSSHSessionWithResponse One SSH session, and who looked at it
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with GET /api/v1/ssh/sessions/{id} (the `GetSSHSession` operationId).
+	GetSSHSessionWithResponse(ctx context.Context, id string, reqEditors ...RequestEditorFn) (*GetSSHSessionResponse, error)
+
+	// KillSSHSessionWithResponse End a living session; of a connection, all that is in it
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /api/v1/ssh/sessions/{id}/kill (the `KillSSHSession` operationId).
+	KillSSHSessionWithResponse(ctx context.Context, id string, reqEditors ...RequestEditorFn) (*KillSSHSessionResponse, error)
+
+	// DeleteSSHRecordingWithResponse Delete a recording; the session stays in the index
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with DELETE /api/v1/ssh/sessions/{id}/recording (the `DeleteSSHRecording` operationId).
+	DeleteSSHRecordingWithResponse(ctx context.Context, id string, reqEditors ...RequestEditorFn) (*DeleteSSHRecordingResponse, error)
+
+	// GetSSHRecordingWithResponse The recording of a session
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with GET /api/v1/ssh/sessions/{id}/recording (the `GetSSHRecording` operationId).
+	GetSSHRecordingWithResponse(ctx context.Context, id string, params *GetSSHRecordingParams, reqEditors ...RequestEditorFn) (*GetSSHRecordingResponse, error)
+
+	// WatchSSHSessionWithResponse What a living session shows (server-sent events)
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with GET /api/v1/ssh/sessions/{id}/watch (the `WatchSSHSession` operationId).
+	WatchSSHSessionWithResponse(ctx context.Context, id string, reqEditors ...RequestEditorFn) (*WatchSSHSessionResponse, error)
 
 	// SignInForTokenWithBodyWithResponse Name and password for an API token
 	//
@@ -8072,6 +8806,266 @@ func (r SetSecretResponse) ContentType() string {
 	return ""
 }
 
+type ListSSHSessionsResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *SshSessionsOutputBody
+	// ApplicationproblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationproblemJSONDefault *Problem
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r ListSSHSessionsResponse) GetJSON200() *SshSessionsOutputBody {
+	return r.JSON200
+}
+
+// GetApplicationproblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r ListSSHSessionsResponse) GetApplicationproblemJSONDefault() *Problem {
+	return r.ApplicationproblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r ListSSHSessionsResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r ListSSHSessionsResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r ListSSHSessionsResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r ListSSHSessionsResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type GetSSHSessionResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *SSHSession
+	// ApplicationproblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationproblemJSONDefault *Problem
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r GetSSHSessionResponse) GetJSON200() *SSHSession {
+	return r.JSON200
+}
+
+// GetApplicationproblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r GetSSHSessionResponse) GetApplicationproblemJSONDefault() *Problem {
+	return r.ApplicationproblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r GetSSHSessionResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r GetSSHSessionResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r GetSSHSessionResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r GetSSHSessionResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type KillSSHSessionResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// ApplicationproblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationproblemJSONDefault *Problem
+}
+
+// GetApplicationproblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r KillSSHSessionResponse) GetApplicationproblemJSONDefault() *Problem {
+	return r.ApplicationproblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r KillSSHSessionResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r KillSSHSessionResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r KillSSHSessionResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r KillSSHSessionResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type DeleteSSHRecordingResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// ApplicationproblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationproblemJSONDefault *Problem
+}
+
+// GetApplicationproblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r DeleteSSHRecordingResponse) GetApplicationproblemJSONDefault() *Problem {
+	return r.ApplicationproblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r DeleteSSHRecordingResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r DeleteSSHRecordingResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r DeleteSSHRecordingResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r DeleteSSHRecordingResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type GetSSHRecordingResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// ApplicationproblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationproblemJSONDefault *Problem
+}
+
+// GetApplicationproblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r GetSSHRecordingResponse) GetApplicationproblemJSONDefault() *Problem {
+	return r.ApplicationproblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r GetSSHRecordingResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r GetSSHRecordingResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r GetSSHRecordingResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r GetSSHRecordingResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type WatchSSHSessionResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// ApplicationproblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationproblemJSONDefault *Problem
+}
+
+// GetApplicationproblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r WatchSSHSessionResponse) GetApplicationproblemJSONDefault() *Problem {
+	return r.ApplicationproblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r WatchSSHSessionResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r WatchSSHSessionResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r WatchSSHSessionResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r WatchSSHSessionResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
 type SignInForTokenResponse struct {
 	Body         []byte
 	HTTPResponse *http.Response
@@ -9601,6 +10595,84 @@ func (c *ClientWithResponses) SetSecretWithResponse(ctx context.Context, name st
 		return nil, err
 	}
 	return ParseSetSecretResponse(rsp)
+}
+
+// ListSSHSessionsWithResponse SSH sessions, the newest first
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with GET /api/v1/ssh/sessions (the `ListSSHSessions` operationId).
+func (c *ClientWithResponses) ListSSHSessionsWithResponse(ctx context.Context, params *ListSSHSessionsParams, reqEditors ...RequestEditorFn) (*ListSSHSessionsResponse, error) {
+	rsp, err := c.ListSSHSessions(ctx, params, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseListSSHSessionsResponse(rsp)
+}
+
+// GetSSHSessionWithResponse One SSH session, and who looked at it
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with GET /api/v1/ssh/sessions/{id} (the `GetSSHSession` operationId).
+func (c *ClientWithResponses) GetSSHSessionWithResponse(ctx context.Context, id string, reqEditors ...RequestEditorFn) (*GetSSHSessionResponse, error) {
+	rsp, err := c.GetSSHSession(ctx, id, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseGetSSHSessionResponse(rsp)
+}
+
+// KillSSHSessionWithResponse End a living session; of a connection, all that is in it
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /api/v1/ssh/sessions/{id}/kill (the `KillSSHSession` operationId).
+func (c *ClientWithResponses) KillSSHSessionWithResponse(ctx context.Context, id string, reqEditors ...RequestEditorFn) (*KillSSHSessionResponse, error) {
+	rsp, err := c.KillSSHSession(ctx, id, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseKillSSHSessionResponse(rsp)
+}
+
+// DeleteSSHRecordingWithResponse Delete a recording; the session stays in the index
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with DELETE /api/v1/ssh/sessions/{id}/recording (the `DeleteSSHRecording` operationId).
+func (c *ClientWithResponses) DeleteSSHRecordingWithResponse(ctx context.Context, id string, reqEditors ...RequestEditorFn) (*DeleteSSHRecordingResponse, error) {
+	rsp, err := c.DeleteSSHRecording(ctx, id, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseDeleteSSHRecordingResponse(rsp)
+}
+
+// GetSSHRecordingWithResponse The recording of a session
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with GET /api/v1/ssh/sessions/{id}/recording (the `GetSSHRecording` operationId).
+func (c *ClientWithResponses) GetSSHRecordingWithResponse(ctx context.Context, id string, params *GetSSHRecordingParams, reqEditors ...RequestEditorFn) (*GetSSHRecordingResponse, error) {
+	rsp, err := c.GetSSHRecording(ctx, id, params, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseGetSSHRecordingResponse(rsp)
+}
+
+// WatchSSHSessionWithResponse What a living session shows (server-sent events)
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with GET /api/v1/ssh/sessions/{id}/watch (the `WatchSSHSession` operationId).
+func (c *ClientWithResponses) WatchSSHSessionWithResponse(ctx context.Context, id string, reqEditors ...RequestEditorFn) (*WatchSSHSessionResponse, error) {
+	rsp, err := c.WatchSSHSession(ctx, id, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseWatchSSHSessionResponse(rsp)
 }
 
 // SignInForTokenWithBodyWithResponse Name and password for an API token
@@ -11260,6 +12332,182 @@ func ParseSetSecretResponse(rsp *http.Response) (*SetSecretResponse, error) {
 		}
 		response.JSON200 = &dest
 
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseListSSHSessionsResponse parses an HTTP response from a ListSSHSessionsWithResponse call
+func ParseListSSHSessionsResponse(rsp *http.Response) (*ListSSHSessionsResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &ListSSHSessionsResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest SshSessionsOutputBody
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseGetSSHSessionResponse parses an HTTP response from a GetSSHSessionWithResponse call
+func ParseGetSSHSessionResponse(rsp *http.Response) (*GetSSHSessionResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &GetSSHSessionResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest SSHSession
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseKillSSHSessionResponse parses an HTTP response from a KillSSHSessionWithResponse call
+func ParseKillSSHSessionResponse(rsp *http.Response) (*KillSSHSessionResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &KillSSHSessionResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case rsp.StatusCode == 204:
+		break // No content-type
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseDeleteSSHRecordingResponse parses an HTTP response from a DeleteSSHRecordingWithResponse call
+func ParseDeleteSSHRecordingResponse(rsp *http.Response) (*DeleteSSHRecordingResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &DeleteSSHRecordingResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case rsp.StatusCode == 204:
+		break // No content-type
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseGetSSHRecordingResponse parses an HTTP response from a GetSSHRecordingWithResponse call
+func ParseGetSSHRecordingResponse(rsp *http.Response) (*GetSSHRecordingResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &GetSSHRecordingResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseWatchSSHSessionResponse parses an HTTP response from a WatchSSHSessionWithResponse call
+func ParseWatchSSHSessionResponse(rsp *http.Response) (*WatchSSHSessionResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &WatchSSHSessionResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
 	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
 		var dest Problem
 		if err := json.Unmarshal(bodyBytes, &dest); err != nil {

@@ -44,6 +44,7 @@ func (d *decoder) check() {
 	d.checkGPUs()
 	d.checkFilter()
 	d.checkEgress()
+	d.checkRecordings()
 }
 
 // wrong reports a problem of the value at paths[0]. The other paths are those

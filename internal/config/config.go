@@ -66,6 +66,8 @@ type Config struct {
 	GPUs    GPUs             `yaml:"gpus" doc:"The GPUs that may be leased, each to one workspace at a time."`
 	Egress  Egress           `yaml:"egress" reload:"live" doc:"What workspaces of network mode proxied may reach. A change holds at once, also for connections that are open."`
 
+	Recordings Recordings `yaml:"recordings" doc:"What is kept of SSH sessions, sealed, in the state directory. Which classes are recorded stands with the classes."`
+
 	Filter Filter `yaml:"filter" reload:"live" doc:"What is looked for in everything that goes in and out of a workspace."`
 
 	origins map[string]Origin
@@ -188,10 +190,13 @@ func Default() *Config {
 		Quotas: Quotas{Default: Quota{
 			Workspaces: new(3), CPUs: new(CPUs(8000)), Memory: new(32 * gib), GPUs: new(1),
 		}},
-		Trust:   Trust{Policy: DefaultPolicy, Key: "/etc/bailey/trust/images.key", Layouts: "/var/cache/bailey/images"},
-		GPUs:    GPUs{Source: "auto"},
-		Filter:  defaultFilter(),
-		Egress:  defaultEgress(),
+		Trust:  Trust{Policy: DefaultPolicy, Key: "/etc/bailey/trust/images.key", Layouts: "/var/cache/bailey/images"},
+		GPUs:   GPUs{Source: "auto"},
+		Filter: defaultFilter(),
+		Egress: defaultEgress(),
+
+		Recordings: defaultRecordings(),
+
 		origins: map[string]Origin{},
 		lookup:  func(string) (string, bool) { return "", false },
 		file:    DefaultPath,

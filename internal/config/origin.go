@@ -88,6 +88,7 @@ func otherVariables() []variableRule {
 		{"BAILEY_SUBSTITUTES", "package substitutes that scripts use"},
 		{"BAILEY_DOCKERD_*", "how scripts start Docker"},
 		{"BAILEY_POSTGRES_*", "how scripts start PostgreSQL"},
+		{"BAILEY_SLAPD_*", "how scripts start OpenLDAP"},
 		{"BAILEY_IMAGE_*", "how scripts build images"},
 		{"BAILEY_TEST_*", "what tests may use"},
 		{"BAILEY_BENCH_*", "what benchmarks may use"},

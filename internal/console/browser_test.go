@@ -40,10 +40,10 @@ func serve(t *testing.T, w *apptest.World) *site {
 		t.Fatal(err)
 	}
 	c, err := console.New(console.Config{
-		Identity: w.Identity, Workspaces: w.Workspaces, Egress: w.Egress, Images: w.Images, Rules: w.Rules, Origins: w.Origins, Audit: w.Journal, Log: w.Logger(),
+		Identity: w.Identity, Workspaces: w.Workspaces, Egress: w.Egress, Images: w.Images, Rules: w.Rules, SSH: w.SSH, Origins: w.Origins, Audit: w.Journal, Log: w.Logger(),
 		Open: gw.OpenHandler(),
 		API: api.New(api.Config{
-			Identity: w.Identity, Workspaces: w.Workspaces, Egress: w.Egress, Images: w.Images, Vault: w.Vault, Origins: w.Origins, Audit: w.Journal, Log: w.Logger(),
+			Identity: w.Identity, Workspaces: w.Workspaces, Egress: w.Egress, Images: w.Images, Vault: w.Vault, SSH: w.SSH, Origins: w.Origins, Audit: w.Journal, Log: w.Logger(),
 		}),
 	})
 	if err != nil {

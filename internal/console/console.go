@@ -23,6 +23,7 @@ import (
 	"github.com/baileyhq/bailey/internal/policy"
 	"github.com/baileyhq/bailey/internal/rulebook"
 	"github.com/baileyhq/bailey/internal/secret"
+	"github.com/baileyhq/bailey/internal/witness"
 	"github.com/baileyhq/bailey/internal/workspace"
 )
 
@@ -38,7 +39,8 @@ type Config struct {
 	Images     *catalogue.Service
 	Origins    *edge.Origins
 	Audit      audit.Appender
-	API        http.Handler   // serves /api/
+	API        http.Handler // serves /api/
+	SSH        *witness.Service
 	Rules      *rulebook.Book // for what the filter found; nil: there is no filter
 	Open       http.Handler   // serves /open/, the hand-off to a workspace's origin
 	Log        *slog.Logger
@@ -55,7 +57,7 @@ type Console struct {
 
 // New parses the pages and lists the routes.
 func New(cfg Config) (*Console, error) {
-	if cfg.Identity == nil || cfg.Workspaces == nil || cfg.Egress == nil || cfg.Images == nil || cfg.Origins == nil || cfg.Audit == nil || cfg.API == nil || cfg.Open == nil {
+	if cfg.Identity == nil || cfg.Workspaces == nil || cfg.Egress == nil || cfg.Images == nil || cfg.SSH == nil || cfg.Origins == nil || cfg.Audit == nil || cfg.API == nil || cfg.Open == nil {
 		return nil, errors.New("console: all of Config but Rules and Log is required")
 	}
 	if cfg.Log == nil {
@@ -115,6 +117,9 @@ func (c *Console) routes() []route {
 		{"POST /network/requests/{id}/allow", c.allowRequest},
 		{"POST /network/requests/{id}/deny", c.denyRequest},
 		{"POST /network/grants/{id}/revoke", c.revokeGrant},
+		{"GET /sessions", c.sshSessions},
+		{"POST /sessions/{id}/kill", c.killSSHSession},
+		{"POST /sessions/{id}/delete-recording", c.deleteRecording},
 		{"GET /account", c.account},
 		{"POST /account/password", c.password},
 		{"POST /account/sessions/{id}/end", c.endSession},

@@ -61,6 +61,8 @@ type Store interface { //nolint:interfacebloat // one room keeps all of it, one 
 	// administrator in one transaction; Conflict when it was consumed or any
 	// user exists.
 	FinishSetup(ctx context.Context, hash string, u bailey.User, passwordHash string) (bailey.User, error)
+
+	ExternalStore
 }
 
 // A Grant is a fresh credential: the row that was stored and the secret, which

@@ -36,6 +36,9 @@ const (
 	EgressManage    Action = "egress.manage" // allow, deny and revoke
 	ImageList       Action = "image.list"
 	ImageManage     Action = "image.manage" // which images may be launched, by whose word
+	SSHView         Action = "ssh.view"     // see a session, watch it, replay its recording; without an owner: everybody's
+	SSHKill         Action = "ssh.kill"     // end a living session
+	RecordingDelete Action = "recording.delete"
 )
 
 // A Thing is what the action is about. Zero fields are "none of that sort".
@@ -58,17 +61,17 @@ func Decide(actor bailey.Actor, action Action, thing Thing) bool {
 	case WorkspaceOpen, WorkspaceLogs:
 		// What is inside belongs to its owner alone, administrators included.
 		return owner
-	case WorkspaceView, VolumeView, EgressView:
+	case WorkspaceView, VolumeView, EgressView, SSHView:
 		return owner || admin || auditor
 	case WorkspaceStart:
 		return owner
-	case WorkspaceStop, WorkspaceDelete, VolumeDelete:
+	case WorkspaceStop, WorkspaceDelete, VolumeDelete, SSHKill:
 		return owner || admin
 	case WorkspaceCreate, ClassUse:
 		// Nobody makes workspaces in somebody else's name, on their quota.
 		forSelf := owner || thing.OwnerID == ""
 		return thing.Class != nil && forSelf && actor.Method != "system" && mayUse(actor, *thing.Class)
-	case UserManage, SecretManage, EgressManage, ImageManage, FilterManage:
+	case UserManage, SecretManage, EgressManage, ImageManage, FilterManage, RecordingDelete:
 		return admin
 	case ImageList:
 		return true // everybody sees what they could start, and who signed it

@@ -35,12 +35,15 @@ import (
 	"github.com/baileyhq/bailey/internal/filter"
 	"github.com/baileyhq/bailey/internal/guard"
 	"github.com/baileyhq/bailey/internal/identity"
+	"github.com/baileyhq/bailey/internal/recording"
 	"github.com/baileyhq/bailey/internal/rulebook"
 	"github.com/baileyhq/bailey/internal/secret"
+	"github.com/baileyhq/bailey/internal/sshlive"
 	"github.com/baileyhq/bailey/internal/store"
 	"github.com/baileyhq/bailey/internal/trust"
 	trustpolicy "github.com/baileyhq/bailey/internal/trust/policy"
 	"github.com/baileyhq/bailey/internal/vault"
+	"github.com/baileyhq/bailey/internal/witness"
 	"github.com/baileyhq/bailey/internal/workspace"
 )
 
@@ -70,6 +73,8 @@ type World struct {
 	Rules      *rulebook.Book
 	Egress     *egress.Proxy      // class small is proxied and reaches files.example.org alone
 	Images     *catalogue.Service // its policy knows its own key and nobody else
+	SSHLive    *sshlive.Registry
+	SSH        *witness.Service
 	Origins    *edge.Origins
 	Log        *Log
 	URL        string // the console's origin
@@ -164,6 +169,13 @@ func NewEmpty(tb testing.TB) *World {
 		Sets:    map[string]rules.Set{"files": {Name: "files", Rules: []rules.Rule{{ID: "1", Host: "files.example.org"}}}},
 	})
 	check("egress rules")
+	recorder, err := recording.New(recording.Config{Dir: filepath.Join(dir, "recordings"), Key: bytes.Repeat([]byte{9}, 32), Reserve: 1, Flush: time.Millisecond, Log: log})
+	check("recordings")
+	w.SSHLive = &sshlive.Registry{}
+	w.SSH, err = witness.New(tb.Context(), witness.Config{
+		Store: w.Store, Recorder: recorder, Live: w.SSHLive, Audit: w.Journal, Server: "apptest", Limits: func() witness.Limits { return witness.Limits{} }, Log: log,
+	})
+	check("witness")
 	w.listener, err = (&net.ListenConfig{}).Listen(tb.Context(), "tcp", "127.0.0.1:0")
 	check("listen")
 	port := w.listener.Addr().(*net.TCPAddr).Port //nolint:forcetypeassert // it listens on TCP

@@ -30,6 +30,8 @@ type MemStore struct {
 	reads    int
 	touches  int
 	book     factorBook
+
+	outside outside // see external.go
 }
 
 type account struct {
@@ -219,6 +221,7 @@ func (m *MemStore) DeleteUser(_ context.Context, id string) error {
 	drop(m.sessions, func(s bailey.Session) bool { return s.UserID == id })
 	drop(m.tokens, func(t bailey.Token) bool { return t.UserID == id })
 	m.book.forget(id)
+	m.outside.drop(id)
 	return nil
 }
 

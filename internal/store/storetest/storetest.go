@@ -17,6 +17,7 @@ import (
 	"github.com/baileyhq/bailey/internal/identity"
 	"github.com/baileyhq/bailey/internal/secret"
 	"github.com/baileyhq/bailey/internal/store"
+	"github.com/baileyhq/bailey/internal/witness"
 	"github.com/baileyhq/bailey/internal/workspace"
 )
 
@@ -35,6 +36,7 @@ type books interface {
 	Secrets
 	Catalogue
 	egress.Store
+	witness.Store
 }
 
 // Secrets keeps what administrators registered.
@@ -60,7 +62,7 @@ type Open func(t *testing.T, now func() time.Time) Store
 // Run runs the suite. fresh makes a new, empty database for each story.
 func Run(t *testing.T, fresh func(t *testing.T) Open) {
 	t.Helper()
-	for _, stories := range [][]story{people(), workspaces(), runs(), knownSecrets(), crowds(), asking(), images(), factors()} {
+	for _, stories := range [][]story{people(), workspaces(), runs(), knownSecrets(), crowds(), asking(), images(), sshSessions(), fromOutside(), factors()} {
 		for _, s := range stories {
 			t.Run(s.name, func(t *testing.T) {
 				t.Parallel()
