@@ -61,15 +61,17 @@ func sourceText(tb testing.TB, size int) []byte {
 	return b.Bytes()[:size]
 }
 
-const benchSize = 4 << 20
+// benchSize is so little that a pass is over before another program gets the
+// core: the best pass says what the code costs, whatever else runs.
+const benchSize = 64 << 10
 
 func BenchmarkMemcpy(b *testing.B) {
 	src, dst := logText(benchSize), make([]byte, benchSize)
-	b.SetBytes(benchSize)
-	defer perCore(b, benchSize)()
+	m := newMeter(b)
 	for b.Loop() {
-		copy(dst, src)
+		m.pass(func() { copy(dst, src) })
 	}
+	m.report(benchSize)
 }
 
 // cpu returns the processor time this process has used.
@@ -81,12 +83,32 @@ func cpu() time.Duration {
 	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
 }
 
-// perCore reports MB per second of processor time, which other programs on the
-// machine disturb less than the clock.
-func perCore(b *testing.B, size int) func() {
+// A meter reports MB per second of processor time, and of the best pass: that
+// one other programs on the machine disturb least.
+type meter struct {
+	b     *testing.B
+	begin time.Duration
+	best  time.Duration
+}
+
+func newMeter(b *testing.B) *meter {
 	b.Helper()
-	begin := cpu()
-	return func() { b.ReportMetric(float64(size)*float64(b.N)/1e6/(cpu()-begin).Seconds(), "MB/cpu-s") }
+	b.ReportAllocs()
+	return &meter{b: b, begin: cpu()}
+}
+
+// pass times one pass.
+func (m *meter) pass(f func()) {
+	begin := time.Now()
+	f()
+	if d := time.Since(begin); m.best == 0 || d < m.best {
+		m.best = d
+	}
+}
+
+func (m *meter) report(size int) {
+	m.b.ReportMetric(float64(size)*float64(m.b.N)/1e6/(cpu()-m.begin).Seconds(), "MB/cpu-s")
+	m.b.ReportMetric(float64(size)/1e6/m.best.Seconds(), "best-MB/s")
 }
 
 func benchStream(b *testing.B, text []byte) { benchLanes(b, text, true) }
@@ -96,18 +118,19 @@ func benchLanes(b *testing.B, text []byte, sides bool) {
 	b.Helper()
 	s := rulesOf(b)
 	out := make([]byte, 0, 2*len(text))
-	b.SetBytes(int64(len(text)))
-	b.ReportAllocs()
 	_ = s.Scan(ScanConfig{}, text) // builds the automata
-	defer perCore(b, len(text))()
+	m := newMeter(b)
 	for b.Loop() {
-		st := NewStream(StreamConfig{Set: s, ScanConfig: ScanConfig{Kind: Batch}})
-		if !sides {
-			st.sides = nil
-		}
-		out, _ = st.Write(out[:0], text)
-		out, _ = st.Close(out)
+		m.pass(func() {
+			st := NewStream(StreamConfig{Set: s, ScanConfig: ScanConfig{Kind: Batch}})
+			if !sides {
+				st.sides = nil
+			}
+			out, _ = st.Write(out[:0], text)
+			out, _ = st.Close(out)
+		})
 	}
+	m.report(len(text))
 	if b.N > 0 && len(out) == 0 {
 		b.Fatal("nothing came out")
 	}
@@ -118,18 +141,39 @@ func BenchmarkRawLog(b *testing.B)       { benchLanes(b, logText(benchSize), fal
 func BenchmarkRawSource(b *testing.B)    { benchLanes(b, sourceText(b, benchSize), false) }
 func BenchmarkStreamSource(b *testing.B) { benchStream(b, sourceText(b, benchSize)) }
 
+// BenchmarkStreamProse is what people write: the documentation of this project.
+func BenchmarkStreamProse(b *testing.B) {
+	var text []byte
+	files, err := filepath.Glob("../../docs/*.md")
+	if err != nil || len(files) == 0 {
+		b.Skip("the documentation is not there")
+	}
+	for len(text) < benchSize {
+		for _, f := range files {
+			more, err := os.ReadFile(f)
+			if err != nil {
+				b.Fatal(err)
+			}
+			text = append(text, more...)
+		}
+	}
+	benchStream(b, text[:benchSize])
+}
+
 // BenchmarkMessage is one small message of a kernel, through a stream of its own.
 func BenchmarkMessage(b *testing.B) {
 	s := rulesOf(b)
 	text := logText(4096)
 	var out []byte
-	b.SetBytes(int64(len(text)))
-	b.ReportAllocs()
+	m := newMeter(b)
 	for b.Loop() {
-		st := NewStream(StreamConfig{Set: s, ScanConfig: ScanConfig{Kind: Batch}})
-		out, _ = st.Write(out[:0], text)
-		out, _ = st.Close(out)
+		m.pass(func() {
+			st := NewStream(StreamConfig{Set: s, ScanConfig: ScanConfig{Kind: Batch}})
+			out, _ = st.Write(out[:0], text)
+			out, _ = st.Close(out)
+		})
 	}
+	m.report(len(text))
 }
 
 // BenchmarkKeystroke is one byte typed in a terminal.

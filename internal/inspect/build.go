@@ -9,41 +9,46 @@ import (
 )
 
 // anchor is what to do when a literal is found: try a rule from some bytes
-// before it, or, without a rule, remember that a keyword was there.
+// before it.
 type anchor struct {
 	rule     *rule
 	min, max int
-	word     bool // not within a word
-	mark     int
+	before   match.Bytes // what those bytes may be
+	word     bool        // not within a word
 }
 
 // anchors are what to do when one literal is found.
 type anchors struct {
-	all []anchor
-	// any matches when one of the rules does; nil for a few rules, and when
-	// they do not all begin with the literal.
-	any *match.Pattern
+	marks   []int          // remember that these keywords were there
+	fixed   []anchor       // of rules whose matches begin with the literal
+	any     *match.Pattern // matches when one of those does
+	word    bool           // none of those does right behind a word character
+	bounded bool           // none of those does within a word
+	moved   []anchor       // of rules whose matches begin before it
 }
 
-// free are rules that must be tried wherever a match can begin. Those of the
-// third group are tried near their keywords only, which their patterns do not
-// hold.
+// free are rules without a literal, that must be tried wherever a match can
+// begin.
 type free struct {
-	bounded, loose *group // only where no word goes on, and anywhere
-	gated          *group
-	allBounded     bool // of the gated ones
+	rules  []*rule
+	starts *match.Starts
 }
 
-type group struct {
-	rules []*rule
-	any   *match.Pattern // matches when one of them does
+func newFree(rules []*rule) free {
+	f := free{rules: rules}
+	var all []match.Start
+	for _, r := range rules {
+		all = append(all, match.Start{Pattern: r.pattern, Bounded: r.bounded})
+	}
+	f.starts = match.NewStarts(all)
+	return f
 }
 
 // build prepares the search for the literals of all rules.
 func (e *engine) build() {
 	var texts []string
 	number := map[string]int{}
-	add := func(text string, a anchor) {
+	add := func(text string) *anchors {
 		n, ok := number[text]
 		if !ok {
 			n = len(texts)
@@ -51,15 +56,16 @@ func (e *engine) build() {
 			texts = append(texts, text)
 			e.anchors = append(e.anchors, anchors{})
 		}
-		e.anchors[n].all = append(e.anchors[n].all, a)
+		return &e.anchors[n]
 	}
-	var loose, bounded, gated []*rule
+	var plain, gated []*rule
 	for i, r := range e.rules {
 		r.index = i
 		if isPEM(r) {
 			r.pem, r.pattern, r.shows = true, pemHeader, 2*interactive
 			for _, text := range pemLiterals {
-				add(text, anchor{rule: r})
+				as := add(text)
+				as.fixed = append(as.fixed, anchor{rule: r})
 			}
 			continue
 		}
@@ -71,7 +77,13 @@ func (e *engine) build() {
 			if hi < 0 {
 				hi = maxReach
 			}
-			add(lit.Text, anchor{rule: r, min: min(lit.Min, hi), max: hi, word: lit.Word})
+			as := add(lit.Text)
+			a := anchor{rule: r, min: min(lit.Min, hi), max: hi, word: lit.Word, before: lit.Before}
+			if hi == 0 {
+				as.fixed = append(as.fixed, a)
+			} else {
+				as.moved = append(as.moved, a)
+			}
 		}
 		r.inside = r.Priority >= 0 && len(lits) > 0 && !slices.ContainsFunc(lits, func(lit match.Literal) bool { return !inSecret(r.pattern, lit) })
 		r.shows = max(2*interactive, r.pattern.MinLength/2)
@@ -83,12 +95,6 @@ func (e *engine) build() {
 			}
 		}
 		most, known := r.pattern.Before()
-		switch {
-		case (!known || most > 512) && anything(r.syntax):
-			r.crowd = crowdOfAny
-		case r.inside:
-			r.crowd = crowdOfTokens
-		}
 		r.bounded = r.boundary != nil && known && most == 0 || startsAtBoundary(r.syntax)
 		if !implied(r.Keywords, lits) {
 			for _, k := range r.Keywords {
@@ -100,7 +106,8 @@ func (e *engine) build() {
 				if m < 0 {
 					m = len(e.markRules)
 					e.markRules = append(e.markRules, k)
-					add(k, anchor{mark: m})
+					as := add(k)
+					as.marks = append(as.marks, m)
 				}
 				r.marks = append(r.marks, m)
 			}
@@ -109,34 +116,29 @@ func (e *engine) build() {
 		case len(lits) > 0:
 		case len(r.marks) > 0:
 			gated = append(gated, r)
-		case r.bounded:
-			bounded = append(bounded, r)
 		default:
-			loose = append(loose, r)
+			plain = append(plain, r)
 		}
 	}
-	var patterns []*match.Pattern
-	e.free.allBounded = true
 	e.gates = make([]bool, len(e.markRules))
 	for _, r := range gated {
-		e.free.allBounded = e.free.allBounded && r.bounded
 		for _, k := range r.marks {
 			e.gates[k] = true
 		}
 	}
-	for _, g := range []struct {
-		group **group
-		rules []*rule
-	}{{&e.free.bounded, bounded}, {&e.free.loose, loose}, {&e.free.gated, gated}} {
-		if len(g.rules) > 0 {
-			*g.group = newGroup(g.rules)
-			patterns = append(patterns, (*g.group).any)
+	e.free, e.gated = newFree(plain), newFree(gated)
+	all := make([]match.Text, len(texts))
+	for i, text := range texts {
+		as := &e.anchors[i]
+		as.combine()
+		all[i].Text = text
+		if len(as.marks) == 0 && len(as.moved) == 0 {
+			for _, a := range as.fixed {
+				all[i].After = append(all[i].After, a.rule.pattern)
+			}
 		}
 	}
-	e.index = match.NewIndex(texts, patterns, e.free.loose != nil || !e.free.allBounded)
-	for i := range e.anchors {
-		e.anchors[i].combine()
-	}
+	e.index = match.NewIndex(all)
 }
 
 // maxReach is how far before its literal a match is looked for when its
@@ -177,27 +179,19 @@ func startsAtBoundary(re *syntax.Regexp) bool {
 
 // combine makes the pattern that asks for all rules at once.
 func (a *anchors) combine() {
-	either := &syntax.Regexp{Op: syntax.OpAlternate}
-	for _, one := range a.all {
-		switch {
-		case one.rule == nil:
-		case one.max > 0:
-			return
-		default:
-			either.Sub = append(either.Sub, one.rule.pattern.Tree())
-		}
+	if len(a.fixed) == 0 {
+		return
 	}
-	if len(either.Sub) > 1 {
+	either := &syntax.Regexp{Op: syntax.OpAlternate}
+	a.word, a.bounded = true, true
+	for _, one := range a.fixed {
+		either.Sub = append(either.Sub, one.rule.pattern.Tree())
+		a.word = a.word && one.word
+		a.bounded = a.bounded && (one.word || one.rule.bounded)
+	}
+	if a.any = a.fixed[0].rule.pattern; len(a.fixed) > 1 {
 		a.any = match.New(either, 0)
 	}
-}
-
-func newGroup(rules []*rule) *group {
-	either := &syntax.Regexp{Op: syntax.OpAlternate}
-	for _, r := range rules {
-		either.Sub = append(either.Sub, r.pattern.Tree())
-	}
-	return &group{rules: rules, any: match.New(either, 0)}
 }
 
 // beginnings returns the beginnings of literals that stand in secrets which
@@ -243,15 +237,4 @@ func inSecret(p *match.Pattern, lit match.Literal) bool {
 	}
 	_, _, _, in = p.Run(state, []byte(lit.Text), in, false)
 	return in >= 0 && in < len(lit.Text)
-}
-
-// anything reports whether an expression holds a repeated "any character"
-// without a limit.
-func anything(re *syntax.Regexp) bool {
-	if re.Op == syntax.OpStar || re.Op == syntax.OpPlus {
-		if op := re.Sub[0].Op; op == syntax.OpAnyChar || op == syntax.OpAnyCharNotNL {
-			return true
-		}
-	}
-	return slices.ContainsFunc(re.Sub, anything)
 }

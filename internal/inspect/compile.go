@@ -41,6 +41,7 @@ type engine struct {
 	index     *match.Index
 	anchors   []anchors // by literal
 	free      free      // rules without a literal
+	gated     free      // those that are tried only near their keywords, which their patterns do not hold
 	markRules []string  // keywords that no pattern holds
 	gates     []bool    // by keyword: a rule without a literal needs it
 

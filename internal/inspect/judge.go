@@ -30,7 +30,6 @@ type rule struct {
 	marks   []int          // numbers of keywords that the pattern does not hold
 	pem     bool           // it is about private keys: see pem.go
 	bounded bool           // it matches only where no word goes on
-	crowd   int            // how many matches may begin in 4 KiB of text; 0 is any number
 	inside  bool           // a literal stands within the secret: it tells what it is
 	shows   int            // how many bytes of a secret a terminal shows before it waits
 }

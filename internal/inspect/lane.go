@@ -21,6 +21,8 @@ const (
 	// markReach is how far before a match the keyword may stand of a rule whose
 	// pattern does not hold it.
 	markReach = 4096
+	// nearBefore is how far before a keyword rules that have no literal begin.
+	nearBefore = 128
 )
 
 // A lane is one way to read a stream: as it is, or as a terminal shows it, and
@@ -38,8 +40,9 @@ type lane struct {
 	searched int // text[:searched] has been searched for literals
 	cands    []cand
 	marks    []mark // keywords that were seen lately
-	begun    []begun
+	lives    []life
 	nearTo   int64 // up to here a keyword is near of a rule that has no literal
+	gatedTo  int64 // up to here such rules have been tried
 	exact    *exact.Stream
 	exactAt  int64 // lane position at which exact began
 	exactTo  int   // text[:exactTo] has been searched for known secrets
@@ -105,16 +108,15 @@ func (l *lane) advance(eof bool) {
 			c := old[i]
 			if l.run(&c, eof) {
 				kept = append(kept, c)
+			} else {
+				l.over(&c)
 			}
 		}
 		clear(old[len(kept):])
 		l.cands = kept
 	}
 	if l.searched < len(l.text) {
-		set := l.s.set
-		set.index.Find(l.text, l.searched,
-			func(literal, at int) { l.literal(&set.anchors[literal], at, eof) },
-			func(at int) { l.free(at, eof) })
+		l.search(eof)
 		l.searched = len(l.text)
 	}
 	l.findExact()
@@ -122,93 +124,109 @@ func (l *lane) advance(eof bool) {
 	l.tail = l.s.prefixes.Tail(l.text)
 }
 
+// search begins the candidates of text[l.searched:].
+func (l *lane) search(eof bool) {
+	set := l.s.set
+	if len(l.lives) > 0 {
+		old := l.base + int64(l.searched) - nearBefore
+		l.lives = slices.DeleteFunc(l.lives, func(f life) bool { return f.end < old })
+	}
+	set.index.Find(l.text, l.searched, func(literal, at int) { l.literal(&set.anchors[literal], at, eof) })
+	set.free.starts.Find(l.text, l.searched, len(l.text), func(i, at int) { l.try(set.free.rules[i], at, eof) })
+	if from, to := max(l.gatedTo, l.base), min(l.nearTo, l.base+int64(len(l.text))); from < to {
+		set.gated.starts.Find(l.text, int(from-l.base), int(to-l.base), func(i, at int) { l.try(set.gated.rules[i], at, eof) })
+		l.gatedTo = to
+	}
+}
+
+// glance is how much text is asked whether a literal could begin a match before
+// a candidate is made of it.
+const glance = 64
+
 // literal tries the rules of a literal that stands at text[at].
 func (l *lane) literal(as *anchors, at int, eof bool) {
-	dead := as.any != nil && as.any.Hopeless(l.text[at:min(len(l.text), at+stride)])
-	for i := range as.all {
-		a := &as.all[i]
-		switch {
-		case a.rule == nil:
-			l.mark(a.mark, l.base+int64(at))
-		case dead || a.rule.crowd > 0 && l.crowded(a.rule, at):
-		case a.max == 0 && a.rule.bounded && at > 0 && l.text[at-1] != '_' && isWord(l.text[at-1]) && isWord(l.text[at]) && !escapedBefore(l.text, at):
-		case a.word && at > 0 && isWord(l.text[at-1]) && !escapedBefore(l.text, at):
-		case a.max == 0:
-			l.try(a.rule, at, l.text[at:min(len(l.text), at+stride)], eof)
-		case !l.s.skip(a.rule, l, at):
-			for start := max(0, at-a.max); start <= at-a.min; start++ {
-				if a.min < a.max && a.rule.bounded && start > 0 && isWord(l.text[start-1]) && isWord(l.text[start]) && !escapedBefore(l.text, start) {
-					continue
-				}
-				if rest := l.text[start:min(len(l.text), start+stride)]; !a.rule.pattern.Hopeless(rest) {
-					l.begin(a.rule, start, eof)
-				}
+	for _, k := range as.marks {
+		l.mark(k, l.base+int64(at))
+	}
+	inWord := at > 0 && isWord(l.text[at-1]) && !escapedBefore(l.text, at)
+	whole := inWord && l.text[at-1] != '_' && isWord(l.text[at]) // the word goes on here
+	none := as.any == nil || inWord && as.word || whole && as.bounded
+	if !none && !as.any.Hopeless(l.text[at:min(len(l.text), at+glance)]) {
+		for i := range as.fixed {
+			a := &as.fixed[i]
+			if inWord && a.word || whole && a.rule.bounded {
+				continue
 			}
+			l.try(a.rule, at, eof)
 		}
 	}
-}
-
-// How many matches of a rule may begin in 4 KiB of text: of one that may go on
-// for long whatever follows, and of one that its token begins. Nobody begins
-// more but to keep us busy.
-const (
-	crowdOfAny    = 16
-	crowdOfTokens = 256
-)
-
-// crowded reports whether too many matches of the rule have begun near text[at].
-func (l *lane) crowded(r *rule, at int) bool {
-	i := slices.IndexFunc(l.begun, func(b begun) bool { return b.rule == r })
-	if i < 0 {
-		i = len(l.begun)
-		l.begun = append(l.begun, begun{rule: r})
+	for i := range as.moved {
+		l.before(&as.moved[i], at, eof)
 	}
-	b := &l.begun[i]
-	if block := (l.base + int64(at)) / stride; b.block != block {
-		b.block, b.count = block, 0
+}
+
+// before tries a rule whose matches begin some bytes before text[at].
+func (l *lane) before(a *anchor, at int, eof bool) {
+	first := at
+	for first > 0 && at-first < a.max && a.before.Has(l.text[first-1]) {
+		first--
 	}
-	b.count++
-	return b.count > r.crowd
-}
-
-// begun counts the matches of a rule that began in a block of text.
-type begun struct {
-	rule  *rule
-	block int64
-	count int
-}
-
-// free tries the rules that have no literal at text[at].
-func (l *lane) free(at int, eof bool) {
-	f := &l.s.set.free
-	inWord := at > 0 && isWord(l.text[at-1]) && !escapedBefore(l.text, at)
-	rest := l.text[at:min(len(l.text), at+stride)]
-	for _, g := range [...]*group{f.bounded, f.loose} {
-		if g == nil || g == f.bounded && inWord || g.any.Hopeless(rest) {
+	for start := first; start <= at-a.min; start++ {
+		if a.min < a.max && a.rule.bounded && start > 0 && isWord(l.text[start-1]) && isWord(l.text[start]) && !escapedBefore(l.text, start) {
 			continue
 		}
-		for _, r := range g.rules {
-			l.try(r, at, rest, eof)
-		}
-	}
-	if f.gated == nil || inWord && f.allBounded {
-		return
-	}
-	// A keyword may be arriving at the end of the text.
-	if here := l.base + int64(at); here > l.nearTo && len(rest) >= l.s.set.index.Longest || f.gated.any.Hopeless(rest) {
-		return
-	}
-	for _, r := range f.gated.rules {
-		if !r.bounded || !inWord {
-			l.try(r, at, rest, eof)
+		if !a.rule.pattern.Hopeless(l.text[start:min(len(l.text), at+glance)]) {
+			l.try(a.rule, start, eof)
 		}
 	}
 }
 
-// try begins a candidate at text[at] unless there is no hope for it.
-func (l *lane) try(r *rule, at int, rest []byte, eof bool) {
-	if !r.pattern.Hopeless(rest) && !l.s.skip(r, l, at) {
+// try begins a candidate at text[at] unless the rule does not apply.
+func (l *lane) try(r *rule, at int, eof bool) {
+	if !l.s.skip(r, l, at) && !l.crowded(r, l.base+int64(at)) {
 		l.begin(r, at, eof)
+	}
+}
+
+const (
+	// crowd is how many matches of one rule may be in the making at a place
+	// where another would begin. Nobody has more there but to keep us busy.
+	crowd = 16
+	// lasting is how far a match in the making must have come to be counted.
+	lasting = 64
+)
+
+// life is where a candidate that came far began and ended.
+type life struct {
+	rule       *rule
+	start, end int64
+}
+
+// crowded reports whether too many matches of the rule are in the making at a
+// position. The answer depends on what stands before that alone.
+func (l *lane) crowded(r *rule, at int64) bool {
+	n := 0
+	for i := range l.cands {
+		if c := &l.cands[i]; c.rule == r && c.start+lasting <= at {
+			n++
+		}
+	}
+	if len(l.lives) == 0 {
+		return n >= crowd
+	}
+	l.lives = slices.DeleteFunc(l.lives, func(f life) bool {
+		if f.rule == r && f.start+lasting <= at && at < f.end {
+			n++
+		}
+		return f.rule == r && f.end+nearBefore < at
+	})
+	return n >= crowd
+}
+
+// over remembers a candidate that is none any more.
+func (l *lane) over(c *cand) {
+	if c.pos-c.start > lasting {
+		l.lives = append(l.lives, life{c.rule, c.start, c.pos})
 	}
 }
 
@@ -229,6 +247,8 @@ func (l *lane) begin(r *rule, start int, eof bool) {
 	}
 	if l.run(&c, eof) {
 		l.cands = append(l.cands, c)
+	} else {
+		l.over(&c)
 	}
 }
 
@@ -424,6 +444,9 @@ type mark struct {
 // enough.
 func (l *lane) mark(k int, at int64) {
 	if l.s.set.gates[k] {
+		if l.nearTo < at-nearBefore {
+			l.gatedTo = max(l.gatedTo, at-nearBefore)
+		}
 		l.nearTo = at + markReach + stride
 	}
 	for _, m := range slices.Backward(l.marks) {

@@ -350,7 +350,8 @@ func (l *lane) restart() {
 			m.open = false
 		}
 	}
-	l.cands = nil
+	l.cands, l.lives = nil, nil
+	l.gatedTo = l.base
 	l.searched, l.exactTo = 0, 0
 	l.exact = nil
 	l.partial.Length, l.partial.Share, l.tail = 0, 0, 0

@@ -132,6 +132,9 @@ func (s *Stream) rest() {
 		if cap(l.cands) > 8 && len(l.cands) == 0 {
 			l.cands = nil
 		}
+		if len(l.lives) == 0 {
+			l.lives = nil
+		}
 		if len(s.spans) == 0 {
 			s.spans = nil
 		}

@@ -38,7 +38,7 @@ type generation struct {
 	start  uint32
 }
 
-// A cell is a state's number, and what is to be known of it while running.
+// A cell is where a state's row begins, and what is to be known of it while running.
 const (
 	accepts   = 1 << iota // a match may end here
 	entered               // the text may belong to the secret
@@ -260,7 +260,7 @@ func (d *dfa) state(g *generation, set *sparse) uint32 {
 	if cell, ok := g.states[string(key)]; ok {
 		return cell
 	}
-	cell := uint32(len(g.insts))<<cellShift | known //nolint:gosec // at most maxStates
+	cell := uint32(len(g.insts)*d.width)<<cellShift | known //nolint:gosec // at most maxStates rows
 	for _, pc := range set.list {
 		if d.prog.Inst[pc].Op == syntax.InstMatch {
 			cell |= accepts
@@ -283,7 +283,7 @@ func (d *dfa) step(g *generation, from uint32, class uint8) uint32 {
 	defer d.mu.Unlock()
 	c := d.example[class]
 	set := newSparse(len(d.prog.Inst))
-	for _, pc := range g.insts[from>>cellShift] {
+	for _, pc := range g.insts[int(from>>cellShift)/d.width] {
 		in := &d.prog.Inst[pc]
 		switch {
 		case in.Op == syntax.InstMatch:
@@ -304,7 +304,7 @@ func (d *dfa) step(g *generation, from uint32, class uint8) uint32 {
 		}
 	}
 	cell := d.state(g, set)
-	atomic.StoreUint32(&(*g.cells.Load())[int(from>>cellShift)*d.width+int(class)], cell)
+	atomic.StoreUint32(&(*g.cells.Load())[int(from>>cellShift)+int(class)], cell)
 	if len(g.insts) > maxStates && d.gen.Load() == g {
 		d.renew()
 	}

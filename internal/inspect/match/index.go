@@ -4,54 +4,61 @@ import (
 	"bytes"
 	"encoding/binary"
 	"slices"
+	"unicode/utf8"
 )
 
 // An Index finds many literals at once, whatever the case of their letters.
 //
-// Each byte has one of 32 classes. The classes of three neighbours are an entry
-// of a table of bits, which says whether a literal begins so; a hash of four
-// bytes is an entry of another. A place that passes both is looked at closely. There are
-// few of them, and no step of the search waits for the one before.
+// Of each literal four neighbouring bytes are known, those that ordinary text
+// has least; of a shorter one, itself with what may follow it. A hash of every
+// four bytes of the text is a bit of a table, and no step of the search waits
+// for the one before. The few places that pass are looked at closely.
 type Index struct {
-	three [1 << 9]uint64  // by the classes of three bytes: something may begin here
-	lits  [1 << 9]uint64  // likewise: a literal may
-	four  [1 << 10]uint64 // by a hash of four bytes: a literal of four or more may
-	tri   [1 << 8]uint64  // by a hash of three bytes: a literal of three may
-	begin [1 << 9]uint64  // by the classes of three bytes: a pattern without literals may
-	brief [32]bool        // by the class of a byte: a literal of one or two bytes may
-	pairs [1 << 4]uint64  // by the classes of two bytes: a literal of two may
-	loose bool            // a pattern may begin within a word
-	// digits says which bytes may follow some digits that a match begins with.
-	digits [maxDigits][256]bool
-	texts  []string      // by literal number
-	slots  [1 << 10]slot // by a hash of the first bytes
-	order  []int32       // literals by slot
+	texts []string // by literal number
+	grams [gramWords]uint64
+	slots []slot // by hash, open addressing; a power of two
+	shift uint   // of a hash, to get a slot
+	spots []spot // in runs of those with the same four bytes
+	short []int  // literals that more than four bytes do not hold
+	rare  []rare // literals of which the four bytes could be nearly anything
 	// Longest is the length of the longest literal.
 	Longest int
 }
 
-// maxDigits is how many leading digits are counted before a pattern is run.
-const maxDigits = 8
+const (
+	gramBits   = 18
+	gramWords  = 1 << (gramBits - 6)
+	gramMix    = 0x9e3779b1
+	foldAll    = 0x20202020
+	maxFollows = 4096 // how many grams a short literal may be known by
+)
 
-// slot is where the literals of a hash stand in order.
-type slot struct{ at, n uint16 }
+// slot is where the spots of four bytes stand.
+type slot struct {
+	gram  uint32
+	at, n uint32 // n is 0 in an empty slot
+}
 
-// classOf gives each letter a class, and digits and the usual punctuation a few:
-// so few that the tables stay in the first cache.
-var classOf = func() (class [256]uint8) {
-	n := uint8(1)
-	for c := 'a'; c <= 'z'; c++ {
-		class[c], class[c-32] = n, n
-		n++
-	}
-	for _, some := range []string{"0123456789", "-_", ".", "=/@:~+!", " \t"} {
-		for _, c := range []byte(some) {
-			class[c] = n
-		}
-		n++
-	}
-	return class // everything else is class 0
-}()
+// spot is a literal, and how far within it its four bytes begin.
+type spot struct {
+	literal int32
+	offset  int32
+}
+
+// rare is a literal that is searched for by one of its bytes.
+type rare struct {
+	literal int
+	offset  int
+	bytes   []byte // the byte, in both cases
+}
+
+// A Text is a literal, in lower case and not empty, and what may follow it.
+type Text struct {
+	Text string
+	// After are patterns one of which must match from the literal on, or
+	// nobody asks for it. None means that anything may follow.
+	After []*Pattern
+}
 
 func fold(c byte) byte {
 	if c >= 'A' && c <= 'Z' {
@@ -60,261 +67,278 @@ func fold(c byte) byte {
 	return c
 }
 
-// hashFour and hashThree hash what begins in head, whatever its case.
-func hashFour(head uint32) uint32  { return (head | 0x20202020) * 0x9e3779b1 >> 16 }
-func hashThree(head uint32) uint32 { return (head | 0x20202020) << 8 * 0x9e3779b1 >> 18 }
+func headOf(text []byte) uint32 { return binary.LittleEndian.Uint32(text) | foldAll }
 
-func headOf(text []byte) uint32 { return binary.LittleEndian.Uint32(text) }
-
-// NewIndex returns the Index of texts, which must be lower case and not empty,
-// and of patterns that have no literals. Unless loose, those match only where
-// no word goes on.
-func NewIndex(texts []string, patterns []*Pattern, loose bool) *Index {
-	x := &Index{texts: texts, loose: loose}
-	buckets := make([][]int32, len(x.slots))
+// NewIndex returns the Index of texts.
+func NewIndex(texts []Text) *Index {
+	x := &Index{}
+	spots := map[uint32][]spot{}
 	for i, t := range texts {
-		x.Longest = max(x.Longest, len(t))
-		// Texts shorter than three bytes stand for all that begin with them.
-		classes := [3][]uint32{}
-		for k := range classes {
-			if k < len(t) {
-				classes[k] = []uint32{uint32(classOf[t[k]])}
-			} else {
-				classes[k] = everyClass
-			}
+		x.texts = append(x.texts, t.Text)
+		x.Longest = max(x.Longest, len(t.Text))
+		if len(t.Text) < 4 {
+			x.short = append(x.short, i)
 		}
-		for _, a := range classes[0] {
-			for _, b := range classes[1] {
-				for _, c := range classes[2] {
-					k := a<<10 | b<<5 | c
-					x.lits[k>>6] |= 1 << (k & 63)
-				}
-			}
+		grams, offset := gramsOf(t)
+		if grams == nil {
+			x.rare = append(x.rare, rareOf(i, t.Text))
 		}
-		switch {
-		case len(t) >= 4:
-			h := hashFour(headOf([]byte(t)))
-			x.four[h>>6] |= 1 << (h & 63)
-		case len(t) == 3:
-			h := hashThree(headOf([]byte(t + "\x00")))
-			x.tri[h>>6] |= 1 << (h & 63)
+		for _, g := range grams {
+			spots[g] = append(spots[g], spot{int32(i), int32(offset)}) //nolint:gosec // there are not so many
 		}
-		if len(t) == 1 {
-			x.brief[classOf[t[0]]] = true
-		}
-		if len(t) == 2 {
-			k := uint32(classOf[t[0]])<<5 | uint32(classOf[t[1]])
-			x.pairs[k>>6] |= 1 << (k & 63)
-		}
-		h := slotOf([]byte(t[:min(len(t), 3)]))
-		buckets[h] = append(buckets[h], int32(i))
 	}
-	for h, b := range buckets {
-		x.slots[h] = slot{uint16(len(x.order)), uint16(len(b))} //nolint:gosec // as above
-		x.order = append(x.order, b...)
+	size := 64
+	for size < 2*len(spots) {
+		size *= 2
 	}
-	for _, p := range patterns {
-		x.triples(p)
+	x.slots = make([]slot, size)
+	x.shift = 32
+	for n := size; n > 1; n >>= 1 {
+		x.shift--
 	}
-	for i := range x.three {
-		x.three[i] = x.lits[i] | x.begin[i]
+	for _, g := range sorted(spots) {
+		m := g * gramMix
+		x.grams[m>>(32-gramBits+6)] |= 1 << (m >> (32 - gramBits) & 63)
+		k := m >> x.shift
+		for x.slots[k].n > 0 {
+			k = (k + 1) & uint32(size-1) //nolint:gosec // a power of two
+		}
+		x.slots[k] = slot{g, uint32(len(x.spots)), uint32(len(spots[g]))} //nolint:gosec // there are not so many
+		x.spots = append(x.spots, spots[g]...)
 	}
 	return x
 }
 
-// triples enters the classes of three bytes that a match may begin with.
-func (x *Index) triples(p *Pattern) {
-	var bytesOf [32][]byte
-	for c := range 256 {
-		bytesOf[classOf[c]] = append(bytesOf[classOf[c]], byte(c))
+func sorted(m map[uint32][]spot) []uint32 {
+	keys := make([]uint32, 0, len(m))
+	for k := range m {
+		keys = append(keys, k)
 	}
-	d := p.automaton()
-	// ends returns the classes that may follow, with where they lead.
-	type step struct {
-		class uint32
-		cells []uint32
-	}
-	memo := map[uint32][]step{}
-	ends := func(from uint32) []step {
-		if s, ok := memo[from]; ok {
-			return s
+	slices.Sort(keys)
+	return keys
+}
+
+// gramsOf returns the four bytes, or any four of several, that stand in the
+// text wherever the literal does and can be asked for, and how far within it;
+// nil when those are too many.
+func gramsOf(t Text) (grams []uint32, offset int) {
+	if len(t.Text) >= 4 {
+		best := -1
+		for i := 0; i+4 <= len(t.Text); i++ {
+			if n := rarity(t.Text[i : i+4]); n > best {
+				best, offset = n, i
+			}
 		}
-		var all []step
-		g := d.gen.Load()
-		for class, some := range bytesOf {
-			var cells []uint32
+		return []uint32{headOf([]byte(t.Text[offset:]))}, offset
+	}
+	grams = []uint32{0}
+	for i, c := range []byte(t.Text) {
+		grams[0] |= uint32(c|0x20) << (8 * i)
+	}
+	for i, some := range follows(t) {
+		at := 8 * (len(t.Text) + i)
+		if len(grams)*len(some) > maxFollows {
+			return nil, 0
+		}
+		var more []uint32
+		for _, g := range grams {
 			for _, c := range some {
-				if cell := d.step(g, from, d.class[c]); cell != dead && !slices.Contains(cells, cell) {
-					cells = append(cells, cell)
-				}
-			}
-			if len(cells) > 0 {
-				all = append(all, step{uint32(class), cells})
+				more = append(more, g|uint32(c)<<at)
 			}
 		}
-		memo[from] = all
-		return all
+		grams = more
 	}
-	anything := func(k uint32, n int) { // a match may be over before three bytes
-		for i := range uint32(1) << (5 * n) {
-			x.begin[(k<<(5*n)|i)>>6] |= 1 << ((k<<(5*n) | i) & 63)
-		}
-	}
-	start := d.gen.Load().start
-	x.numbers(d, start)
-	for _, a := range ends(start) {
-		for _, one := range a.cells {
-			if one&accepts != 0 {
-				anything(a.class, 2)
-			}
-			for _, b := range ends(one) {
-				for _, two := range b.cells {
-					if two&accepts != 0 {
-						anything(a.class<<5|b.class, 1)
-					}
-					for _, c := range ends(two) {
-						k := a.class<<10 | b.class<<5 | c.class
-						x.begin[k>>6] |= 1 << (k & 63)
-					}
-				}
-			}
-		}
-	}
+	return grams, 0
 }
 
-var everyClass = func() (all []uint32) {
-	for c := range uint32(32) {
-		all = append(all, c)
+// follows returns which bytes may stand behind a short literal, to fill it up
+// to four, with the bit of their case set.
+func follows(t Text) [][]byte {
+	n := 4 - len(t.Text)
+	has := make([][256]bool, n)
+	for _, p := range t.After {
+		p.follow(t.Text, has)
 	}
-	return all
-}()
-
-// slotOf hashes the first bytes of a literal, three at most.
-func slotOf(head []byte) uint32 {
-	h := uint32(len(head)) //nolint:gosec // at most 3
-	for _, c := range head {
-		h = h<<8 ^ h>>24 ^ uint32(fold(c))
+	out := make([][]byte, n)
+	for i := range has {
+		for c := range 256 {
+			if c&0x20 != 0 && (len(t.After) == 0 || has[i][c] || has[i][c&^0x20]) {
+				out[i] = append(out[i], byte(c))
+			}
+		}
 	}
-	return h * 0x9e3779b1 >> 22
+	return out
 }
 
-// numbers enters what may follow digits that a match begins with: most numbers
-// in ordinary text are followed by something else.
-func (x *Index) numbers(d *dfa, start uint32) {
-	level := []uint32{start}
-	for n := range maxDigits {
+// follow enters the bytes with which a match may go on that begins with head,
+// whatever the case of its letters.
+func (p *Pattern) follow(head string, has [][256]bool) {
+	d := p.automaton()
+	g := d.gen.Load()
+	level := []uint32{g.start}
+	within := false // a character of several bytes may go on
+	for i := range len(head) + len(has) {
 		var next []uint32
+		wide := false
 		for _, from := range level {
-			for c := range 256 {
-				cell := d.step(d.gen.Load(), from, d.class[c])
-				if cell == dead {
+			if from&accepts != 0 { // whatever follows
+				for k := max(i-len(head), 0); k < len(has); k++ {
+					for c := range has[k] {
+						has[k][c] = true
+					}
+				}
+				return
+			}
+			may := make([]bool, d.width)
+			for class := range d.example {
+				if i < len(head) && class != int(d.class[head[i]]) && class != int(d.class[upper(head[i])]) {
 					continue
 				}
-				x.digits[n][c] = true
-				if c >= '0' && c <= '9' && !slices.Contains(next, cell) {
-					next = append(next, cell)
+				beyond := d.example[class] >= utf8.RuneSelf
+				if beyond && !within && !slices.ContainsFunc(g.insts[int(from>>cellShift)/d.width], func(pc uint32) bool { return beyondASCII(&d.prog.Inst[pc]) }) {
+					continue // the automaton takes it, the expression does not
 				}
-				if cell&accepts != 0 { // whatever follows
-					for k := n + 1; k < maxDigits; k++ {
-						for b := range 256 {
-							x.digits[k][b] = true
-						}
+				wide = wide || beyond
+				if cell := d.step(g, from, uint8(class)); cell != dead {
+					may[class] = true
+					if !slices.Contains(next, cell) {
+						next = append(next, cell)
 					}
 				}
 			}
+			for c := range 256 {
+				if i >= len(head) && may[d.class[c]] {
+					has[i-len(head)][c] = true
+				}
+			}
 		}
-		level = next
+		level, within = next, wide
 	}
 }
 
-// number reports whether the digits at text[at:] may begin a match.
-func (x *Index) number(text []byte, at int) bool {
+func upper(c byte) byte {
+	if c >= 'a' && c <= 'z' {
+		return c - 32
+	}
+	return c
+}
+
+// rarity says how seldom text is in what people and programs write.
+func rarity(text string) int {
 	n := 0
-	for at+n < len(text) && n < maxDigits-1 && text[at+n]-'0' < 10 {
-		n++
+	for _, c := range []byte(text) {
+		if i := bytes.IndexByte([]byte("etaoinsrhldcumfpgwybvkxjqz"), c); i >= 0 {
+			n += i
+			continue
+		}
+		n += 28
+		if c == ' ' || c == '-' {
+			n -= 24
+		}
 	}
-	return at+n == len(text) || x.digits[n][text[at+n]]
+	return n
 }
 
-// Find calls hit for every literal in text that ends after from, and free for
-// every place from on where a match of one of the patterns may begin, in the
-// order of those places.
-func (x *Index) Find(text []byte, from int, hit func(literal, at int), free func(at int)) {
-	i := max(0, from-x.Longest+1)
+// rareOf says by which byte to search for a literal.
+func rareOf(i int, text string) rare {
+	r := rare{literal: i}
+	best := -1
+	for k := range len(text) {
+		if n := rarity(text[k : k+1]); n > best {
+			best, r.offset = n, k
+		}
+	}
+	c := text[r.offset]
+	if r.bytes = []byte{c}; c >= 'a' && c <= 'z' {
+		r.bytes = append(r.bytes, c-32)
+	}
+	return r
+}
+
+// Find calls hit for every literal in text that ends after from and can be
+// asked for, in no particular order.
+func (x *Index) Find(text []byte, from int, hit func(literal, at int)) {
 	n := len(text)
-	if n-i >= 4 {
-		var c uint32
-		for k := range 3 {
-			c = c<<5 | uint32(classOf[text[i+k]])
+	i := max(0, from-x.Longest+1)
+	begin := i
+	for rest := text[i:]; len(rest) >= 8; rest = rest[5:] {
+		w := binary.LittleEndian.Uint64(rest) | foldAll<<32 | foldAll // five places
+		if x.may(w) {
+			x.look(text, i, from, hit)
 		}
-		for k, b := range text[i+3:] {
-			c = c<<5 | uint32(classOf[b])
-			// c holds four classes, of which three begin here.
-			if x.three[c>>11&511]>>(c>>5&63)&1 == 0 {
-				continue
-			}
-			if x.lits[c>>11&511]>>(c>>5&63)&1 != 0 {
-				x.look(text, i+k, from, hit)
-			}
-			if x.begin[c>>11&511]>>(c>>5&63)&1 != 0 && i+k >= from && (x.loose || x.bounded(text, i+k)) && (text[i+k]-'0' >= 10 || x.number(text, i+k)) {
-				free(i + k)
-			}
+		if x.may(w >> 8) {
+			x.look(text, i+1, from, hit)
 		}
-		i = n - 3
+		if x.may(w >> 16) {
+			x.look(text, i+2, from, hit)
+		}
+		if x.may(w >> 24) {
+			x.look(text, i+3, from, hit)
+		}
+		if x.may(w >> 32) {
+			x.look(text, i+4, from, hit)
+		}
+		i += 5
 	}
-	for ; i < n; i++ {
-		x.look(text, i, from, hit)
-		if i >= from {
-			free(i)
+	for ; i+4 <= n; i++ {
+		if x.may(uint64(headOf(text[i:]))) {
+			x.look(text, i, from, hit)
+		}
+	}
+	for ; i < n; i++ { // what may follow a short literal has not come
+		for _, k := range x.short {
+			if len(x.texts[k]) <= n-i {
+				x.compare(text, k, i, from, hit)
+			}
+		}
+	}
+	for _, r := range x.rare {
+		end := n - 3 // from there on they are among the short ones
+		for _, c := range r.bytes {
+			for at := begin; at < n; at++ {
+				k := bytes.IndexByte(text[at:], c)
+				if k < 0 {
+					break
+				}
+				at += k
+				if begin <= at-r.offset && at-r.offset < end {
+					x.compare(text, r.literal, at-r.offset, from, hit)
+				}
+			}
 		}
 	}
 }
 
-// bounded reports whether no word goes on at text[at]. The letter of an escaped
-// line end is none.
-func (x *Index) bounded(text []byte, at int) bool {
-	if at == 0 || !isWord(text[at-1]) {
-		return true
-	}
-	c := text[at-1]
-	return (c == 'n' || c == 'r' || c == 't') && at > 1 && text[at-2] == '\\'
+// may reports whether some literal may have the first four of these bytes.
+func (x *Index) may(gram uint64) bool {
+	m := uint64(uint32(gram) * gramMix) //nolint:gosec // the first four bytes
+	return x.grams[m>>(32-gramBits+6)]&(1<<(m>>(32-gramBits)&63)) != 0
 }
 
-// look compares what stands at text[at:] with the literals.
+// look compares what stands around text[at:] with the literals that have its
+// four bytes.
 func (x *Index) look(text []byte, at, from int, hit func(literal, at int)) {
-	c := uint32(classOf[text[at]])
-	if x.brief[c] {
-		x.compare(text, at, 1, from, hit)
-	}
-	if at+2 > len(text) {
-		return
-	}
-	c = c<<5 | uint32(classOf[text[at+1]])
-	if x.pairs[c>>6]>>(c&63)&1 != 0 {
-		x.compare(text, at, 2, from, hit)
-	}
-	if at+3 > len(text) {
-		return
-	}
-	if at+4 <= len(text) {
-		head := headOf(text[at:])
-		h, h3 := hashFour(head), hashThree(head)
-		if (x.four[h>>6]>>(h&63)|x.tri[h3>>6]>>(h3&63))&1 == 0 {
+	g := headOf(text[at:])
+	mask := uint32(len(x.slots) - 1) //nolint:gosec // a power of two
+	for k := g * gramMix >> x.shift; ; k = (k + 1) & mask {
+		s := &x.slots[k&mask]
+		if s.n == 0 {
+			return
+		}
+		if s.gram == g {
+			for _, p := range x.spots[s.at : s.at+s.n] {
+				x.compare(text, int(p.literal), at-int(p.offset), from, hit)
+			}
 			return
 		}
 	}
-	x.compare(text, at, 3, from, hit)
 }
 
-// compare calls hit for the literals of which the first n bytes, three at
-// most, stand at text[at:].
-func (x *Index) compare(text []byte, at, n, from int, hit func(literal, at int)) {
-	s := x.slots[slotOf(text[at:at+n])]
-	for _, i := range x.order[s.at : s.at+s.n] {
-		t := x.texts[i]
-		if min(len(t), 3) == n && at+len(t) > from && at+len(t) <= len(text) && foldEqual(text[at:at+len(t)], t) {
-			hit(int(i), at)
-		}
+// compare calls hit if the literal stands at text[at:].
+func (x *Index) compare(text []byte, literal, at, from int, hit func(literal, at int)) {
+	t := x.texts[literal]
+	if at >= 0 && at+len(t) > from && at+len(t) <= len(text) && foldEqual(text[at:at+len(t)], t) {
+		hit(literal, at)
 	}
 }
 

@@ -21,6 +21,56 @@ type Literal struct {
 	Text     string
 	Min, Max int  // how many bytes of the match stand before it
 	Word     bool // no word character stands right before it
+	// Before are the bytes of which what stands before it in the match is made.
+	Before Bytes
+}
+
+// Bytes is a set of bytes.
+type Bytes [4]uint64
+
+// Has reports whether c is one of them.
+func (b *Bytes) Has(c byte) bool { return b[c>>6]>>(c&63)&1 != 0 }
+
+// with returns the bytes of both sets.
+func (b Bytes) with(more Bytes) Bytes {
+	for i := range b {
+		b[i] |= more[i]
+	}
+	return b
+}
+
+// bytesOf returns the bytes that a match of re may hold.
+func bytesOf(re *syntax.Regexp) (all Bytes) {
+	enter := func(lo, hi rune) {
+		for r := lo; r <= min(hi, utf8.RuneSelf-1); r++ {
+			all[r>>6] |= 1 << (r & 63)
+		}
+		if hi >= utf8.RuneSelf {
+			all[2], all[3] = ^uint64(0), ^uint64(0)
+		}
+	}
+	switch re.Op { //nolint:exhaustive // the default says the rest
+	case syntax.OpLiteral:
+		for _, r := range re.Rune {
+			enter(r, r)
+			if re.Flags&syntax.FoldCase != 0 {
+				for f := unicode.SimpleFold(r); f != r; f = unicode.SimpleFold(f) {
+					enter(f, f)
+				}
+			}
+		}
+	case syntax.OpCharClass:
+		for i := 0; i < len(re.Rune); i += 2 {
+			enter(re.Rune[i], re.Rune[i+1])
+		}
+	case syntax.OpAnyChar, syntax.OpAnyCharNotNL:
+		enter(0, utf8.MaxRune)
+	default:
+		for _, sub := range re.Sub {
+			all = all.with(bytesOf(sub))
+		}
+	}
+	return all
 }
 
 // wordStart stands for \b in texts while literals are made.
@@ -74,7 +124,7 @@ func worth(lits []Literal) int {
 			}
 		}
 		if len(l.Text) == 1 {
-			if l.Text != "@" && l.Text != "!" && l.Text != "~" {
+			if l.Text != "@" {
 				return 0
 			}
 			n = 12
@@ -101,7 +151,7 @@ func worth(lits []Literal) int {
 // one; nil when there is none.
 func required(re *syntax.Regexp) []Literal {
 	if whole := exact(re); whole != nil {
-		return atPlace(whole, 0, 0)
+		return atPlace(whole, 0, 0, Bytes{})
 	}
 	switch re.Op { //nolint:exhaustive // the default says the rest
 	case syntax.OpCapture:
@@ -155,15 +205,17 @@ func requiredOf(subs []*syntax.Regexp) []Literal {
 		}
 	}
 	lo, hi := 0, 0
+	var before Bytes
 	for i, sub := range subs {
 		// Texts that begin with this part and go on as long as all of it is known.
 		if texts := heads(subs[i:]); texts != nil {
-			consider(atPlace(texts, lo, hi))
+			consider(atPlace(texts, lo, hi, before))
 		}
 		if inner := required(sub); inner != nil {
 			moved := slices.Clone(inner)
 			for k := range moved {
 				moved[k].Min += lo
+				moved[k].Before = moved[k].Before.with(before)
 				if hi < 0 || moved[k].Max < 0 {
 					moved[k].Max = -1
 				} else {
@@ -172,6 +224,7 @@ func requiredOf(subs []*syntax.Regexp) []Literal {
 			}
 			consider(moved)
 		}
+		before = before.with(bytesOf(sub))
 		l, h := length(sub)
 		lo += l
 		if hi >= 0 && h >= 0 {
@@ -184,7 +237,7 @@ func requiredOf(subs []*syntax.Regexp) []Literal {
 }
 
 // atPlace makes literals of texts that stand at the given place.
-func atPlace(texts []string, lo, hi int) []Literal {
+func atPlace(texts []string, lo, hi int, before Bytes) []Literal {
 	lits := make([]Literal, 0, len(texts))
 	for _, t := range texts {
 		rest := strings.TrimLeft(t, wordStart)
@@ -193,7 +246,7 @@ func atPlace(texts []string, lo, hi int) []Literal {
 		if rest == "" {
 			return nil
 		}
-		lits = append(lits, Literal{Text: rest[:min(len(rest), maxLiteral)], Min: lo, Max: hi, Word: word})
+		lits = append(lits, Literal{Text: rest[:min(len(rest), maxLiteral)], Min: lo, Max: hi, Word: word, Before: before})
 	}
 	return lits
 }

@@ -118,7 +118,7 @@ func (p *Pattern) Run(s State, text []byte, in int, whole bool) (state State, at
 	cells := *g.cells.Load()
 	for i, c := range text {
 		class := d.class[c]
-		k := int(cell>>cellShift)*d.width + int(class)
+		k := int(cell>>cellShift) + int(class)
 		next := uint32(0)
 		if k < len(cells) {
 			next = atomic.LoadUint32(&cells[k])
@@ -177,7 +177,7 @@ func (p *Pattern) Hopeless(text []byte) bool {
 	cells := *g.cells.Load()
 	for _, c := range text {
 		class := d.class[c]
-		k := int(cell>>cellShift)*d.width + int(class)
+		k := int(cell>>cellShift) + int(class)
 		next := uint32(0)
 		if k < len(cells) {
 			next = atomic.LoadUint32(&cells[k])
