@@ -85,6 +85,7 @@ func (s *Service) remember(ctx context.Context, a attempt, u bailey.User, w Wher
 		s.cfg.Log.WarnContext(ctx, "device not remembered", slog.String("user", u.ID), slog.String("error", err.Error()))
 		return secret.Value{}
 	}
+	s.cfg.Guard.Succeed(devicePrefix(d.ID), a.key) // whoever comes from here again is known
 	return fresh
 }
 
