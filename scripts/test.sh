@@ -1,14 +1,14 @@
 #!/usr/bin/env bash
 # Every tier, one after the other, each installing and starting what it needs
 # and stopping only what it started. A tier that cannot run fails loudly.
-# TIERS="lint unit race postgres trust sign-in docker browser" chooses some.
+# TIERS="lint unit race postgres trust sign-in mutants scanners docker browser" chooses some.
 set -euo pipefail
 # shellcheck source=scripts/lib.sh
 source "$(dirname "$0")/lib.sh"
 cd "$root"
 need_root test
 need_go
-tiers=${TIERS:-lint unit race postgres trust sign-in docker browser}
+tiers=${TIERS:-lint unit race postgres trust sign-in mutants scanners docker browser}
 passed=0 failed=0 failures=
 
 stop_postgres= stop_slapd=
@@ -35,7 +35,7 @@ unit() { go test ./... && (cd tools/imagepack && go test ./...); }
 
 # The race detector needs cgo; the rooms with the most goroutines are worth it.
 race() {
-  CGO_ENABLED=1 go test -race -short ./internal/audit ./internal/guard ./internal/identity ./internal/edge \
+  CGO_ENABLED=1 go test -race -short ./internal/audit ./internal/guard ./internal/gatehouse ./internal/identity ./internal/edge/... \
     ./internal/gateway ./internal/workspace ./internal/catalogue ./internal/vault ./internal/filter ./internal/rulebook ./internal/egress/... ./internal/store ./internal/config ./internal/agent ./internal/engine/...
 }
 
@@ -88,6 +88,8 @@ tier race race
 tier postgres postgres
 tier trust trust
 tier sign-in sign_in
+tier mutants scripts/mutants.sh
+tier scanners scripts/scanners.sh
 tier docker docker
 tier browser browser
 [ -z "$failures" ] || echo "failed tiers:$failures"

@@ -24,6 +24,7 @@ import (
 	"github.com/baileyhq/bailey/internal/catalogue"
 	"github.com/baileyhq/bailey/internal/edge"
 	"github.com/baileyhq/bailey/internal/egress"
+	"github.com/baileyhq/bailey/internal/gatehouse"
 	"github.com/baileyhq/bailey/internal/identity"
 	"github.com/baileyhq/bailey/internal/rulebook"
 	"github.com/baileyhq/bailey/internal/vault"
@@ -42,6 +43,7 @@ type Config struct {
 	Egress     *egress.Proxy
 	Images     *catalogue.Service
 	Rules      *rulebook.Book
+	Bans       *gatehouse.Keeper
 	SSH        *witness.Service
 	Origins    *edge.Origins
 	Audit      AuditLog
@@ -105,6 +107,7 @@ func (a *API) routes() {
 	a.adminRoutes()
 	a.secretRoutes()
 	a.filterRoutes()
+	a.banRoutes()
 	a.sshSessionRoutes()
 	// huma describes its own error form for operations without one; all of
 	// ours answer with Problem.

@@ -25,7 +25,7 @@ func open(t *testing.T) *door {
 	t.Helper()
 	w := apptest.New(t)
 	w.Serve(api.New(api.Config{
-		Identity: w.Identity, Workspaces: w.Workspaces, Vault: w.Vault, Rules: w.Rules, Egress: w.Egress, Images: w.Images, SSH: w.SSH, Origins: w.Origins, Audit: w.Journal, Log: w.Logger(),
+		Identity: w.Identity, Workspaces: w.Workspaces, Vault: w.Vault, Rules: w.Rules, Egress: w.Egress, Images: w.Images, Bans: w.Bans, SSH: w.SSH, Origins: w.Origins, Audit: w.Journal, Log: w.Logger(),
 	}))
 	return &door{World: w, t: t, client: w.Client(), tokens: map[string]string{}}
 }

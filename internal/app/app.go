@@ -25,6 +25,7 @@ import (
 	"github.com/baileyhq/bailey/internal/egress"
 	"github.com/baileyhq/bailey/internal/engine"
 	"github.com/baileyhq/bailey/internal/engine/docker"
+	"github.com/baileyhq/bailey/internal/gatehouse"
 	"github.com/baileyhq/bailey/internal/gateway"
 	"github.com/baileyhq/bailey/internal/gpu"
 	"github.com/baileyhq/bailey/internal/guard"
@@ -68,6 +69,7 @@ type App struct {
 	images     *catalogue.Service
 	settings   *settings
 	egress     *egress.Proxy
+	bans       *gatehouse.Keeper
 	identity   *identity.Service
 	vault      *vault.Vault
 	workspaces *workspace.Service
@@ -167,14 +169,17 @@ func New(ctx context.Context, cfg Config) (_ *App, err error) {
 		return nil, err
 	}
 
-	limits, err := guard.New(guard.Config{})
+	limits, err := guard.New(guard.Config{Key: a.st.key("guard"), Own: ownAddress})
 	if err != nil {
+		return nil, err
+	}
+	if a.bans, err = gatehouse.New(ctx, gatehouse.Config{Guard: limits, Store: a.store, Audit: a.journal, Log: a.log}); err != nil {
 		return nil, err
 	}
 	if a.identity, err = identity.New(identity.Config{
 		Store: a.store, Guard: limits, Audit: a.journal, Log: a.log,
 		SessionIdle: time.Duration(f.Sessions.Idle), SessionLifetime: time.Duration(f.Sessions.Lifetime),
-		UnknownKey: a.st.key("unknown names"), Key: a.st.key("sign-in notes"),
+		UnknownKey: a.st.key("unknown names"), Places: a.settings.places.Load, Key: a.st.key("sign-in notes"),
 		Rules: a.signInRules, Host: f.Web.Host, Origin: a.origins.Console(),
 	}); err != nil {
 		return nil, err
@@ -218,7 +223,7 @@ func New(ctx context.Context, cfg Config) (_ *App, err error) {
 		Identity: a.identity, Workspaces: a.workspaces, Egress: a.egress, Images: a.images, Rules: a.filtering.book, SSH: a.witness,
 		Origins: a.origins, Audit: a.journal, Log: a.log, Open: a.gateway.OpenHandler(),
 		API: api.New(api.Config{
-			Identity: a.identity, Workspaces: a.workspaces, Vault: a.vault, Rules: a.filtering.book, Egress: a.egress, Images: a.images, SSH: a.witness,
+			Identity: a.identity, Workspaces: a.workspaces, Vault: a.vault, Rules: a.filtering.book, Egress: a.egress, Images: a.images, Bans: a.bans, SSH: a.witness,
 			Origins: a.origins, Audit: a.journal, Log: a.log,
 		}),
 	})
@@ -279,6 +284,7 @@ func (a *App) Run(ctx context.Context) error {
 	g.Go(func() error { return done(ctx, a.certs.Run(ctx)) })
 	g.Go(func() error { return done(ctx, a.workspaces.Run(ctx)) })
 	g.Go(func() error { return done(ctx, a.images.Run(ctx)) })
+	g.Go(func() error { return done(ctx, a.bans.Run(ctx)) })
 	g.Go(func() error { return done(ctx, a.settings.run(ctx)) })
 	g.Go(func() error { return done(ctx, a.watchConfig(ctx)) })
 	g.Go(func() error { return done(ctx, a.filtering.run(ctx)) })

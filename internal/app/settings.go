@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/baileyhq/bailey"
+	"github.com/baileyhq/bailey/internal/allow"
 	"github.com/baileyhq/bailey/internal/audit"
 	"github.com/baileyhq/bailey/internal/config"
 	"github.com/baileyhq/bailey/internal/engine"
@@ -36,6 +37,7 @@ type settings struct {
 	demo   bool
 	log    *slog.Logger
 	live   atomic.Pointer[config.Live]
+	places atomic.Pointer[allow.Lists] // from where people may come
 
 	mu                sync.Mutex                    // held while a new Live is made; guards the rest
 	file              *config.Config                // the configuration in force
@@ -56,6 +58,7 @@ func (s *settings) set(ctx context.Context, f *config.Config) {
 	defer s.mu.Unlock()
 	s.file = f
 	s.inForce.Store(f)
+	s.places.Store(placesOf(f))
 	s.resolve(ctx)
 }
 

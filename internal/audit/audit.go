@@ -30,6 +30,10 @@ const (
 	TokenCreate    Action = "token.create"
 	TokenRevoke    Action = "token.revoke"
 	AccessDenied   Action = "access.denied"
+	GuardLock      Action = "guard.lock"  // failures blocked a subject from one place
+	GuardBan       Action = "guard.ban"   // failures on many subjects, or an administrator, banned a place
+	GuardAlert     Action = "guard.alert" // a place would be banned that may be everybody's way in
+	GuardLift      Action = "guard.lift"
 	UserCreate     Action = "user.create"
 	UserUpdate     Action = "user.update"
 	UserDelete     Action = "user.delete"
@@ -106,6 +110,8 @@ const (
 	BadCredentials  Reason = "bad_credentials"
 	LockedOut       Reason = "locked_out"
 	AccountDisabled Reason = "account_disabled"
+	WrongPlace      Reason = "wrong_place" // an address on none of the lists that concern the person
+	Pressed         Reason = "pressed"     // many strangers failed on the account; a password is not enough now
 	NotAllowed      Reason = "not_allowed"
 	OverQuota       Reason = "over_quota"
 	NoGPU           Reason = "no_gpu"

@@ -135,10 +135,10 @@ func volumeRemove(s *streams) *cobra.Command {
 }
 
 func adminCommand(s *streams) *cobra.Command {
-	cmd := &cobra.Command{Use: "admin", Short: "Accounts, classes, GPUs and orphans; for administrators"}
+	cmd := &cobra.Command{Use: "admin", Short: "Accounts, classes, bans, GPUs and orphans; for administrators"}
 	user := &cobra.Command{Use: "user", Short: "Accounts"}
 	user.AddCommand(userAdd(s), userList(s), userSet(s), userRemove(s), userImport(s), userResetFactors(s))
-	cmd.AddCommand(user, classCommand(s, "class"), secretCommand(s), gpuCommand(s), orphanCommand(s))
+	cmd.AddCommand(user, classCommand(s, "class"), secretCommand(s), banCommand(s), gpuCommand(s), orphanCommand(s))
 	return cmd
 }
 

@@ -17,6 +17,30 @@ import (
 	"github.com/oapi-codegen/runtime"
 )
 
+// Defines values for BanKind.
+const (
+	BanKindAdmin BanKind = "admin"
+	BanKindBan   BanKind = "ban"
+	BanKindLock  BanKind = "lock"
+	BanKindSlow  BanKind = "slow"
+)
+
+// Valid indicates whether the value is a known member of the BanKind enum.
+func (e BanKind) Valid() bool {
+	switch e {
+	case BanKindAdmin:
+		return true
+	case BanKindBan:
+		return true
+	case BanKindLock:
+		return true
+	case BanKindSlow:
+		return true
+	default:
+		return false
+	}
+}
+
 // Defines values for ClassNetwork.
 const (
 	ClassNetworkBridge  ClassNetwork = "bridge"
@@ -531,6 +555,15 @@ type Actor struct {
 	Unknown *string `json:"unknown,omitempty"`
 }
 
+// AddBanInputBody defines model for AddBanInputBody.
+type AddBanInputBody struct {
+	// Network An address (of IPv6, its /64), or a network: 203.0.113.9, 203.0.113.0/24, 2001:db8::/48
+	Network string `json:"network"`
+
+	// Seconds How long; 0: a day
+	Seconds *int64 `json:"seconds,omitempty"`
+}
+
 // AddImageInputBody defines model for AddImageInputBody.
 type AddImageInputBody struct {
 	// Name What classes will call it
@@ -574,6 +607,34 @@ type Attrs struct {
 // AuditOutputBody defines model for AuditOutputBody.
 type AuditOutputBody struct {
 	Events []Event `json:"events"`
+}
+
+// Ban defines model for Ban.
+type Ban struct {
+	// By The administrator
+	By *string `json:"by,omitempty"`
+	Id string  `json:"id"`
+
+	// Kind lock: a name from one place, after failures. ban: a place, after failures on many names. slow: a place that would be banned but may be everybody's way in. admin: an administrator's
+	Kind BanKind `json:"kind"`
+
+	// Place A network, or device: and the id of a device
+	Place string `json:"place"`
+
+	// Repeated How often in a row; each next one is twice as long
+	Repeated int64     `json:"repeated"`
+	Until    time.Time `json:"until"`
+
+	// User Of a lock on an account
+	User *string `json:"user,omitempty"`
+}
+
+// BanKind lock: a name from one place, after failures. ban: a place, after failures on many names. slow: a place that would be banned but may be everybody's way in. admin: an administrator's
+type BanKind string
+
+// BansOutputBody defines model for BansOutputBody.
+type BansOutputBody struct {
+	Bans []Ban `json:"bans"`
 }
 
 // ChangePasswordInputBody defines model for ChangePasswordInputBody.
@@ -1018,6 +1079,12 @@ type LaunchInputBody struct {
 
 	// Name Default: the class's name
 	Name *string `json:"name,omitempty"`
+}
+
+// LiftBanInputBody defines model for LiftBanInputBody.
+type LiftBanInputBody struct {
+	// What The id of a ban; or an address or a network, for all that are on it
+	What string `json:"what"`
 }
 
 // NewToken defines model for NewToken.
@@ -1551,6 +1618,12 @@ type WorkspaceStagesParams struct {
 	After *int64 `form:"after,omitempty" json:"after,omitempty"`
 }
 
+// AddBanJSONRequestBody defines body for AddBan for application/json ContentType.
+type AddBanJSONRequestBody = AddBanInputBody
+
+// LiftBanJSONRequestBody defines body for LiftBan for application/json ContentType.
+type LiftBanJSONRequestBody = LiftBanInputBody
+
 // GrantEgressJSONRequestBody defines body for GrantEgress for application/json ContentType.
 type GrantEgressJSONRequestBody = EgressGrantInputBody
 
@@ -1674,6 +1747,39 @@ type ClientInterface interface {
 	//
 	// Corresponds with GET /api/v1/audit (the `SearchAudit` operationId).
 	SearchAudit(ctx context.Context, params *SearchAuditParams, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// ListBans Who is locked out, and until when
+	//
+	// Corresponds with GET /api/v1/bans (the `ListBans` operationId).
+	ListBans(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// AddBanWithBody Ban an address or a network from every door
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with POST /api/v1/bans (the `AddBan` operationId).
+	AddBanWithBody(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// AddBan Ban an address or a network from every door
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with POST /api/v1/bans (the `AddBan` operationId).
+	AddBan(ctx context.Context, body AddBanJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// LiftBanWithBody Let somebody in again
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with POST /api/v1/bans/lift (the `LiftBan` operationId).
+	LiftBanWithBody(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// LiftBan Let somebody in again
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with POST /api/v1/bans/lift (the `LiftBan` operationId).
+	LiftBan(ctx context.Context, body LiftBanJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// ListClasses The classes you may launch
 	//
@@ -2146,6 +2252,89 @@ type ClientInterface interface {
 // Corresponds with GET /api/v1/audit (the `SearchAudit` operationId).
 func (c *Client) SearchAudit(ctx context.Context, params *SearchAuditParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
 	req, err := NewSearchAuditRequest(c.Server, params)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// ListBans Who is locked out, and until when
+//
+// Corresponds with GET /api/v1/bans (the `ListBans` operationId).
+func (c *Client) ListBans(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewListBansRequest(c.Server)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// AddBanWithBody Ban an address or a network from every door
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with POST /api/v1/bans (the `AddBan` operationId).
+func (c *Client) AddBanWithBody(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewAddBanRequestWithBody(c.Server, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// AddBan Ban an address or a network from every door
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with POST /api/v1/bans (the `AddBan` operationId).
+func (c *Client) AddBan(ctx context.Context, body AddBanJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewAddBanRequest(c.Server, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// LiftBanWithBody Let somebody in again
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with POST /api/v1/bans/lift (the `LiftBan` operationId).
+func (c *Client) LiftBanWithBody(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewLiftBanRequestWithBody(c.Server, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// LiftBan Let somebody in again
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with POST /api/v1/bans/lift (the `LiftBan` operationId).
+func (c *Client) LiftBan(ctx context.Context, body LiftBanJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewLiftBanRequest(c.Server, body)
 	if err != nil {
 		return nil, err
 	}
@@ -3577,6 +3766,113 @@ func NewSearchAuditRequest(server string, params *SearchAuditParams) (*http.Requ
 	if err != nil {
 		return nil, err
 	}
+
+	return req, nil
+}
+
+// NewListBansRequest constructs an http.Request for the ListBans method
+func NewListBansRequest(server string) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/v1/bans")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewAddBanRequest calls the generic AddBan builder with application/json body
+func NewAddBanRequest(server string, body AddBanJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewAddBanRequestWithBody(server, "application/json", bodyReader)
+}
+
+// NewAddBanRequestWithBody constructs an http.Request for the AddBan method, with any body, and a specified content type
+func NewAddBanRequestWithBody(server string, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/v1/bans")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	return req, nil
+}
+
+// NewLiftBanRequest calls the generic LiftBan builder with application/json body
+func NewLiftBanRequest(server string, body LiftBanJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewLiftBanRequestWithBody(server, "application/json", bodyReader)
+}
+
+// NewLiftBanRequestWithBody constructs an http.Request for the LiftBan method, with any body, and a specified content type
+func NewLiftBanRequestWithBody(server string, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/v1/bans/lift")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
 
 	return req, nil
 }
@@ -6237,6 +6533,41 @@ type ClientWithResponsesInterface interface {
 	// Corresponds with GET /api/v1/audit (the `SearchAudit` operationId).
 	SearchAuditWithResponse(ctx context.Context, params *SearchAuditParams, reqEditors ...RequestEditorFn) (*SearchAuditResponse, error)
 
+	// ListBansWithResponse Who is locked out, and until when
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with GET /api/v1/bans (the `ListBans` operationId).
+	ListBansWithResponse(ctx context.Context, reqEditors ...RequestEditorFn) (*ListBansResponse, error)
+
+	// AddBanWithBodyWithResponse Ban an address or a network from every door
+	//
+	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /api/v1/bans (the `AddBan` operationId).
+	AddBanWithBodyWithResponse(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*AddBanResponse, error)
+
+	// AddBanWithResponse Ban an address or a network from every door
+	//
+	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /api/v1/bans (the `AddBan` operationId).
+	AddBanWithResponse(ctx context.Context, body AddBanJSONRequestBody, reqEditors ...RequestEditorFn) (*AddBanResponse, error)
+
+	// LiftBanWithBodyWithResponse Let somebody in again
+	//
+	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /api/v1/bans/lift (the `LiftBan` operationId).
+	LiftBanWithBodyWithResponse(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*LiftBanResponse, error)
+
+	// LiftBanWithResponse Let somebody in again
+	//
+	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /api/v1/bans/lift (the `LiftBan` operationId).
+	LiftBanWithResponse(ctx context.Context, body LiftBanJSONRequestBody, reqEditors ...RequestEditorFn) (*LiftBanResponse, error)
+
 	// ListClassesWithResponse The classes you may launch
 	//
 	// Returns a wrapper object for the known response body format(s).
@@ -6847,6 +7178,150 @@ func (r SearchAuditResponse) StatusCode() int {
 
 // ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
 func (r SearchAuditResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type ListBansResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *BansOutputBody
+	// ApplicationproblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationproblemJSONDefault *Problem
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r ListBansResponse) GetJSON200() *BansOutputBody {
+	return r.JSON200
+}
+
+// GetApplicationproblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r ListBansResponse) GetApplicationproblemJSONDefault() *Problem {
+	return r.ApplicationproblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r ListBansResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r ListBansResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r ListBansResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r ListBansResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type AddBanResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON201 the response for an HTTP 201 `application/json` response
+	JSON201 *Ban
+	// ApplicationproblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationproblemJSONDefault *Problem
+}
+
+// GetJSON201 returns the response for an HTTP 201 `application/json` response
+func (r AddBanResponse) GetJSON201() *Ban {
+	return r.JSON201
+}
+
+// GetApplicationproblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r AddBanResponse) GetApplicationproblemJSONDefault() *Problem {
+	return r.ApplicationproblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r AddBanResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r AddBanResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r AddBanResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r AddBanResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type LiftBanResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *BansOutputBody
+	// ApplicationproblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationproblemJSONDefault *Problem
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r LiftBanResponse) GetJSON200() *BansOutputBody {
+	return r.JSON200
+}
+
+// GetApplicationproblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r LiftBanResponse) GetApplicationproblemJSONDefault() *Problem {
+	return r.ApplicationproblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r LiftBanResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r LiftBanResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r LiftBanResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r LiftBanResponse) ContentType() string {
 	if r.HTTPResponse != nil {
 		return r.HTTPResponse.Header.Get("Content-Type")
 	}
@@ -9908,6 +10383,71 @@ func (c *ClientWithResponses) SearchAuditWithResponse(ctx context.Context, param
 	return ParseSearchAuditResponse(rsp)
 }
 
+// ListBansWithResponse Who is locked out, and until when
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with GET /api/v1/bans (the `ListBans` operationId).
+func (c *ClientWithResponses) ListBansWithResponse(ctx context.Context, reqEditors ...RequestEditorFn) (*ListBansResponse, error) {
+	rsp, err := c.ListBans(ctx, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseListBansResponse(rsp)
+}
+
+// AddBanWithBodyWithResponse Ban an address or a network from every door
+//
+// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /api/v1/bans (the `AddBan` operationId).
+func (c *ClientWithResponses) AddBanWithBodyWithResponse(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*AddBanResponse, error) {
+	rsp, err := c.AddBanWithBody(ctx, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseAddBanResponse(rsp)
+}
+
+// AddBanWithResponse Ban an address or a network from every door
+//
+// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /api/v1/bans (the `AddBan` operationId).
+func (c *ClientWithResponses) AddBanWithResponse(ctx context.Context, body AddBanJSONRequestBody, reqEditors ...RequestEditorFn) (*AddBanResponse, error) {
+	rsp, err := c.AddBan(ctx, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseAddBanResponse(rsp)
+}
+
+// LiftBanWithBodyWithResponse Let somebody in again
+//
+// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /api/v1/bans/lift (the `LiftBan` operationId).
+func (c *ClientWithResponses) LiftBanWithBodyWithResponse(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*LiftBanResponse, error) {
+	rsp, err := c.LiftBanWithBody(ctx, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseLiftBanResponse(rsp)
+}
+
+// LiftBanWithResponse Let somebody in again
+//
+// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /api/v1/bans/lift (the `LiftBan` operationId).
+func (c *ClientWithResponses) LiftBanWithResponse(ctx context.Context, body LiftBanJSONRequestBody, reqEditors ...RequestEditorFn) (*LiftBanResponse, error) {
+	rsp, err := c.LiftBan(ctx, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseLiftBanResponse(rsp)
+}
+
 // ListClassesWithResponse The classes you may launch
 //
 // Returns a wrapper object for the known response body format(s).
@@ -10977,6 +11517,105 @@ func ParseSearchAuditResponse(rsp *http.Response) (*SearchAuditResponse, error) 
 	switch {
 	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
 		var dest AuditOutputBody
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseListBansResponse parses an HTTP response from a ListBansWithResponse call
+func ParseListBansResponse(rsp *http.Response) (*ListBansResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &ListBansResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest BansOutputBody
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseAddBanResponse parses an HTTP response from a AddBanWithResponse call
+func ParseAddBanResponse(rsp *http.Response) (*AddBanResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &AddBanResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 201:
+		var dest Ban
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON201 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseLiftBanResponse parses an HTTP response from a LiftBanWithResponse call
+func ParseLiftBanResponse(rsp *http.Response) (*LiftBanResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &LiftBanResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest BansOutputBody
 		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
 			return nil, err
 		}

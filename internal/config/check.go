@@ -28,6 +28,7 @@ func (d *decoder) check() {
 	d.checkDatabase()
 	d.checkWeb()
 	d.checkProxies()
+	d.checkAccess()
 	d.checkSessions()
 	d.checkSignIn()
 	for name, digest := range d.cfg.Images {

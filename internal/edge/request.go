@@ -11,6 +11,7 @@ import (
 
 	"github.com/baileyhq/bailey"
 	"github.com/baileyhq/bailey/internal/edge/peer"
+	"github.com/baileyhq/bailey/internal/mutant"
 )
 
 // serve is the first to see a request and the last to see its answer.
@@ -23,7 +24,7 @@ func (s *Server) serve(w http.ResponseWriter, r *http.Request) {
 	if s.cfg.Origins.hsts() {
 		setHSTS(a)
 	}
-	if r.ProtoMajor == 1 && len(r.TransferEncoding) > 0 {
+	if r.ProtoMajor == 1 && len(r.TransferEncoding) > 0 && !mutant.Smuggling {
 		// A chunked request may have carried a Content-Length too (net/http
 		// drops it), and a proxy in front may have believed that. So nothing
 		// that follows on this connection is read as a request.
@@ -52,6 +53,9 @@ func (s *Server) serve(w http.ResponseWriter, r *http.Request) {
 // caller puts who is calling into RemoteAddr, once and for all that follows,
 // and takes away what else could be believed about it.
 func (s *Server) caller(r *http.Request) {
+	if mutant.Address && r.Header.Get("X-Forwarded-For") != "" {
+		r.RemoteAddr = strings.TrimSpace(strings.Split(r.Header.Get("X-Forwarded-For"), ",")[0]) + ":0"
+	}
 	if !s.cfg.Proxies.Empty() {
 		if ap, err := netip.ParseAddrPort(r.RemoteAddr); err == nil {
 			if client := s.cfg.Proxies.Client(ap.Addr(), s.cfg.ProxyHeader, r.Header); client != ap.Addr().Unmap().WithZone("") {
@@ -108,7 +112,7 @@ func checkTarget(r *http.Request, console bool) *refusal {
 	if strings.Contains(path, "%00") {
 		return &refusal{status: http.StatusBadRequest, detail: "the path has a NUL character"}
 	}
-	if console && ambiguous(path) {
+	if console && ambiguous(path) && !mutant.Paths {
 		return &refusal{status: http.StatusBadRequest, detail: "the path can be read in more than one way"}
 	}
 	return nil

@@ -13,6 +13,7 @@ import (
 	"github.com/baileyhq/bailey"
 	"github.com/baileyhq/bailey/internal/audit"
 	"github.com/baileyhq/bailey/internal/edge"
+	"github.com/baileyhq/bailey/internal/mutant"
 	"github.com/baileyhq/bailey/internal/secret"
 )
 
@@ -113,6 +114,9 @@ func redirect(w http.ResponseWriter, to string) {
 // skip control characters, so none of those may be anywhere near the start; we
 // allow them nowhere.
 func cleanPath(path string) string {
+	if mutant.Redirects {
+		return path
+	}
 	if len(path) > maxWantedPath || !strings.HasPrefix(path, "/") || strings.HasPrefix(path, "//") {
 		return "/"
 	}

@@ -6,6 +6,7 @@ import (
 	"path"
 	"strings"
 
+	"github.com/baileyhq/bailey/internal/mutant"
 	"github.com/baileyhq/bailey/internal/secret"
 	"github.com/baileyhq/bailey/internal/workspace"
 )
@@ -112,6 +113,9 @@ func plainName(name string) bool {
 
 // goesNowhere expects a canonical name, as net/http makes them.
 func goesNowhere(name string) bool {
+	if mutant.HeaderSpoof {
+		return false
+	}
 	if dropped[name] {
 		return true
 	}
@@ -251,6 +255,9 @@ func (q *request) filterSetCookies(h http.Header) {
 // host only, by HTTPS only, and under no name of ours. A cookie without a name
 // is none: browsers send it as its bare value, which could be "__Host-bailey=…".
 func filterSetCookie(line string) (string, bool) {
+	if mutant.CookieFilter {
+		return line, true
+	}
 	if len(line) > maxSetCookie {
 		return "", false
 	}

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/baileyhq/bailey"
+	"github.com/baileyhq/bailey/internal/mutant"
 )
 
 // longAfter is when a request is long: from then on it is watched, and cut off
@@ -91,7 +92,9 @@ func (g *Gateway) cutWhenOver(ctx context.Context, cancel context.CancelFunc, ac
 	select {
 	case <-ctx.Done():
 	case <-ended:
-		cancel()
+		if !mutant.Endings {
+			cancel()
+		}
 	case <-route.Done:
 		cancel()
 	}

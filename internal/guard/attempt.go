@@ -4,6 +4,8 @@ import (
 	"math"
 	"slices"
 	"time"
+
+	"github.com/baileyhq/bailey/internal/mutant"
 )
 
 // Check says whether an attempt on subject (a name as it was typed) from prefix
@@ -12,9 +14,15 @@ import (
 // [Guard.Release]: until then the attempt counts as a possible failure, so that
 // guesses made at the same moment do not slip past the limit together.
 func (g *Guard) Check(prefix, subject string) Verdict {
+	if mutant.Counters {
+		return Verdict{Allowed: true}
+	}
 	now := g.now()
 	p := g.place(prefix, subject)
-	known := g.isKnown(g.knowns, p.pairKey, now)
+	known := g.known(p, now)
+	if v, banned := g.netBanned(prefix, now); banned {
+		return v
+	}
 	if v := g.blocked(p, known, now); !v.Allowed {
 		return v
 	}
@@ -31,6 +39,7 @@ func (g *Guard) Check(prefix, subject string) Verdict {
 	case v.Allowed && !v.Masked && !stranger.Allowed:
 		v.Masked, v.RetryAfter, v.Why = true, stranger.RetryAfter, stranger.Why
 	}
+	v.Pressed = v.Allowed && !known && g.pressed(p, now)
 	return v
 }
 
@@ -88,21 +97,34 @@ func (g *Guard) reserve(p place, known bool, now time.Duration) Verdict {
 func (g *Guard) Fail(prefix, subject string, known bool) {
 	now := g.now()
 	p := g.place(prefix, subject)
-	paired := g.isKnown(g.knowns, p.pairKey, now)
 	shown := ""
 	if known {
 		shown = subject
 	}
+	g.fail(p, shown, now, true)
+	g.news.failure(Failure{Prefix: cut(prefix), Subject: p.who, Name: cut(shown), At: g.cfg.Now()})
+}
+
+// fail counts a failure at a time that may lie a little back; ours says that it
+// is the end of an attempt of ours, and not one that another server saw.
+func (g *Guard) fail(p place, shown string, now time.Duration, ours bool) {
+	paired := g.known(p, now)
+	if paired && !ours {
+		return // their own failures are between them and that server
+	}
 	short := false
-	if paired {
+	if paired && !p.device {
 		g.counters.with(p.prefixKey, now, func(e *entry) { short = len(e.good) >= g.cfg.PrefixSubjects })
 	}
 	g.counters.make(p.pairKey, now, func(e *entry) {
-		e.unreserve(now)
+		if ours {
+			e.unreserve(now)
+		}
 		e.mark(now, 0, g.cfg.PairFailures)
-		if e.live(now, g.cfg.Window) < g.cfg.PairFailures {
+		if e.live(now, g.cfg.Window) < g.cfg.PairFailures || e.until > now {
 			return
 		}
+		as := heldAs{kind: kindPair, prefix: p.prefix, subject: shown, pair: true}
 		if short {
 			// Several people sign in from here, and this one has before: a
 			// neighbour may be the one who fails. Hold the pair up, briefly,
@@ -111,10 +133,10 @@ func (g *Guard) Fail(prefix, subject string, known bool) {
 			if e.mask <= now {
 				e.mask = now + g.nextBlock(e, now)
 			}
-			g.counters.hold(e, now+g.cfg.SharedBlock, heldAs{prefix: prefix, subject: shown, pair: true})
+			g.hold(e, now+g.cfg.SharedBlock, as, ours)
 			return
 		}
-		g.block(e, now, heldAs{prefix: prefix, subject: shown, pair: true})
+		g.block(e, now, as, ours)
 	})
 	if paired {
 		// Not the prefix's: a colleague who mistypes is not spraying, and a
@@ -124,34 +146,52 @@ func (g *Guard) Fail(prefix, subject string, known bool) {
 	if p.wide != "" {
 		g.counters.make(p.widePairKey, now, func(e *entry) {
 			e.mark(now, 0, wideFactor*g.cfg.PairFailures)
-			if e.live(now, g.cfg.Window) >= wideFactor*g.cfg.PairFailures {
-				g.block(e, now, heldAs{prefix: p.wide, subject: shown, pair: true})
+			if e.until <= now && e.live(now, g.cfg.Window) >= wideFactor*g.cfg.PairFailures {
+				g.block(e, now, heldAs{kind: kindWidePair, prefix: p.wide, subject: shown, pair: true}, ours)
 			}
 		})
 	}
-	g.spray(p.prefixKey, p, g.cfg.PrefixFailures, heldAs{prefix: prefix}, now)
+	g.counters.make(p.subjectKey, now, func(e *entry) { e.hour.add(now) })
+	g.spray(p.prefixKey, p, g.cfg.PrefixFailures, heldAs{kind: kindPrefix, prefix: p.prefix}, now, ours)
 	if p.wide != "" {
-		g.spray(p.wideKey, p, wideFactor*g.cfg.PrefixFailures, heldAs{prefix: p.wide}, now)
+		g.spray(p.wideKey, p, wideFactor*g.cfg.PrefixFailures, heldAs{kind: kindWide, prefix: p.wide}, now, ours)
 	}
 }
 
+// pressed reports whether strangers have failed on the subject so often within
+// the hour that a password alone says little.
+func (g *Guard) pressed(p place, now time.Duration) bool {
+	n := 0
+	g.counters.with(p.subjectKey, now, func(e *entry) { n = e.hour.sum(now) })
+	return n >= g.cfg.Pressure
+}
+
 // spray counts a failure of a prefix and bans it when there are too many, over
-// enough subjects. A private prefix is only slowed, see [step].
-func (g *Guard) spray(key uint64, p place, limit int, as heldAs, now time.Duration) {
-	as.slowed = p.private
+// enough subjects. What may be everybody's way in is only slowed, see [step].
+func (g *Guard) spray(key uint64, p place, limit int, as heldAs, now time.Duration, ours bool) {
 	g.counters.make(key, now, func(e *entry) {
 		e.mark(now, uint32(p.subjectKey), limit) //nolint:gosec // cut on purpose: a fingerprint
 		if e.until <= now && e.live(now, g.cfg.Window) >= limit && e.distinct(now, g.cfg.Window, g.cfg.PrefixSubjects) {
-			g.block(e, now, as)
+			as.slowed = g.shared(p)
+			g.block(e, now, as, ours)
 		}
 	})
 }
 
 // block holds the entry for as long as is due. The caller holds the entry's
 // lock.
-func (g *Guard) block(e *entry, now time.Duration, as heldAs) {
+func (g *Guard) block(e *entry, now time.Duration, as heldAs, ours bool) {
 	e.marks = e.marks[:0]
-	g.counters.hold(e, now+g.nextBlock(e, now), as)
+	g.hold(e, now+g.nextBlock(e, now), as, ours)
+}
+
+// hold holds the entry, and makes it news when we decided it. The caller holds
+// the entry's lock.
+func (g *Guard) hold(e *entry, until time.Duration, as heldAs, ours bool) {
+	g.counters.hold(e, until, as)
+	if ours {
+		g.news.ban(g.banOf(e))
+	}
 }
 
 // nextBlock returns how long a block is due: the first time, or twice the last.
@@ -180,14 +220,16 @@ func (g *Guard) nextBlock(e *entry, now time.Duration) time.Duration {
 func (g *Guard) Succeed(prefix, subject string) {
 	now := g.now()
 	p := g.place(prefix, subject)
-	paired := g.isKnown(g.knowns, p.pairKey, now)
+	paired := g.known(p, now)
 	checked := false
 	g.counters.with(p.pairKey, now, func(e *entry) {
 		checked = e.unreserve(now)
 		e.marks, e.strikes, e.mask = nil, 0, 0
 		g.counters.lift(e, now)
 	})
-	g.knowns.make(p.pairKey, now, func(e *entry) { e.until = now + g.cfg.KnownFor })
+	if !p.device {
+		g.learnKnown(p, now+g.cfg.KnownFor, now)
+	}
 	who := uint32(p.subjectKey) //nolint:gosec // cut on purpose: a fingerprint
 	g.counters.make(p.prefixKey, now, func(e *entry) {
 		if len(e.good) < g.cfg.PrefixSubjects && !slices.Contains(e.good, who) {
@@ -205,7 +247,7 @@ func (g *Guard) Succeed(prefix, subject string) {
 func (g *Guard) Release(prefix, subject string) {
 	now := g.now()
 	p := g.place(prefix, subject)
-	paired := g.isKnown(g.knowns, p.pairKey, now)
+	paired := g.known(p, now)
 	checked := false
 	g.counters.with(p.pairKey, now, func(e *entry) {
 		checked = e.unreserve(now)

@@ -5,31 +5,31 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"time"
+
+	"github.com/baileyhq/bailey"
 )
 
-// A Ban is a block, a ban or a slow-down that is in force.
-type Ban struct {
-	ID       string // opaque; for [Guard.Lift]
-	Prefix   string
-	Subject  string    // of a block: the account's name; empty for a ban, and for names that are no account
-	Pair     bool      // a block of one subject from Prefix, not a ban of all
-	Slowed   bool      // a private prefix: slowed instead of banned
-	Until    time.Time // when it ends by itself
-	Repeated int       // how often in a row it was imposed, 1 for the first time
+// A Ban is a block, a ban or a slow-down.
+type Ban = bailey.Ban
+
+func (g *Guard) banOf(e *entry) Ban {
+	return Ban{
+		ID: strconv.FormatUint(e.key, 16), Kind: string(e.as.kind), Prefix: e.as.prefix, Subject: e.as.subject,
+		Pair: e.as.pair, Slowed: e.as.slowed,
+		Until: g.begin.Add(e.until), Repeated: max(1, int(e.strikes)),
+	}
 }
 
 // Bans lists what is in force, the one that ends last first.
 func (g *Guard) Bans() []Ban {
 	now := g.now()
 	bans := []Ban{}
-	g.counters.held(now, func(e *entry) {
-		bans = append(bans, Ban{
-			ID: strconv.FormatUint(e.key, 16), Prefix: e.as.prefix, Subject: e.as.subject,
-			Pair: e.as.pair, Slowed: e.as.slowed,
-			Until: g.begin.Add(e.until), Repeated: max(1, int(e.strikes)),
-		})
-	})
+	g.counters.held(now, func(e *entry) { bans = append(bans, g.banOf(e)) })
+	for _, b := range *g.nets.Load() {
+		if b.until > now {
+			bans = append(bans, b.Ban)
+		}
+	}
 	slices.SortFunc(bans, func(a, b Ban) int {
 		return cmp.Or(b.Until.Compare(a.Until), strings.Compare(a.Prefix, b.Prefix), strings.Compare(a.ID, b.ID))
 	})
@@ -39,11 +39,14 @@ func (g *Guard) Bans() []Ban {
 // Lift ends a ban and forgets the failures behind it. It reports whether there
 // was one.
 func (g *Guard) Lift(id string) bool {
+	now := g.now()
+	if g.liftNet(id) {
+		return true
+	}
 	key, err := strconv.ParseUint(id, 16, 64)
 	if err != nil {
 		return false
 	}
-	now := g.now()
 	lifted := false
 	g.counters.with(key, now, func(e *entry) {
 		lifted = e.until > now

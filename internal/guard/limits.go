@@ -9,21 +9,17 @@ type step struct {
 	rate  float64 // per second
 	burst int
 	held  Reason // why, while the counter is held; empty: it never is
-	slow  bool   // held means slowed, not refused
 }
 
 // steps lists the limits that strangers share, those of prefixes first.
 func (g *Guard) steps(p place) []step {
-	held := PrefixBanned
-	if p.private {
-		held = SharedAddress
-	}
+	const held = PrefixBanned
 	n := g.cfg.PrefixPerMinute
 	all := make([]step, 0, 4)
-	all = append(all, step{key: p.prefixKey, why: PrefixRate, rate: perMinute(n), burst: n, held: held, slow: p.private})
+	all = append(all, step{key: p.prefixKey, why: PrefixRate, rate: perMinute(n), burst: n, held: held})
 	if p.wide != "" {
 		n *= wideFactor
-		all = append(all, step{key: p.wideKey, why: PrefixRate, rate: perMinute(n), burst: n, held: held, slow: p.private})
+		all = append(all, step{key: p.wideKey, why: PrefixRate, rate: perMinute(n), burst: n, held: held})
 	}
 	n = g.cfg.SubjectPerMinute
 	return append(all,
@@ -69,10 +65,10 @@ func (s step) pass(e *entry, now time.Duration, take bool, slowPerMinute int) Ve
 		return Verdict{Why: why, RetryAfter: max(after, time.Second)}
 	}
 	if s.held != "" && e.until > now {
-		if !s.slow {
+		if !e.as.slowed {
 			return no(s.held, e.until-now)
 		}
-		rate, burst, why = perMinute(slowPerMinute), slowPerMinute, s.held
+		rate, burst, why = perMinute(slowPerMinute), slowPerMinute, SharedAddress
 	}
 	ok := e.bucket.has(now, rate, burst)
 	if ok && take {

@@ -1,6 +1,7 @@
 package guard
 
 import (
+	"math"
 	"strings"
 	"sync"
 	"time"
@@ -184,6 +185,7 @@ type entry struct {
 	bucket  bucket
 	marks   []mark // failures, oldest first, as many as the limit
 	good    []uint32
+	hour    hour          // failures by strangers, of a subject
 	until   time.Duration // blocked, banned or slowed until then; of a known pair: known until then
 	mask    time.Duration // of a known pair behind a shared address: what a stranger would be blocked until
 	strikes uint8         // how often it was blocked in a row
@@ -197,8 +199,43 @@ type entry struct {
 	nextReport time.Duration // when they may be reported again
 }
 
+// An hour counts the failures of one, in sixths.
+type hour struct {
+	n    [6]uint16
+	slot uint32 // the sixth that was counted in last
+}
+
+const sixth = 10 * time.Minute
+
+// turn empties the sixths that are over.
+func (h *hour) turn(now time.Duration) {
+	slot := uint32(now / sixth) //nolint:gosec // never negative
+	for ; h.slot < slot; h.slot++ {
+		if slot-h.slot > 6 {
+			h.slot = slot - 6
+		}
+		h.n[(h.slot+1)%6] = 0
+	}
+}
+
+func (h *hour) add(now time.Duration) {
+	h.turn(now)
+	if i := h.slot % 6; h.n[i] < math.MaxUint16 {
+		h.n[i]++
+	}
+}
+
+func (h *hour) sum(now time.Duration) (sum int) {
+	h.turn(now)
+	for _, n := range h.n {
+		sum += int(n)
+	}
+	return sum
+}
+
 // heldAs is what [Guard.Bans] shows.
 type heldAs struct {
+	kind            byte
 	prefix, subject string
 	pair, slowed    bool
 }

@@ -17,6 +17,7 @@ import (
 	"unicode/utf8"
 
 	"github.com/baileyhq/bailey"
+	"github.com/baileyhq/bailey/internal/allow"
 	"github.com/baileyhq/bailey/internal/audit"
 	"github.com/baileyhq/bailey/internal/guard"
 	"github.com/baileyhq/bailey/internal/passkey"
@@ -41,6 +42,8 @@ type Config struct {
 	Origin          string        // of the console, for passkeys; empty: none
 	Key             []byte        // 32 bytes, seals what browsers carry for us; empty: a random one
 	UnknownKey      []byte        // keys the hash under which unknown names are audited; empty: a random one
+
+	Places func() *allow.Lists // from where people may come, asked each time; nil: from everywhere
 }
 
 // A Service signs people in. Methods may be called concurrently.

@@ -96,6 +96,9 @@ func (s *Service) admit(c credential, ip string, refuse func() error) (bailey.Ac
 	if !c.good(s.cfg.Now(), s.cfg.SessionIdle) {
 		return bailey.Actor{}, refuse()
 	}
+	if err := s.Permitted(c.user, ip); err != nil {
+		return bailey.Actor{}, err
+	}
 	return c.actor(ip), nil
 }
 

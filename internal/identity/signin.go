@@ -142,6 +142,9 @@ type proof struct {
 // at the same point. The one exception it makes, for names that signed in from
 // the same prefix before, is masked below.
 func (s *Service) prove(ctx context.Context, a attempt, given secret.Value) (proof, error) {
+	if err := s.elsewhere(ctx, a); err != nil {
+		return proof{}, err
+	}
 	v := s.cfg.Guard.Check(a.prefix, a.key)
 	if !v.Allowed {
 		return proof{}, s.refused(ctx, a, v)
@@ -167,6 +170,13 @@ func (s *Service) prove(ctx context.Context, a attempt, given secret.Value) (pro
 		return proof{}, s.failed(ctx, a, v, user, audit.BadCredentials)
 	case user.Disabled:
 		return proof{}, s.failed(ctx, a, v, user, audit.AccountDisabled)
+	case s.Permitted(user, a.ip) != nil:
+		// The words are those for a wrong password: who may not come from here
+		// learns nothing of it here either.
+		return proof{}, s.failed(ctx, a, v, user, audit.WrongPlace)
+	case v.Pressed && !s.proves(user):
+		judged = false // right, and still not enough: neither a success nor a guess
+		return proof{}, s.pressed(ctx, a, user)
 	}
 	if err := ctx.Err(); err != nil {
 		s.cfg.Guard.Release(a.prefix, a.key)
@@ -225,6 +235,8 @@ func (s *Service) failed(ctx context.Context, a attempt, v guard.Verdict, u bail
 		return err
 	case v.Masked:
 		return errLimited(v.RetryAfter)
+	case v.Pressed:
+		return errPressed()
 	}
 	return &bailey.Error{
 		Kind: bailey.Unauthenticated, Msg: "the name or the password is wrong",

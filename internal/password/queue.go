@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"golang.org/x/sync/semaphore"
+
+	"github.com/baileyhq/bailey/internal/mutant"
 )
 
 const (
@@ -46,6 +48,11 @@ func NewQueue() *Queue {
 // Do runs f, which takes so many KiB. It returns [ErrBusy] when too many wait
 // already, or when it would take too long, or ctx's error; f has not run then.
 func (q *Queue) Do(ctx context.Context, memory int64, f func()) error {
+	if mutant.HashQueue {
+		q.done.Add(1)
+		f()
+		return nil
+	}
 	select {
 	case q.queue <- struct{}{}:
 		defer func() { <-q.queue }()

@@ -34,6 +34,8 @@ const (
 	FleetView       Action = "fleet.view"    // everybody's workspaces, GPUs, orphans
 	EgressView      Action = "egress.view"   // what a user's workspaces asked to reach, and what they were granted
 	EgressManage    Action = "egress.manage" // allow, deny and revoke
+	BanList         Action = "ban.list"      // who is locked out, and whose word it was
+	BanManage       Action = "ban.manage"    // ban an address, lift a ban or a lock
 	ImageList       Action = "image.list"
 	ImageManage     Action = "image.manage" // which images may be launched, by whose word
 	SSHView         Action = "ssh.view"     // see a session, watch it, replay its recording; without an owner: everybody's
@@ -71,11 +73,11 @@ func Decide(actor bailey.Actor, action Action, thing Thing) bool {
 		// Nobody makes workspaces in somebody else's name, on their quota.
 		forSelf := owner || thing.OwnerID == ""
 		return thing.Class != nil && forSelf && actor.Method != "system" && mayUse(actor, *thing.Class)
-	case UserManage, SecretManage, EgressManage, ImageManage, FilterManage, RecordingDelete:
+	case UserManage, SecretManage, EgressManage, ImageManage, FilterManage, BanManage, RecordingDelete:
 		return admin
 	case ImageList:
 		return true // everybody sees what they could start, and who signed it
-	case UserList, SecretList, AuditRead, FleetView, ConfigRead:
+	case UserList, SecretList, BanList, AuditRead, FleetView, ConfigRead:
 		return admin || auditor
 	}
 	return false

@@ -108,6 +108,8 @@ func grants() map[policy.Action]map[string][]string {
 		policy.SSHKill:         withoutOwner(admins, owned(both(owners, admins))),
 		policy.RecordingDelete: anyThing(admins),
 		policy.ImageManage:     anyThing(admins),
+		policy.BanManage:       anyThing(admins),
+		policy.BanList:         anyThing(staff),
 		policy.ImageList:       anyThing(both(everyone, []string{"bailey itself"})),
 		policy.UserList:        anyThing(staff),
 		policy.AuditRead:       anyThing(staff),

@@ -33,6 +33,7 @@ import (
 	"github.com/baileyhq/bailey/internal/engine"
 	"github.com/baileyhq/bailey/internal/engine/enginetest"
 	"github.com/baileyhq/bailey/internal/filter"
+	"github.com/baileyhq/bailey/internal/gatehouse"
 	"github.com/baileyhq/bailey/internal/guard"
 	"github.com/baileyhq/bailey/internal/identity"
 	"github.com/baileyhq/bailey/internal/recording"
@@ -67,6 +68,7 @@ type World struct {
 	Engine     *enginetest.Fake
 	Journal    *audit.Journal
 	Guard      *guard.Guard
+	Bans       *gatehouse.Keeper
 	Identity   *identity.Service
 	Workspaces *workspace.Service
 	Vault      *vault.Vault
@@ -134,6 +136,8 @@ func NewEmpty(tb testing.TB) *World {
 	tb.Cleanup(func() { _ = w.Engine.Close() })
 	w.Guard, err = guard.New(guard.Config{})
 	check("guard")
+	w.Bans, err = gatehouse.New(tb.Context(), gatehouse.Config{Guard: w.Guard, Store: w.Store, Audit: w.Journal, Log: log})
+	check("bans")
 	w.Identity, err = identity.New(identity.Config{Store: w.Store, Guard: w.Guard, Audit: w.Journal, Log: log, UnknownKey: []byte("apptest")})
 	check("identity")
 	w.Vault, err = vault.New(vault.Config{Store: w.Store, Audit: w.Journal, Log: log, Class: func(string) bool { return true }})

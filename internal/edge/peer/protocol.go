@@ -7,6 +7,8 @@ import (
 	"time"
 
 	proxyproto "github.com/pires/go-proxyproto"
+
+	"github.com/baileyhq/bailey/internal/mutant"
 )
 
 // headerTime is how long a trusted proxy may take for its PROXY header.
@@ -43,8 +45,12 @@ func (l *listener) Accept() (net.Conn, error) {
 	if !l.trusted.Has(AddrOf(c.RemoteAddr())) {
 		return c, nil
 	}
+	needs := proxyproto.REQUIRE
+	if mutant.ProxyHeader {
+		needs = proxyproto.USE
+	}
 	p := proxyproto.NewConn(c,
-		proxyproto.WithPolicy(proxyproto.REQUIRE),
+		proxyproto.WithPolicy(needs),
 		proxyproto.SetReadHeaderTimeout(headerTime),
 		proxyproto.ValidateHeader(checkHeader))
 	return &conn{Conn: p, local: c.LocalAddr(), socket: c.RemoteAddr()}, nil

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"sync"
 	"sync/atomic"
+	"unicode"
 	"unicode/utf8"
 )
 
@@ -80,15 +81,24 @@ func (d *dfa) renew() {
 func (d *dfa) classify() {
 	var cut [129]bool // a class begins here
 	cut[0], cut[128] = true, true
-	for i := range d.prog.Inst {
-		in := &d.prog.Inst[i]
-		if !isRune(in.Op) {
-			continue
+	at := func(lo, hi rune) {
+		if lo < 128 {
+			cut[lo], cut[min(hi+1, 128)] = true, true
 		}
-		last := false
-		for c := range rune(128) {
-			if m := in.MatchRune(c); m != last {
-				cut[c], last = true, m
+	}
+	for i := range d.prog.Inst {
+		switch in := &d.prog.Inst[i]; {
+		case in.Op == syntax.InstRuneAnyNotNL:
+			at('\n', '\n')
+		case !isRune(in.Op):
+		case len(in.Rune) == 1: // and what it folds to, if case does not count
+			at(in.Rune[0], in.Rune[0])
+			for r := unicode.SimpleFold(in.Rune[0]); r != in.Rune[0]; r = unicode.SimpleFold(r) {
+				at(r, r)
+			}
+		default:
+			for k := 0; k+1 < len(in.Rune); k += 2 {
+				at(in.Rune[k], in.Rune[k+1])
 			}
 		}
 	}
@@ -181,7 +191,7 @@ func (d *dfa) groupless(in []bool, opens func(*syntax.Inst) bool) {
 	free := make([]bool, len(in))
 	for changed := true; changed; {
 		changed = false
-		for pc := range d.prog.Inst {
+		for pc := len(d.prog.Inst) - 1; pc >= 0; pc-- { // what follows stands behind, mostly
 			i := &d.prog.Inst[pc]
 			yes := false
 			switch {

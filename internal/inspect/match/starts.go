@@ -30,14 +30,13 @@ const (
 	wordRun = 16 // letters and digits in a row that are a word
 	longRun = 8  // digits in a row that are asked for
 	latest  = 4  // the last place from which on a run or a word is asked for
-	// farthest is how far behind a place digits are asked for.
-	farthest = latest + longRun
 )
 
 // A group is the patterns of which the same is asked first.
 type group struct {
 	need
 	patterns uint32
+	log      int // of the longest power of two that is no longer than run
 }
 
 // need is what a match cannot do without.
@@ -74,6 +73,9 @@ func NewStarts(patterns []Start) *Starts {
 		s.digits = min(s.digits, n.digits)
 		s.enter(n, 1<<i)
 	}
+	for i := range s.groups {
+		s.groups[i].log = bits.Len(uint(s.groups[i].run)) - 1
+	}
 	return s
 }
 
@@ -92,7 +94,7 @@ func (s *Starts) enter(n need, pattern uint32) {
 			return
 		}
 	}
-	s.groups = append(s.groups, group{n, pattern})
+	s.groups = append(s.groups, group{need: n, patterns: pattern})
 }
 
 // learn enters how matches of a pattern begin, and returns what they need.
@@ -297,9 +299,12 @@ func (s *Starts) ask(text []byte, at, to int, m, next *masks, hit func(pattern, 
 	if at > 0 && isDigit(text[at-1]) {
 		fresh &^= 1
 	}
-	var d [farthest]uint64 // where digits stand, by how far behind
-	for k := range d {
-		d[k] = behind(m.digits, next.digits, k)
+	// runs are where two to the power of the index digits stand in a row.
+	var runs, more [4]uint64
+	runs[0], more[0] = m.digits, next.digits
+	for n := range 3 {
+		runs[n+1] = runs[n] & behind(runs[n], more[n], 1<<n)
+		more[n+1] = more[n] & behind(more[n], ^uint64(0), 1<<n) // what comes then may be digits
 	}
 	var sum [4]uint64 // digits of the window
 	counted := false
@@ -309,17 +314,21 @@ func (s *Starts) ask(text []byte, at, to int, m, next *masks, hit func(pattern, 
 		if g.fresh {
 			can = fresh
 		}
-		for _, digits := range d[g.from : g.from+g.run] {
-			can &= digits
+		if g.run > 0 { // two runs that may overlap
+			r, n := runs[g.log&3], more[g.log&3]
+			can &= behind(r, n, g.from) & behind(r, n, g.from+g.run-(1<<g.log))
+		}
+		if can == 0 {
+			continue
 		}
 		if g.apart && m.beyond|next.beyond == 0 {
-			for _, digits := range d[:g.from] {
-				can &^= digits
+			for k := range g.from {
+				can &^= behind(m.digits, next.digits, k)
 			}
 		}
-		if g.number && can != 0 {
+		if g.number {
 			if !counted {
-				sum, counted = count(&d), true
+				sum, counted = count(m.digits, next.digits), true
 			}
 			can &= atLeast(sum, g.digits)
 		}
@@ -327,7 +336,10 @@ func (s *Starts) ask(text []byte, at, to int, m, next *masks, hit func(pattern, 
 			can &= word(m.words, next.words, g.word)
 		}
 		for ; can != 0; can &= can - 1 {
-			s.look(text, at+bits.TrailingZeros64(can), g.patterns, hit)
+			here := at + bits.TrailingZeros64(can)
+			if here < len(text) && s.can[0][text[here]]&g.patterns != 0 {
+				s.look(text, here, g.patterns, hit)
+			}
 		}
 	}
 }
@@ -368,12 +380,12 @@ func bounded(text []byte, at int) bool {
 
 // count returns how many of the window bytes from each place on are digits, as
 // binary numbers of which each mask holds one binary digit.
-func count(d *[farthest]uint64) [4]uint64 {
-	a1, a2 := add(d[0], d[1], d[2])
-	b1, b2 := add(d[3], d[4], d[5])
-	c1, c2 := add(d[6], d[7], d[8])
+func count(d, e uint64) [4]uint64 {
+	a1, a2 := add(d, behind(d, e, 1), behind(d, e, 2))
+	b1, b2 := add(behind(d, e, 3), behind(d, e, 4), behind(d, e, 5))
+	c1, c2 := add(behind(d, e, 6), behind(d, e, 7), behind(d, e, 8))
 	s1, d2 := add(a1, b1, c1)
-	s1, e2 := add(s1, d[9], d[10])
+	s1, e2 := add(s1, behind(d, e, 9), behind(d, e, 10))
 	s2, a4 := add(a2, b2, c2)
 	s2, b4 := add(s2, d2, e2)
 	return [4]uint64{s1, s2, a4 ^ b4, a4 & b4}

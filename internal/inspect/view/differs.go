@@ -74,11 +74,18 @@ func (e *either) next(i int) int {
 }
 
 func differsVisible(text []byte, i int) (at, sure int) {
-	const ones, tops = 0x0101010101010101, 0x8080808080808080
 	for i < len(text) {
+		if i+32 <= len(text) {
+			block := (*[32]byte)(text[i:])
+			a, b := binary.LittleEndian.Uint64(block[0:8]), binary.LittleEndian.Uint64(block[8:16])
+			c, d := binary.LittleEndian.Uint64(block[16:24]), binary.LittleEndian.Uint64(block[24:32])
+			if (odd(a)|odd(b)|odd(c)|odd(d))&tops == 0 {
+				i += 32
+				continue
+			}
+		}
 		if i+8 <= len(text) {
-			w := binary.LittleEndian.Uint64(text[i:])
-			if ((w-ones*0x20)|(w+ones)|w)&tops == 0 {
+			if w := binary.LittleEndian.Uint64(text[i:]); odd(w)&tops == 0 || !marked(w) {
 				i += 8
 				continue
 			}
@@ -106,20 +113,58 @@ func differsVisible(text []byte, i int) (at, sure int) {
 	return -1, len(text)
 }
 
+const (
+	ones = 0x0101010101010101
+	tops = 0x8080808080808080 // the highest bit of each byte
+	lows = 0x7f7f7f7f7f7f7f7f // the others
+)
+
+// odd sets the highest bit of some byte if one is a control character, or is
+// none of ASCII.
+func odd(w uint64) uint64 { return (w - ones*0x20) | (w + ones) | w }
+
+// marked is odd, tabs and line ends being ordinary.
+func marked(w uint64) bool {
+	is := func(c uint64) uint64 { // the highest bit of each byte that is c
+		x := w ^ c*ones
+		return ^((x&lows + lows) | x | lows)
+	}
+	control := ^(w&lows + 0x60*ones) & tops
+	return (control&^(is('\t')|is('\n'))|is(0x7f)|w)&tops != 0
+}
+
 // differsJoined looks for lines that something may have broken.
 func differsJoined(text []byte, i, columns int) (at, sure int) {
+	begin := -1 // of the line, if it is known
 	for {
 		n := bytes.IndexByte(text[i:], '\n')
 		if n < 0 {
 			return -1, len(text)
 		}
 		end := i + n
-		i = end + 1
+		start := begin
+		i, begin = end+1, end+1
 		if end > 0 && text[end-1] == '\r' {
 			end--
 		}
+		// What was broken is a word, and a long one.
+		word := 0
+		for word < min(brokenWord, end) && wordByte(text[end-1-word]) {
+			word++
+		}
+		next := i
+		for word > 0 && word < brokenWord && next < len(text) && wordByte(text[next]) {
+			word++
+			next++
+		}
+		open := word > 0 && word < brokenWord && next == len(text) && len(text)-i < brokenWord
+		if word < brokenWord && !open {
+			continue
+		}
 		first := max(0, end-WrapReach)
-		start := bytes.LastIndexByte(text[first:end], '\n') + 1 + first
+		if start < first {
+			start = bytes.LastIndexByte(text[first:end], '\n') + 1 + first
+		}
 		if start == first && first > 0 {
 			continue // too long to have been broken
 		}
@@ -132,20 +177,12 @@ func differsJoined(text []byte, i, columns int) (at, sure int) {
 		if w := visibleWidth(text[start:end]); w != columns && (w >= len(wrapWidths) || !wrapWidths[w]) {
 			continue
 		}
-		// What was broken is a word, and a long one.
-		word := 0
-		for word < min(brokenWord, end) && wordByte(text[end-1-word]) {
-			word++
-		}
-		next := i
-		for word > 0 && word < brokenWord && next < len(text) && wordByte(text[next]) {
-			word++
-			next++
-		}
 		switch {
-		case word >= brokenWord && !dated(text[i:]):
+		case open:
+			return -1, i - 1
+		case !dated(text[i:]):
 			return i - 1, i - 1
-		case word > 0 && next == len(text) && len(text)-i < brokenWord:
+		case next == len(text) && len(text)-i < brokenWord:
 			return -1, i - 1
 		}
 	}
@@ -173,7 +210,6 @@ const WrapReach = 320
 
 // simple reports whether every byte of line takes one column.
 func simple(line []byte) bool {
-	const tops = 0x8080808080808080
 	if bytes.IndexByte(line, esc) >= 0 {
 		return false
 	}
@@ -254,11 +290,30 @@ func NextRun(text []byte, i int) (at int, ok bool) {
 	return at, false
 }
 
+// sixteen decodes sixteen letters of base64, in either alphabet.
+func sixteen(letters *[shortestRun]byte) []byte {
+	out := make([]byte, 12)
+	for i := range 4 {
+		w := uint32(sixBits[letters[4*i]])<<18 | uint32(sixBits[letters[4*i+1]])<<12 | uint32(sixBits[letters[4*i+2]])<<6 | uint32(sixBits[letters[4*i+3]])
+		out[3*i], out[3*i+1], out[3*i+2] = byte(w>>16), byte(w>>8), byte(w) //nolint:gosec // three bytes of it
+	}
+	return out
+}
+
+// sixBits are the values of the letters of base64.
+var sixBits = func() (table [256]uint8) {
+	for i, c := range []byte("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/") {
+		table[c] = uint8(i)
+	}
+	table['-'], table['_'] = table['+'], table['/']
+	return table
+}()
+
 // Begins reports whether a Reader of runs may show something of a whole run of
 // letters: whether what its first digits hold could be text.
 func (l Lane) Begins(run []byte) bool {
 	if l == Base64 {
-		return len(run) >= shortestRun && readable(base64Sample(standard(run[:shortestRun])))
+		return len(run) >= shortestRun && readable(sixteen((*[shortestRun]byte)(run)))
 	}
 	n := 0
 	for i, c := range run {

@@ -36,6 +36,7 @@ type books interface {
 	Secrets
 	Catalogue
 	egress.Store
+	Guards
 	witness.Store
 }
 
@@ -62,7 +63,7 @@ type Open func(t *testing.T, now func() time.Time) Store
 // Run runs the suite. fresh makes a new, empty database for each story.
 func Run(t *testing.T, fresh func(t *testing.T) Open) {
 	t.Helper()
-	for _, stories := range [][]story{people(), workspaces(), runs(), knownSecrets(), crowds(), asking(), images(), sshSessions(), fromOutside(), factors()} {
+	for _, stories := range [][]story{people(), workspaces(), runs(), knownSecrets(), crowds(), asking(), images(), sshSessions(), fromOutside(), guards(), factors()} {
 		for _, s := range stories {
 			t.Run(s.name, func(t *testing.T) {
 				t.Parallel()
