@@ -140,19 +140,21 @@ func weakWords(context []string) []string {
 }
 
 // madeOf reports whether all letters of the text belong to weak words. Runs of
-// one or two letters do not save it.
+// one or two letters do not save it; that a long random text happens to have
+// such a word in it, "abc" among digits, does not spoil it.
 func madeOf(text string, weak []string) bool {
 	runs := strings.FieldsFunc(text, func(r rune) bool { return !unicode.IsLetter(r) })
-	long := 0
+	long, letters := 0, 0
 	for _, run := range runs {
 		if len(run) < 3 {
 			continue
 		}
+		letters += len(run)
 		if long++; !composed(run, weak) {
 			return false
 		}
 	}
-	return long > 0
+	return long > 0 && 4*letters >= len(text)
 }
 
 // composed reports whether run is a chain of weak words.
