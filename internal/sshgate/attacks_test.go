@@ -416,20 +416,25 @@ func TestFloods(t *testing.T) {
 	t.Run("channels", func(t *testing.T) {
 		var open []ssh.Channel
 		refused := 0
-		for range 40 {
-			ch, reqs, err := ada.OpenChannel("session", nil)
-			if err != nil {
-				if e, ok := errors.AsType[*ssh.OpenChannelError](err); !ok || e.Reason != ssh.ResourceShortage {
-					t.Fatalf("refused with %v", err)
+		flood := func() {
+			for range 40 {
+				ch, reqs, err := ada.OpenChannel("session", nil)
+				if err != nil {
+					if e, ok := errors.AsType[*ssh.OpenChannelError](err); !ok || e.Reason != ssh.ResourceShortage {
+						t.Fatalf("refused with %v", err)
+					}
+					refused++
+					continue
 				}
-				refused++
-				continue
+				go ssh.DiscardRequests(reqs)
+				open = append(open, ch)
 			}
-			go ssh.DiscardRequests(reqs)
-			open = append(open, ch)
 		}
-		if len(open) != 8 || refused != 32 {
-			t.Errorf("%d channels are open and %d refused, want 8 and 32", len(open), refused)
+		// The channel of the last command may end a moment after the command did.
+		within(t, "eight are open", func() bool { flood(); return len(open) >= 8 })
+		flood()
+		if len(open) != 8 || refused < 32 {
+			t.Errorf("%d channels are open and %d refused, want 8 and 32 or more", len(open), refused)
 		}
 		for _, ch := range open {
 			_ = ch.Close()
