@@ -14,16 +14,12 @@ func (a *App) listenSSH(ctx context.Context, f *config.Config) error {
 	if f.Listen.SSH == "" {
 		return nil
 	}
-	people, ok := any(a.identity).(sshgate.People)
-	if !ok {
-		return &bailey.Error{Kind: bailey.Unavailable, Msg: "this build knows no SSH keys yet", Hint: "leave listen.ssh empty"}
-	}
 	keys, next, err := sshgate.LoadHostKeys(a.st.path("ssh"), f.SSH.HostKeys)
 	if err != nil {
 		return err
 	}
 	if a.ssh, err = sshgate.New(ctx, sshgate.Config{
-		People: people, Workspaces: a.workspaces, Filter: a.filtering.filter, Audit: a.journal, Log: a.log,
+		People: a.identity, Workspaces: a.workspaces, Filter: a.filtering.filter, Audit: a.journal, Log: a.log,
 		HostKeys: keys, NextKeys: next, Live: a.sshLive, Recorder: a.witness,
 		Policy: func(class string) sshgate.Policy { return sshPolicy(a.settings.configuration().SSHFor(class)) },
 	}); err != nil {
