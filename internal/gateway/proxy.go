@@ -3,13 +3,16 @@ package gateway
 import (
 	"context"
 	"errors"
+	"io"
 	"log/slog"
 	"net/http"
 	"net/http/httputil"
+	"net/url"
 	"os"
 	"time"
 
 	"github.com/baileyhq/bailey"
+	"github.com/baileyhq/bailey/internal/filter"
 	"github.com/baileyhq/bailey/internal/mutant"
 )
 
@@ -48,6 +51,9 @@ func (q *request) proxy(w http.ResponseWriter, route Route) error {
 			return err
 		}
 	}
+	if in.ContentLength == 0 && (in.Method == http.MethodGet || in.Method == http.MethodHead) {
+		return q.fetch(w, in, looked, run)
+	}
 	var failed error
 	p := &httputil.ReverseProxy{
 		Rewrite:    rewrite,
@@ -70,6 +76,74 @@ func (q *request) proxy(w http.ResponseWriter, route Route) error {
 		return upstreamError(failed)
 	}
 	return nil
+}
+
+// fetch is what [httputil.ReverseProxy] does for a request that brings nothing
+// with it and is answered with nothing before its answer, without copying its
+// header twice: nearly all requests are such.
+func (q *request) fetch(w http.ResponseWriter, in *http.Request, looked *filter.Exchange, run *run) error {
+	rest, _ := splitQuery(in.URL.RawQuery)
+	in.URL = &url.URL{Scheme: "http", Host: upstreamHost, Path: in.URL.Path, RawPath: in.URL.RawPath, RawQuery: rest}
+	in.Host, in.Close, in.Body, in.Trailer = upstreamHost, false, nil, nil
+	if _, says := in.Header["User-Agent"]; !says {
+		in.Header["User-Agent"] = []string{""} // not Go's
+	}
+	res, err := run.upstream.RoundTrip(in)
+	if err != nil {
+		return upstreamError(err)
+	}
+	defer func() { _ = res.Body.Close() }()
+	if looked != nil {
+		if err := q.outgoing(res, looked, run); err != nil {
+			return upstreamError(err)
+		}
+	}
+	q.downstreamHeader(res.Header)
+	h := w.Header()
+	for name, values := range res.Header {
+		h[name] = append(h[name], values...)
+	}
+	w.WriteHeader(res.StatusCode)
+	if err := q.pass(w, res); err != nil {
+		if q.Context().Value(http.ServerContextKey) != nil {
+			panic(http.ErrAbortHandler) // half an answer must not look like a whole one
+		}
+	}
+	return nil
+}
+
+// pass writes a body. What has no known length is written as it comes.
+func (q *request) pass(w http.ResponseWriter, res *http.Response) error {
+	if b, ok := res.Body.(*releasing); ok && b.whole != nil {
+		_, err := w.Write(b.whole)
+		return err
+	}
+	if res.Body == http.NoBody {
+		return nil
+	}
+	buf := q.gateway.buffers.Get()
+	defer q.gateway.buffers.Put(buf)
+	live := res.ContentLength < 0
+	flush := http.NewResponseController(w)
+	for {
+		n, err := res.Body.Read(buf)
+		if n > 0 {
+			if _, err := w.Write(buf[:n]); err != nil {
+				return err
+			}
+			if live {
+				if err := flush.Flush(); err != nil {
+					return err
+				}
+			}
+		}
+		switch {
+		case errors.Is(err, io.EOF):
+			return nil
+		case err != nil:
+			return err
+		}
+	}
 }
 
 // rewrite sends a request to Jupyter under the path that the client sent. Its
