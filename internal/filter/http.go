@@ -589,7 +589,9 @@ func (e *Exchange) Headers(h map[string][]string) error {
 	return nil
 }
 
-func looksAtHeader(name string) bool { return name != "Set-Cookie" && name != "Content-Security-Policy" }
+func looksAtHeader(name string) bool {
+	return name != "Set-Cookie" && name != "Content-Security-Policy"
+}
 
 // Header returns the value of an answer's header as it may pass.
 func (e *Exchange) Header(value string) (string, error) {

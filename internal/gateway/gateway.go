@@ -14,6 +14,7 @@ import (
 	"net/http"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/baileyhq/bailey"
@@ -101,7 +102,10 @@ type Gateway struct {
 	buffers *buffers
 
 	stop chan struct{}  // closed by Drain
-	wg   sync.WaitGroup // tunnels and watchers
+	wg   sync.WaitGroup // tunnels, watchers and judges
+
+	judgings chan *judging // messages to look at; never closed
+	judges   atomic.Int32  // goroutines that wait for one
 
 	mu       sync.Mutex // guards the rest, and the sets inside
 	draining bool
@@ -135,6 +139,7 @@ func New(cfg Config) (*Gateway, error) {
 		denials:  newDenials(cfg.Audit, cfg.Log, cfg.Now),
 		buffers:  &buffers{},
 		stop:     make(chan struct{}),
+		judgings: make(chan *judging),
 		runs:     map[runKey]*run{},
 		sessions: map[string]*watch{},
 		users:    map[string]int{},

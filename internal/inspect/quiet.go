@@ -81,7 +81,7 @@ func (m *streamMemory) open(cfg StreamConfig) {
 
 // shut forgets everything, but keeps what memory the next text will need.
 func (m *streamMemory) shut() {
-	for _, d := range m.Stream.sides {
+	for _, d := range m.sides {
 		d.stop()
 	}
 	matches, cands, marks, lives := m.matches[:0], m.first.cands, m.first.marks[:0], m.first.lives[:0]

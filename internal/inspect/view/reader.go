@@ -639,7 +639,7 @@ func (r *Reader) decode(out *Seen, end bool) {
 				}
 			}
 			for i := 1; i < len(group); i++ {
-				out.add(byte(w>>16), from, to) //nolint:gosec // a byte of three
+				out.add(byte(w>>16), from, to)
 				w <<= 8
 			}
 		}
