@@ -45,6 +45,7 @@ const (
 	UserLink       Action = "user.link" // an account is tied to a company account
 	UserUnlink     Action = "user.unlink"
 	PasswordChange Action = "user.password"
+	PasswordImport Action = "user.password_import" // an account made with a hash from elsewhere
 	SecretSet      Action = "secret.set"
 	SecretRemove   Action = "secret.remove"
 	Launch         Action = "workspace.launch"

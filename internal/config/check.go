@@ -46,6 +46,7 @@ func (d *decoder) check() {
 	d.checkSSH()
 	d.checkEgress()
 	d.checkSignIn()
+	d.checkPasswords()
 	d.checkRecordings()
 }
 

@@ -63,6 +63,8 @@ type Config struct {
 	SignIn   SignIn           `yaml:"sign_in" doc:"Company accounts: identity providers and directories. Local accounts go on working."`
 	Egress   Egress           `yaml:"egress" reload:"live" doc:"What workspaces of network mode proxied may reach. A change holds at once, also for connections that are open."`
 
+	Passwords Passwords `yaml:"passwords" reload:"live" doc:"What local passwords have to be, and how they are kept."`
+
 	Access     Access     `yaml:"access" reload:"live" doc:"From where people may come. A list holds for the person, at every door and for every session and token, from the moment it is saved. Token lists are made with the tokens."`
 	SSH        SSH        `yaml:"ssh" reload:"live" doc:"What people may do over SSH. It holds for what is opened from then on."`
 	Recordings Recordings `yaml:"recordings" doc:"What is kept of SSH sessions, sealed, in the state directory. Which classes are recorded stands with the classes."`
@@ -184,6 +186,9 @@ func Default() *Config {
 		Docker:   Docker{Host: "unix:///var/run/docker.sock"},
 		Log:      Log{Level: "info", Format: "text"},
 		Sessions: Sessions{Idle: Duration(8 * time.Hour), Lifetime: Duration(24 * time.Hour)},
+
+		Passwords: Passwords{Length: 10, Memory: 19 * mib, Passes: 2, Threads: 1},
+
 		Quotas: Quotas{Default: Quota{
 			Workspaces: new(3), CPUs: new(CPUs(8000)), Memory: new(32 * gib), GPUs: new(1),
 		}},
