@@ -80,6 +80,7 @@ type Config struct {
 // Listen is where the server listens.
 type Listen struct {
 	HTTPS   string `yaml:"https" flag:"https" example:"0.0.0.0:8443" doc:"Address and port of the console, the API and the workspaces."`
+	HTTP    string `yaml:"http" example:"0.0.0.0:80" doc:"Address and port of plain HTTP, which sends browsers on to HTTPS and answers an ACME authority. Nothing is served there. Empty: there is none."`
 	Metrics string `yaml:"metrics" flag:"metrics" example:"127.0.0.1:9443" doc:"Address and port of metrics and health. It asks nobody to sign in: keep it off public networks."`
 	SSH     string `yaml:"ssh" flag:"ssh" example:"0.0.0.0:2222" doc:"Address and port of SSH into workspaces. Empty: there is none."`
 }
@@ -97,6 +98,7 @@ type Web struct {
 type TLS struct {
 	Cert string `yaml:"cert" example:"/etc/bailey/tls.crt" doc:"PEM file with the certificate and its chain. An absolute path."`
 	Key  string `yaml:"key" example:"/etc/bailey/tls.key" doc:"PEM file with the private key. An absolute path, readable by the server alone."`
+	ACME ACME   `yaml:"acme" doc:"An authority that gives certificates by the ACME protocol, Let's Encrypt for instance. Needs public DNS names: origin.mode subdomain, or port with a name."`
 }
 
 // Docker says which Docker Engine runs workspaces.
