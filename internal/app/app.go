@@ -352,6 +352,16 @@ func (a *App) SetupLink() string {
 // the file with the own CA, if there is one.
 func (a *App) Fingerprint() (sum, caFile string) { return a.certs.Fingerprint(), a.certs.CAFile() }
 
+// Authority returns the directory of the authority that certificates come from,
+// or "" when none is asked. Until its first certificate has come, and whenever
+// there is none, Fingerprint is that of the own CA, which stands in.
+func (a *App) Authority() string {
+	if a.issuer == nil {
+		return ""
+	}
+	return a.cfg.File.TLS.ACME.Directory
+}
+
 // Classes returns the classes that can be launched now.
 func (a *App) Classes() []bailey.Class { return a.settings.Classes() }
 
