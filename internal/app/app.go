@@ -223,7 +223,9 @@ func New(ctx context.Context, cfg Config) (_ *App, err error) {
 	a.onClose(a.filtering.close)
 	if a.gateway, err = gateway.New(gateway.Config{
 		Workspaces: gateway.From(a.workspaces), Identity: a.identity, Origins: a.origins, Filter: a.filtering.filter,
-		Audit: a.journal, Log: a.log,
+		AuditCells: func(class string) bool { return a.settings.configuration().AuditCells(class) },
+		CellKey:    secret.New(string(a.st.key("cells"))),
+		Audit:      a.journal, Log: a.log,
 	}); err != nil {
 		return nil, err
 	}

@@ -138,6 +138,7 @@ type Class struct {
 	SelfCheck   string      `yaml:"self_check" enum:"cuda,torch,python,none" default:"cuda with GPUs, else python" doc:"What is tried right after a start, the result being shown. cuda: PyTorch sees every leased GPU. torch: PyTorch loads. python: Python runs."`
 	Groups      []string    `yaml:"groups" example:"[vision]" doc:"Groups whose members may use the class. Empty: everyone."`
 	Filter      ClassFilter `yaml:"filter" doc:"What the class has in place of the filter's own settings."`
+	AuditCells  Flag        `yaml:"audit_cells" default:"true" doc:"Each cell that is run stands in the audit journal: who, when, how long, how large, and a keyed hash of the code by which equal code is equal. Never the code."`
 	SSH         ClassSSH    `yaml:"ssh" doc:"What the class has in place of the ssh section."`
 	Network     string      `yaml:"network" enum:"none,proxied,bridge" default:"none, or proxied with egress" doc:"none: no interface but loopback. proxied: none either, and connections that the server makes for the workspace, each one checked. bridge: an interface on a bridge of the host, from which the host and its network can be reached; for hosts where that is wanted."`
 	Egress      string      `yaml:"egress" default:"none, with network proxied" example:"ml" doc:"With network proxied: what may be reached. none: nothing until it was asked for and allowed. ml: package indexes, conda, model hubs and code hosts. mirror-only: the mirrors below egress.mirrors and nothing else. Or a name from egress.policies."`
@@ -214,7 +215,7 @@ func Default() *Config {
 func defaultClass() Class {
 	return Class{
 		CPUs: 2000, Memory: 8 * gib, Pids: 4096,
-		IdleStop: Duration(2 * time.Hour), StartLimit: Duration(time.Minute),
+		IdleStop: Duration(2 * time.Hour), StartLimit: Duration(time.Minute), AuditCells: true,
 	}
 }
 
@@ -367,4 +368,11 @@ func (c Class) bailey() bailey.Class {
 		SelfCheck: c.SelfCheck, Groups: slices.Clone(c.Groups),
 		Network: c.Network, Egress: c.Egress,
 	}
+}
+
+// AuditCells reports whether cells that are run in workspaces of a class stand
+// in the journal. The name of a class that is not there any more: yes.
+func (c *Config) AuditCells(class string) bool {
+	i := slices.IndexFunc(c.Classes, func(k Class) bool { return k.Name == class })
+	return i < 0 || bool(c.Classes[i].AuditCells)
 }

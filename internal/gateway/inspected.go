@@ -17,6 +17,7 @@ import (
 	"github.com/gobwas/ws"
 
 	"github.com/baileyhq/bailey"
+	"github.com/baileyhq/bailey/internal/cells"
 	"github.com/baileyhq/bailey/internal/filter"
 	"github.com/baileyhq/bailey/internal/jupyter"
 )
@@ -75,6 +76,7 @@ type inspection struct {
 	timer *time.Timer           // flushes what waits; nil until it is needed
 	armed bool                  // guarded by lock
 	hung  atomic.Bool           // a flush found the connection closed
+	cells *cells.Watch          // sees which code is run; nil: nobody wants to know
 }
 
 // inspect sets up the inspection of a tunnel.
@@ -85,6 +87,9 @@ func (q *request) inspect(t *tunnel, route Route, protocol string) {
 		conn: t.run.scope.Conn(kind, key, protocol == jupyter.ProtocolV1),
 		lock: make(chan struct{}, 1),
 		stop: func(ctx context.Context) { q.gateway.stopWhatRuns(ctx, t.run, route, kind, q.URL.Path) },
+	}
+	if kind == filter.Kernel {
+		t.insp.cells = q.gateway.watchCells(t, route, protocol)
 	}
 }
 
@@ -266,6 +271,9 @@ func (t *tunnel) inspectDown(had []byte) {
 		err = m.next(func(op ws.OpCode, p []byte) error {
 			t.insp.acquire()
 			defer t.insp.release()
+			if t.insp.cells != nil {
+				t.insp.cells.Down(p, op == ws.OpText)
+			}
 			return t.settle(t.insp.conn.Down(filter.Message{Text: op == ws.OpText, Data: p}), false)
 		}, func(op ws.OpCode, p []byte) error {
 			t.insp.acquire()
@@ -280,6 +288,9 @@ func (t *tunnel) inspectDown(had []byte) {
 	defer t.insp.release()
 	t.insp.hung.Store(true)
 	t.insp.conn.End()
+	if t.insp.cells != nil {
+		t.insp.cells.End()
+	}
 	if c, ok := errors.AsType[*closing](err); ok {
 		t.why.CompareAndSwap(0, c.code)
 		t.bye(c.code, c.reason)
@@ -308,7 +319,11 @@ func (t *tunnel) inspectUp(had []byte) {
 			if t.input != nil && t.input.message(p) {
 				t.g.touch(t.run)
 			}
-			return t.settle(t.insp.conn.Up(filter.Message{Text: op == ws.OpText, Data: p}), true)
+			v := t.insp.conn.Up(filter.Message{Text: op == ws.OpText, Data: p})
+			if t.insp.cells != nil {
+				t.insp.cells.Up(p, op == ws.OpText, len(v.On) > 0)
+			}
+			return t.settle(v, true)
 		}, func(op ws.OpCode, p []byte) error {
 			if t.why.Load() != 0 {
 				return errEnding
