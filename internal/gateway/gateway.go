@@ -65,6 +65,7 @@ type Identity interface {
 	BySessionID(ctx context.Context, userID, id, ip string) (bailey.Actor, error)
 	ByToken(ctx context.Context, token secret.Value, ip string) (bailey.Actor, error)
 	Ended(actor bailey.Actor) (ended <-chan struct{}, release func())
+	Permitted(u bailey.User, ip string) error
 }
 
 var (
