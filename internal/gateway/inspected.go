@@ -17,6 +17,7 @@ import (
 	"github.com/gobwas/ws"
 
 	"github.com/baileyhq/bailey"
+	"github.com/baileyhq/bailey/internal/cells"
 	"github.com/baileyhq/bailey/internal/filter"
 	"github.com/baileyhq/bailey/internal/jupyter"
 	"github.com/baileyhq/bailey/internal/secret"
@@ -76,6 +77,7 @@ type inspection struct {
 	timer *time.Timer           // flushes what waits; nil until it is needed
 	armed bool                  // guarded by lock
 	hung  atomic.Bool           // a flush found the connection closed
+	cells *cells.Watch          // sees which code is run; nil: nobody wants to know
 
 	down, up judging
 }
@@ -93,6 +95,9 @@ func (q *request) inspect(t *tunnel, route Route, protocol string) {
 		lock: make(chan struct{}, 1),
 		// It holds on to nothing of the request: a WebSocket may be open for days.
 		stop: func(ctx context.Context) { t.g.stopWhatRuns(ctx, t.run, token, kind, path) },
+	}
+	if kind == filter.Kernel {
+		t.insp.cells = q.gateway.watchCells(t, route, protocol)
 	}
 }
 
@@ -274,6 +279,9 @@ func (t *tunnel) inspectDown(had []byte) {
 		err = m.next(func(op ws.OpCode, p []byte) error {
 			t.insp.acquire()
 			defer t.insp.release()
+			if t.insp.cells != nil {
+				t.insp.cells.Down(p, op == ws.OpText)
+			}
 			return t.settle(t.g.judge(&t.insp.down, filter.Message{Text: op == ws.OpText, Data: p}), false)
 		}, func(op ws.OpCode, p []byte) error {
 			t.insp.acquire()
@@ -288,6 +296,9 @@ func (t *tunnel) inspectDown(had []byte) {
 	defer t.insp.release()
 	t.insp.hung.Store(true)
 	t.insp.conn.End()
+	if t.insp.cells != nil {
+		t.insp.cells.End()
+	}
 	if c, ok := errors.AsType[*closing](err); ok {
 		t.why.CompareAndSwap(0, c.code)
 		t.bye(c.code, c.reason)
@@ -316,7 +327,11 @@ func (t *tunnel) inspectUp(had []byte) {
 			if t.input != nil && t.input.message(p) {
 				t.g.touch(t.run)
 			}
-			return t.settle(t.g.judge(&t.insp.up, filter.Message{Text: op == ws.OpText, Data: p}), true)
+			v := t.g.judge(&t.insp.up, filter.Message{Text: op == ws.OpText, Data: p})
+			if t.insp.cells != nil {
+				t.insp.cells.Up(p, op == ws.OpText, len(v.On) > 0)
+			}
+			return t.settle(v, true)
 		}, func(op ws.OpCode, p []byte) error {
 			if t.why.Load() != 0 {
 				return errEnding

@@ -159,18 +159,31 @@ func rewrite(p *httputil.ProxyRequest) {
 	}
 }
 
-// cutWhenOver cancels a long request when its session or its run ends.
+// cutWhenOver cancels a long request when its session or its run ends, or when
+// nobody may come any more from where it came.
 func (g *Gateway) cutWhenOver(ctx context.Context, cancel context.CancelFunc, actor bailey.Actor, route Route) {
 	ended, release := g.cfg.Identity.Ended(actor)
 	defer release()
-	select {
-	case <-ctx.Done():
-	case <-ended:
-		if !mutant.Endings {
+	tick := time.NewTicker(placeEvery)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+			if g.misplaced(actor) {
+				cancel()
+				return
+			}
+		case <-ended:
+			if !mutant.Endings {
+				cancel()
+			}
+			return
+		case <-route.Done:
 			cancel()
+			return
 		}
-	case <-route.Done:
-		cancel()
 	}
 }
 
