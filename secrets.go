@@ -32,3 +32,11 @@ func CheckSecretName(name string) error {
 		Hint: "HF_TOKEN, for example",
 	}
 }
+
+// A StoredFile is something that a server keeps sealed in its database and not
+// on its disk, so that servers on one database share it: a certificate, its key.
+type StoredFile struct {
+	Name       string // components between slashes
+	Bytes      int64
+	ModifiedAt time.Time
+}

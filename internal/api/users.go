@@ -28,6 +28,7 @@ type createUserInput struct {
 	Body struct {
 		Name     string   `json:"name" maxLength:"64"`
 		Password string   `json:"password,omitempty" maxLength:"4096" doc:"The first one; a service account has none"`
+		Hash     string   `json:"password_hash,omitempty" maxLength:"512" doc:"In place of password: a hash made by another program (argon2, bcrypt, scrypt, Jupyter's). It is made anew when the user signs in"`
 		Role     string   `json:"role,omitempty" enum:"user,auditor,admin" default:"user"`
 		Groups   []string `json:"groups,omitempty" nullable:"false" maxItems:"64"`
 		Service  bool     `json:"service,omitempty" doc:"Make a service account: no password, tokens only"`
@@ -37,7 +38,7 @@ type createUserInput struct {
 
 func (a *API) createUser(ctx context.Context, actor bailey.Actor, in *createUserInput) (*userOutput, error) {
 	u, err := a.cfg.Identity.CreateUser(ctx, actor, identity.NewUser{
-		Name: in.Body.Name, Password: secret.New(in.Body.Password),
+		Name: in.Body.Name, Password: secret.New(in.Body.Password), Hash: secret.New(in.Body.Hash),
 		Role: bailey.Role(in.Body.Role), Groups: in.Body.Groups, Service: in.Body.Service, Owner: in.Body.Owner,
 	})
 	if err != nil {

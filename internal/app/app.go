@@ -23,6 +23,7 @@ import (
 	"github.com/baileyhq/bailey/internal/config"
 	"github.com/baileyhq/bailey/internal/console"
 	"github.com/baileyhq/bailey/internal/edge"
+	"github.com/baileyhq/bailey/internal/edge/acme"
 	"github.com/baileyhq/bailey/internal/egress"
 	"github.com/baileyhq/bailey/internal/engine"
 	"github.com/baileyhq/bailey/internal/engine/docker"
@@ -82,6 +83,7 @@ type App struct {
 	filtering  *filtering
 	origins    *edge.Origins
 	certs      *edge.Certs
+	issuer     *acme.Issuer // nil: no authority is asked
 	gateway    *gateway.Gateway
 	web        *edge.Server
 	ssh        *sshgate.Gate // nil: the configuration has none
@@ -183,7 +185,7 @@ func New(ctx context.Context, cfg Config) (_ *App, err error) {
 	if a.identity, err = identity.New(identity.Config{
 		Store: a.store, Guard: limits, Audit: a.journal, Log: a.log,
 		SessionIdle: time.Duration(f.Sessions.Idle), SessionLifetime: time.Duration(f.Sessions.Lifetime),
-		Directories: outside.asked(), External: outside.rules,
+		Directories: outside.asked(), External: outside.rules, Rules: a.signInRules, Host: f.Web.Host,
 		UnknownKey: a.st.key("unknown names"), Places: a.settings.places.Load,
 		SSHLink: func(code string) string { return a.origins.Console() + "/ssh/" + code }, // nobody asks before there are origins
 	}); err != nil {
@@ -211,11 +213,7 @@ func New(ctx context.Context, cfg Config) (_ *App, err error) {
 		return nil, err
 	}
 
-	certs := edge.CertConfig{Dir: a.st.path("tls"), Hosts: a.origins.CertHosts, Log: a.log}
-	if f.TLS.Cert != "" {
-		certs.Dir, certs.CertFile, certs.KeyFile = "", f.TLS.Cert, f.TLS.Key
-	}
-	if a.certs, err = edge.NewCerts(certs); err != nil {
+	if err = a.openCerts(f); err != nil {
 		return nil, err
 	}
 
@@ -225,7 +223,9 @@ func New(ctx context.Context, cfg Config) (_ *App, err error) {
 	a.onClose(a.filtering.close)
 	if a.gateway, err = gateway.New(gateway.Config{
 		Workspaces: gateway.From(a.workspaces), Identity: a.identity, Origins: a.origins, Filter: a.filtering.filter,
-		Audit: a.journal, Log: a.log,
+		AuditCells: func(class string) bool { return a.settings.configuration().AuditCells(class) },
+		CellKey:    secret.New(string(a.st.key("cells"))),
+		Audit:      a.journal, Log: a.log,
 	}); err != nil {
 		return nil, err
 	}
@@ -246,7 +246,7 @@ func New(ctx context.Context, cfg Config) (_ *App, err error) {
 		return nil, err
 	}
 	front := edge.ServerConfig{
-		Addr: f.Listen.HTTPS, Handler: a.route(pages), Certs: a.certs, Origins: a.origins, Log: a.log, ProxyHeader: f.Proxies.Header,
+		Addr: f.Listen.HTTPS, Plain: f.Listen.HTTP, Handler: a.route(pages), Certs: a.certs, Origins: a.origins, Log: a.log, ProxyHeader: f.Proxies.Header,
 	}
 	if front.Proxies, err = f.Proxies.HeaderTrust(); err != nil {
 		return nil, err
@@ -255,10 +255,7 @@ func New(ctx context.Context, cfg Config) (_ *App, err error) {
 		return nil, err
 	}
 	if a.web, err = edge.NewServer(ctx, front); err != nil {
-		return nil, &bailey.Error{
-			Kind: bailey.Unavailable, Msg: "cannot listen on " + f.Listen.HTTPS + " for HTTPS",
-			Hint: "is the port taken, by another bailey perhaps? choose another with --https ADDR", Cause: err,
-		}
+		return nil, cannotListen(f, err)
 	}
 	if err = a.listenSSH(ctx, f); err != nil {
 		return nil, err
@@ -301,6 +298,9 @@ func (a *App) Run(ctx context.Context) error {
 	g.Go(func() error { return a.serveSSH(ctx) })
 	g.Go(func() error { return ended(a.metrics.Serve(a.metricsLn)) })
 	g.Go(func() error { return done(ctx, a.certs.Run(ctx)) })
+	if a.issuer != nil {
+		g.Go(func() error { return done(ctx, a.issuer.Run(ctx)) })
+	}
 	g.Go(func() error { return done(ctx, a.workspaces.Run(ctx)) })
 	g.Go(func() error { return done(ctx, a.images.Run(ctx)) })
 	g.Go(func() error { return done(ctx, a.identity.RunSSH(ctx)) })
@@ -353,6 +353,16 @@ func (a *App) SetupLink() string {
 // Fingerprint returns the SHA-256 by which clients pin the certificate, and
 // the file with the own CA, if there is one.
 func (a *App) Fingerprint() (sum, caFile string) { return a.certs.Fingerprint(), a.certs.CAFile() }
+
+// Authority returns the directory of the authority that certificates come from,
+// or "" when none is asked. Until its first certificate has come, and whenever
+// there is none, Fingerprint is that of the own CA, which stands in.
+func (a *App) Authority() string {
+	if a.issuer == nil {
+		return ""
+	}
+	return a.cfg.File.TLS.ACME.Directory
+}
 
 // Classes returns the classes that can be launched now.
 func (a *App) Classes() []bailey.Class { return a.settings.Classes() }

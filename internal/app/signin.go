@@ -15,6 +15,7 @@ import (
 	"github.com/baileyhq/bailey/internal/identity"
 	"github.com/baileyhq/bailey/internal/ldap"
 	"github.com/baileyhq/bailey/internal/oidc"
+	"github.com/baileyhq/bailey/internal/password"
 )
 
 // sources are the company accounts of the configuration.
@@ -196,4 +197,13 @@ func testDirectory(ctx context.Context, f *config.Config, l config.LDAP, user st
 		Name: "admission", OK: true,
 		Detail: fmt.Sprintf("comes in as %s, called %s if that name is free, in the groups [%s] here", grant.Role, external.Names(e.Person)[0], strings.Join(grant.Groups, ", ")),
 	}), nil
+}
+
+// signInRules is what the configuration in force says about passwords.
+func (a *App) signInRules() identity.Rules {
+	p := a.settings.configuration().Passwords
+	return identity.Rules{
+		Params:    password.Params{Memory: uint32(p.Memory >> 10), Passes: uint32(p.Passes), Threads: uint8(p.Threads)}, //nolint:gosec // config has checked them
+		Passwords: password.Rules{Length: p.Length, Words: p.Words},
+	}
 }

@@ -45,6 +45,7 @@ const (
 	UserLink       Action = "user.link" // an account is tied to a company account
 	UserUnlink     Action = "user.unlink"
 	PasswordChange Action = "user.password"
+	PasswordImport Action = "user.password_import" // an account made with a hash from elsewhere
 	SecretSet      Action = "secret.set"
 	SecretRemove   Action = "secret.remove"
 	Launch         Action = "workspace.launch"
@@ -70,6 +71,7 @@ const (
 	ImageFetch     Action = "image.fetch" // pulled or loaded into the engine
 	ImageImport    Action = "image.import"
 	ImageExport    Action = "image.export"
+	KernelExecute  Action = "kernel.execute" // a cell was run: its hash, size and time, never its text
 	DLPFinding     Action = "dlp.finding"
 	DLPShadow      Action = "dlp.shadow"  // a finding of rules on trial
 	DLPRefused     Action = "dlp.refused" // what could not be looked at
@@ -155,6 +157,10 @@ const (
 	Dismissed       Reason = "dismissed"
 	ByDevice        Reason = "by_device" // a device authorization asked for it
 
+	CellError   Reason = "cell_error"   // the kernel says that the code raised an error
+	CellAborted Reason = "cell_aborted" // a cell before it did
+	Unanswered  Reason = "unanswered"   // the connection ended before the kernel answered
+
 	// Of accounts that a company decides about:
 
 	NotAdmitted   Reason = "not_admitted"       // in none of the groups that may come in
@@ -219,7 +225,11 @@ type Attrs struct {
 	Input  bool   `json:"input,omitempty"`  // into the workspace
 	Length string `json:"length,omitempty"` // a class of lengths: "8-15", "16-31", …
 	Bytes  int64  `json:"bytes,omitempty"`  // that were not looked at by every rule
-	Sum    string `json:"sum,omitempty"`    // keyed: equal for equal values
+	Sum    string `json:"sum,omitempty"`    // keyed: equal for equal values, or for equal code
+
+	// Of code that was run; Count says of how many runs, when they came too fast.
+	Size   int64 `json:"size,omitempty"`   // bytes of the code
+	Silent bool  `json:"silent,omitempty"` // pages run such code by themselves
 
 	// Of an SSH key, a certificate or a session.
 	Serial  uint64 `json:"serial,omitempty"`  // of a certificate

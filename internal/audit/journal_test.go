@@ -523,7 +523,7 @@ func TestEventHasNoFreeText(t *testing.T) {
 		"Attrs.Count": "int64", "Attrs.Status": "int", "Attrs.GPUs": "[]string",
 		"Attrs.Input": "bool", "Attrs.Bytes": "int64", "Attrs.Scopes": "[]string",
 		"Attrs.Port": "int", "Attrs.Up": "int64", "Attrs.Down": "int64", "Attrs.Millis": "int64",
-		"Attrs.Serial": "uint64", "Attrs.Exit": "int",
+		"Attrs.Serial": "uint64", "Attrs.Exit": "int", "Attrs.Size": "int64", "Attrs.Silent": "bool",
 	}
 	tamed := []string{ // by encodeBody, or made by the journal itself
 		"ID", "Boot", "Prev",

@@ -103,7 +103,7 @@ func newRoot(s *streams) *cobra.Command {
 	})
 	root.AddCommand(
 		upCommand(s), serveCommand(s), doctorCommand(s), configCommand(s),
-		loginCommand(s), logoutCommand(s), accountCommand(s), tokenCommand(s),
+		loginCommand(s), logoutCommand(s), hashPasswordCommand(s), accountCommand(s), tokenCommand(s),
 		runCommand(s), lsCommand(s), openCommand(s), stopCommand(s), rmCommand(s), logsCommand(s),
 		classCommand(s, "class"), imageCommand(s), volumeCommand(s), auditCommand(s), adminCommand(s),
 		redactCommand(s), scanCommand(s), stripCommand(s), hooksCommand(s), rulesCommand(s),

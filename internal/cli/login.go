@@ -134,11 +134,16 @@ func (s *streams) password(file string) (secret.Value, error) {
 	if !ok || !term.IsTerminal(int(f.Fd())) {
 		return secret.Value{}, usage("give --password-file FILE, or - for stdin", "no password was given and there is no terminal to ask on")
 	}
-	fmt.Fprint(s.err, "Password: ")
+	return s.hidden(f, "Password: ")
+}
+
+// hidden asks for a line on a terminal without echo.
+func (s *streams) hidden(f *os.File, prompt string) (secret.Value, error) {
+	fmt.Fprint(s.err, prompt)
 	b, err := term.ReadPassword(int(f.Fd()))
 	fmt.Fprintln(s.err)
 	if err != nil {
-		return secret.Value{}, fmt.Errorf("read the password: %w", err)
+		return secret.Value{}, fmt.Errorf("read from the terminal: %w", err)
 	}
 	return secret.New(string(b)), nil
 }

@@ -222,6 +222,18 @@ func unreachable(err error) error {
 	return &failure{code: exitUnreachable, msg: "the server did not answer", hint: hint, err: err}
 }
 
+// problemCode returns the code of a problem that the server answered; empty when
+// the body is none.
+func problemCode(body []byte) string {
+	var p struct {
+		Code string `json:"code"`
+	}
+	if json.Unmarshal(body, &p) != nil {
+		return ""
+	}
+	return p.Code
+}
+
 func refusal(status int, body []byte) error {
 	var p struct {
 		Detail string `json:"detail"`

@@ -178,11 +178,19 @@ func (s *streams) greet(a *app.App) {
 	if link := a.SetupLink(); link != "" {
 		fmt.Fprintf(s.out, "  Set up       %s\n               (makes the administrator; works once, for 30 minutes)\n", link)
 	}
-	fmt.Fprintf(s.out, "  Certificate  %s\n", sum)
+	if authority := a.Authority(); authority != "" {
+		fmt.Fprintf(s.out, "  Certificate  from %s; until it has come, %s\n", authority, sum)
+	} else {
+		fmt.Fprintf(s.out, "  Certificate  %s\n", sum)
+	}
 	if ca != "" {
 		fmt.Fprintf(s.out, "               (of the own CA in %s; your browser will ask, compare)\n", ca)
 	}
-	fmt.Fprintf(s.out, "  Sign in      bailey login %s --user NAME --fingerprint %s\n\n", a.Console(), sum)
+	pin := " --fingerprint " + sum
+	if a.Authority() != "" {
+		pin = "" // the system trusts the authority, and its certificates change
+	}
+	fmt.Fprintf(s.out, "  Sign in      bailey login %s --user NAME%s\n\n", a.Console(), pin)
 	launchable := 0
 	for _, c := range a.Classes() {
 		if c.Digest != "" {

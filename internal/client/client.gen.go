@@ -738,8 +738,11 @@ type CreateUserInputBody struct {
 	Owner *string `json:"owner,omitempty"`
 
 	// Password The first one; a service account has none
-	Password *string                  `json:"password,omitempty"`
-	Role     *CreateUserInputBodyRole `json:"role,omitempty"`
+	Password *string `json:"password,omitempty"`
+
+	// PasswordHash In place of password: a hash made by another program (argon2, bcrypt, scrypt, Jupyter's). It is made anew when the user signs in
+	PasswordHash *string                  `json:"password_hash,omitempty"`
+	Role         *CreateUserInputBodyRole `json:"role,omitempty"`
 
 	// Service Make a service account: no password, tokens only
 	Service *bool `json:"service,omitempty"`

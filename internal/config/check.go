@@ -27,6 +27,7 @@ func (d *decoder) check() {
 	d.checkFiles()
 	d.checkDatabase()
 	d.checkWeb()
+	d.checkACME()
 	d.checkProxies()
 	d.checkAccess()
 	d.checkSessions()
@@ -46,6 +47,7 @@ func (d *decoder) check() {
 	d.checkSSH()
 	d.checkEgress()
 	d.checkSignIn()
+	d.checkPasswords()
 	d.checkRecordings()
 }
 
@@ -223,6 +225,8 @@ func listenFix(path, text string) string {
 		return `"127.0.0.1:9443"`
 	case "listen.ssh":
 		return `"127.0.0.1:2222"`
+	case "listen.http":
+		return `"0.0.0.0:80"`
 	}
 	return `"127.0.0.1:8443"`
 }
@@ -237,7 +241,7 @@ func (d *decoder) checkListen() {
 		d.wrong([]string{"listen.metrics", "listen.https"}, fmt.Sprintf("port %d is taken by listen.https (%s)", metrics.port, d.cfg.Listen.HTTPS),
 			"two listeners cannot share a port", d.write("listen.metrics", `"127.0.0.1:9443"`))
 	}
-	d.checkListenSSH(https, metrics)
+	d.checkListenMore(https, metrics)
 	r := d.cfg.Web.Ports
 	if d.cfg.Web.Mode != "port" || d.broken("origin.ports") {
 		return
@@ -253,19 +257,26 @@ func (d *decoder) checkListen() {
 	}
 }
 
-// checkListenSSH checks the address of SSH, which may be none.
-func (d *decoder) checkListenSSH(https, metrics address) {
-	if d.cfg.Listen.SSH == "" {
-		return
-	}
-	ssh := d.listenAddress("listen.ssh", d.cfg.Listen.SSH)
-	for _, l := range []struct {
+// checkListenMore checks the addresses of SSH and plain HTTP, which may be none.
+func (d *decoder) checkListenMore(https, metrics address) {
+	type listener struct {
 		path, value string
 		address
-	}{{"listen.https", d.cfg.Listen.HTTPS, https}, {"listen.metrics", d.cfg.Listen.Metrics, metrics}} {
-		if ssh.ok && ssh.port == l.port && ssh.port != 0 && ssh.overlaps(l.address) {
-			d.wrong([]string{"listen.ssh", l.path}, fmt.Sprintf("port %d is taken by %s (%s)", ssh.port, l.path, l.value),
-				"two listeners cannot share a port", d.write("listen.ssh", `"127.0.0.1:2222"`))
+	}
+	others := []listener{{"listen.https", d.cfg.Listen.HTTPS, https}, {"listen.metrics", d.cfg.Listen.Metrics, metrics}}
+	for _, more := range []listener{{path: "listen.ssh", value: d.cfg.Listen.SSH}, {path: "listen.http", value: d.cfg.Listen.HTTP}} {
+		if more.value == "" {
+			continue
+		}
+		more.address = d.listenAddress(more.path, more.value)
+		for _, l := range others {
+			if more.ok && more.port == l.port && more.port != 0 && more.overlaps(l.address) {
+				d.wrong([]string{more.path, l.path}, fmt.Sprintf("port %d is taken by %s (%s)", more.port, l.path, l.value),
+					"two listeners cannot share a port", d.write(more.path, listenFix(more.path, "")))
+			}
+		}
+		if more.ok {
+			others = append(others, more)
 		}
 	}
 }

@@ -63,6 +63,8 @@ type Config struct {
 	SignIn   SignIn           `yaml:"sign_in" doc:"Company accounts: identity providers and directories. Local accounts go on working."`
 	Egress   Egress           `yaml:"egress" reload:"live" doc:"What workspaces of network mode proxied may reach. A change holds at once, also for connections that are open."`
 
+	Passwords Passwords `yaml:"passwords" reload:"live" doc:"What local passwords have to be, and how they are kept."`
+
 	Access     Access     `yaml:"access" reload:"live" doc:"From where people may come. A list holds for the person, at every door and for every session and token, from the moment it is saved. Token lists are made with the tokens."`
 	SSH        SSH        `yaml:"ssh" reload:"live" doc:"What people may do over SSH. It holds for what is opened from then on."`
 	Recordings Recordings `yaml:"recordings" doc:"What is kept of SSH sessions, sealed, in the state directory. Which classes are recorded stands with the classes."`
@@ -78,6 +80,7 @@ type Config struct {
 // Listen is where the server listens.
 type Listen struct {
 	HTTPS   string `yaml:"https" flag:"https" example:"0.0.0.0:8443" doc:"Address and port of the console, the API and the workspaces."`
+	HTTP    string `yaml:"http" example:"0.0.0.0:80" doc:"Address and port of plain HTTP, which sends browsers on to HTTPS and answers an ACME authority. Nothing is served there. Empty: there is none."`
 	Metrics string `yaml:"metrics" flag:"metrics" example:"127.0.0.1:9443" doc:"Address and port of metrics and health. It asks nobody to sign in: keep it off public networks."`
 	SSH     string `yaml:"ssh" flag:"ssh" example:"0.0.0.0:2222" doc:"Address and port of SSH into workspaces. Empty: there is none."`
 }
@@ -95,6 +98,7 @@ type Web struct {
 type TLS struct {
 	Cert string `yaml:"cert" example:"/etc/bailey/tls.crt" doc:"PEM file with the certificate and its chain. An absolute path."`
 	Key  string `yaml:"key" example:"/etc/bailey/tls.key" doc:"PEM file with the private key. An absolute path, readable by the server alone."`
+	ACME ACME   `yaml:"acme" doc:"An authority that gives certificates by the ACME protocol, Let's Encrypt for instance. Needs public DNS names: origin.mode subdomain, or port with a name."`
 }
 
 // Docker says which Docker Engine runs workspaces.
@@ -134,6 +138,7 @@ type Class struct {
 	SelfCheck   string      `yaml:"self_check" enum:"cuda,torch,python,none" default:"cuda with GPUs, else python" doc:"What is tried right after a start, the result being shown. cuda: PyTorch sees every leased GPU. torch: PyTorch loads. python: Python runs."`
 	Groups      []string    `yaml:"groups" example:"[vision]" doc:"Groups whose members may use the class. Empty: everyone."`
 	Filter      ClassFilter `yaml:"filter" doc:"What the class has in place of the filter's own settings."`
+	AuditCells  Flag        `yaml:"audit_cells" default:"true" doc:"Each cell that is run stands in the audit journal: who, when, how long, how large, and a keyed hash of the code by which equal code is equal. Never the code."`
 	SSH         ClassSSH    `yaml:"ssh" doc:"What the class has in place of the ssh section."`
 	Network     string      `yaml:"network" enum:"none,proxied,bridge" default:"none, or proxied with egress" doc:"none: no interface but loopback. proxied: none either, and connections that the server makes for the workspace, each one checked. bridge: an interface on a bridge of the host, from which the host and its network can be reached; for hosts where that is wanted."`
 	Egress      string      `yaml:"egress" default:"none, with network proxied" example:"ml" doc:"With network proxied: what may be reached. none: nothing until it was asked for and allowed. ml: package indexes, conda, model hubs and code hosts. mirror-only: the mirrors below egress.mirrors and nothing else. Or a name from egress.policies."`
@@ -184,6 +189,9 @@ func Default() *Config {
 		Docker:   Docker{Host: "unix:///var/run/docker.sock"},
 		Log:      Log{Level: "info", Format: "text"},
 		Sessions: Sessions{Idle: Duration(8 * time.Hour), Lifetime: Duration(24 * time.Hour)},
+
+		Passwords: Passwords{Length: 10, Memory: 19 * mib, Passes: 2, Threads: 1},
+
 		Quotas: Quotas{Default: Quota{
 			Workspaces: new(3), CPUs: new(CPUs(8000)), Memory: new(32 * gib), GPUs: new(1),
 		}},
@@ -207,7 +215,7 @@ func Default() *Config {
 func defaultClass() Class {
 	return Class{
 		CPUs: 2000, Memory: 8 * gib, Pids: 4096,
-		IdleStop: Duration(2 * time.Hour), StartLimit: Duration(time.Minute),
+		IdleStop: Duration(2 * time.Hour), StartLimit: Duration(time.Minute), AuditCells: true,
 	}
 }
 
@@ -360,4 +368,11 @@ func (c Class) bailey() bailey.Class {
 		SelfCheck: c.SelfCheck, Groups: slices.Clone(c.Groups),
 		Network: c.Network, Egress: c.Egress,
 	}
+}
+
+// AuditCells reports whether cells that are run in workspaces of a class stand
+// in the journal. The name of a class that is not there any more: yes.
+func (c *Config) AuditCells(class string) bool {
+	i := slices.IndexFunc(c.Classes, func(k Class) bool { return k.Name == class })
+	return i < 0 || bool(c.Classes[i].AuditCells)
 }

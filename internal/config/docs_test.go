@@ -84,6 +84,8 @@ func fieldTables(t *testing.T) string {
 			fmt.Fprintf(&b, "\n### `%s.NAME`\n\n%s Each value is a digest: `sha256:` and 64 digits `0-9a-f`.\n", name, intro)
 		}
 		switch name {
+		case "tls":
+			table("`tls.acme`", "docs/edge.md has recipes. *Reload:* no.", reflect.ValueOf(ACME{}))
 		case "quotas":
 			table("Limits: `quotas.default`, `quotas.users.NAME`, `quotas.groups.NAME`", "The defaults are those of `quotas.default`.", reflect.ValueOf(Default().Quotas.Default))
 		case "classes":

@@ -59,6 +59,8 @@ var badFiles = []struct{ name, text string }{
 	{"egress", "egress:\n  policies:\n    ml: {}\n    Vision: {title: x, preset: all}\n    vision:\n      rules:\n        - {host: 10.0.0.1}\n        - {host: \"*.org\", ports: [0, 443]}\n        - {host: \"https://example.org/\", methods: [get], hours: \"9-17\"}\n        - {ports: [443]}\n  mirrors: {pip: \"https://u:hunter2@mirror.example.org/\", apt: \"ftp://mirror.example.org\"}\n  private: [10.1.2.3/16, all]\n  upstream: {url: \"http://u:hunter2@proxy:3128\", credentials: \"u:hunter2\"}\n  limits: {connections: 0, rate: 1KiB, total: 64KiB}\n  tls: off\n"},
 	{"egress-classes", "classes:\n  - {name: a, image: x, egress: ml, network: none}\n  - {name: b, image: x, egress: xyz}\n  - {name: c, image: x, egress: mirror-only}\n  - {name: d, image: x, network: host}\n"},
 	{"sessions", "sessions: {idle: 1m, lifetime: 1000h}\n"},
+	{"passwords", "passwords: {length: 6, memory: 1GiB, passes: 0, threads: 9}"},
+	{"passwords-work", "passwords: {memory: 128MiB, passes: 12}"},
 	{"sessions-order", "sessions: {idle: 25h}\n"},
 	{"durations", "sessions: {idle: 8, lifetime: 1 day}\nclasses:\n  - {name: a, image: b, idle_stop: -1h, start_limit: 90 sec}\n"},
 	{"images", "images:\n  PyTorch: pytorch:latest\n  other: sha256:ABCDEF\n"},

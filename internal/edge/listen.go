@@ -36,6 +36,7 @@ type ServerConfig struct {
 	Handler  http.Handler // sees only requests for an origin of ours, with paths as they were sent
 	Certs    *Certs
 	Origins  *Origins
+	Plain    string       // "host:port" of a plain HTTP listener that redirects to HTTPS and proves names to an authority; empty: none
 	Log      *slog.Logger // nil: silent
 
 	Proxies     peer.Trust // who may say in a header who is calling; none by default
@@ -52,6 +53,8 @@ type Server struct {
 	cfg       ServerConfig
 	http      *http.Server
 	listeners []net.Listener
+	plain     *http.Server
+	plainLn   net.Listener // nil: there is none
 }
 
 // NewServer checks cfg and opens the listeners, so that a port that is taken is
@@ -77,10 +80,17 @@ func NewServer(ctx context.Context, cfg ServerConfig) (*Server, error) {
 	}
 	limits := &connLimits{total: cfg.MaxConns, each: cfg.MaxConnsPerAddr, open: map[netip.Prefix]int{}}
 	for _, ln := range listeners {
-		// Connections are counted by the socket's address, before anybody waits
-		// for a PROXY header: a silent connection must not hold up Accept.
-		ln = &limitedListener{Listener: ln, limits: limits, many: func(a netip.Addr) bool { return cfg.Proxies.Has(a) || cfg.Protocol.Has(a) }}
-		s.listeners = append(s.listeners, peer.Listen(ln, cfg.Protocol))
+		s.listeners = append(s.listeners, limits.around(ln, cfg))
+	}
+	if cfg.Plain != "" {
+		ln, err := keepAlive().Listen(ctx, "tcp", cfg.Plain)
+		if err != nil {
+			for _, open := range s.listeners {
+				_ = open.Close()
+			}
+			return nil, fmt.Errorf("listen for HTTP: %w", err)
+		}
+		s.plainLn, s.plain = limits.around(ln, cfg), newPlain(cfg)
 	}
 	s.http = &http.Server{
 		Handler:                      http.HandlerFunc(s.serve),
@@ -100,6 +110,19 @@ func NewServer(ctx context.Context, cfg ServerConfig) (*Server, error) {
 	return s, nil
 }
 
+// around puts the limits and the PROXY protocol before a listener. Connections
+// are counted by the socket's address, before anybody waits for a PROXY header:
+// a silent connection must not hold up Accept.
+func (l *connLimits) around(ln net.Listener, cfg ServerConfig) net.Listener {
+	many := func(a netip.Addr) bool { return cfg.Proxies.Has(a) || cfg.Protocol.Has(a) }
+	return peer.Listen(&limitedListener{Listener: ln, limits: l, many: many}, cfg.Protocol)
+}
+
+// keepAlive notices half-open tunnels: a laptop lid closes without a FIN.
+func keepAlive() *net.ListenConfig {
+	return &net.ListenConfig{KeepAliveConfig: net.KeepAliveConfig{Enable: true, Idle: 25 * time.Second, Interval: 15 * time.Second, Count: 4}}
+}
+
 func listenAll(ctx context.Context, cfg ServerConfig) (open []net.Listener, err error) {
 	defer func() {
 		if err != nil {
@@ -108,9 +131,7 @@ func listenAll(ctx context.Context, cfg ServerConfig) (open []net.Listener, err 
 			}
 		}
 	}()
-	var lc net.ListenConfig
-	// Half-open tunnels must be noticed: a laptop lid closes without a FIN.
-	lc.KeepAliveConfig = net.KeepAliveConfig{Enable: true, Idle: 25 * time.Second, Interval: 15 * time.Second, Count: 4}
+	lc := keepAlive()
 	first := cfg.Listener
 	if first == nil {
 		if first, err = lc.Listen(ctx, "tcp", cfg.Addr); err != nil {
@@ -143,10 +164,22 @@ func (s *Server) Addr() net.Addr { return s.listeners[0].Addr() }
 // returns nil.
 func (s *Server) Serve() error {
 	var g errgroup.Group
+	if s.plainLn != nil {
+		g.Go(func() error {
+			if err := s.plain.Serve(s.plainLn); !errors.Is(err, http.ErrServerClosed) {
+				_ = s.http.Close()
+				return fmt.Errorf("serve HTTP on %s: %w", s.plainLn.Addr(), err)
+			}
+			return nil
+		})
+	}
 	for _, ln := range s.listeners {
 		g.Go(func() error {
 			if err := s.http.ServeTLS(ln, "", ""); !errors.Is(err, http.ErrServerClosed) {
 				_ = s.http.Close() // one door fails, all close
+				if s.plain != nil {
+					_ = s.plain.Close()
+				}
 				return fmt.Errorf("serve HTTPS on %s: %w", ln.Addr(), err)
 			}
 			return nil
@@ -159,6 +192,10 @@ func (s *Server) Serve() error {
 // cuts them off and returns ctx's error. It does not see hijacked connections:
 // WebSockets are the gateway's to drain, at the same time.
 func (s *Server) Shutdown(ctx context.Context) error {
+	if s.plain != nil {
+		_ = s.plain.Close() // what it answers takes no time
+		_ = s.plainLn.Close()
+	}
 	err := s.http.Shutdown(ctx)
 	for _, ln := range s.listeners {
 		_ = ln.Close() // those that Serve never took

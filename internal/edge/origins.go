@@ -319,6 +319,40 @@ func (o *Origins) CertHosts() []string {
 	return slices.Compact(hosts)
 }
 
+// PublicNames returns the DNS names that an authority can vouch for: the
+// console's host and, in subdomain mode, the wildcard of the workspaces. There
+// are none in localhost mode and for an address.
+func (o *Origins) PublicNames() []string {
+	switch {
+	case o.cfg.Mode == ModeSubdomain:
+		return []string{o.cfg.Host, "*." + o.cfg.Domain}
+	case o.cfg.Mode == ModePort && !isIP(o.cfg.Host):
+		return []string{o.cfg.Host}
+	}
+	return nil
+}
+
+// secure returns the HTTPS origin whose host name is that of a plain HTTP
+// request, whatever port was asked for; empty when it is none of ours. In port
+// mode that is always the console: plain HTTP says nothing of a workspace.
+func (o *Origins) secure(host string) string {
+	name := lowerHost(host)
+	if h, _, err := net.SplitHostPort(name); err == nil {
+		name = h
+	}
+	name = strings.Trim(name, "[]")
+	if name == strings.ToLower(o.cfg.Host) {
+		return o.console
+	}
+	if o.cfg.Mode == ModePort {
+		return ""
+	}
+	if slug, found := strings.CutSuffix(name, "."+o.cfg.Domain); found && ValidSlug(slug) {
+		return "https://" + slug + o.suffix
+	}
+	return ""
+}
+
 // machineAddresses lists the machine's global addresses, at most 64: what a
 // person without DNS may type.
 func machineAddresses() []string {

@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"net/http"
 	"os"
 	"slices"
 	"strings"
@@ -35,6 +36,11 @@ type CertConfig struct {
 	CertFile string // PEM chain, leaf first
 	KeyFile  string // PEM key
 
+	// Issuer gets certificates from an authority elsewhere. They are presented
+	// in place of those of the own CA in Dir, which stands in until the first
+	// one has come and for names that it does not cover. Nil: there is none.
+	Issuer Issuer
+
 	// Hosts returns the DNS names ("*.example.org" included) and addresses to
 	// cover; it is asked again and again, and a change takes effect within
 	// half a minute. Required.
@@ -42,6 +48,20 @@ type CertConfig struct {
 
 	Now func() time.Time // nil means time.Now
 	Log *slog.Logger     // nil: silent
+}
+
+// An Issuer gets certificates from an authority elsewhere and renews them.
+// Implemented by edge/acme.
+type Issuer interface {
+	// Certificate returns what this handshake presents; nil: nothing of the Issuer's.
+	Certificate(hello *tls.ClientHelloInfo) *tls.Certificate
+	// Protocols names what TLS must offer for the authority's challenges (ALPN).
+	Protocols() []string
+	// HandleHTTP answers the authority's challenge over plain HTTP, and reports
+	// whether r was one.
+	HandleHTTP(w http.ResponseWriter, r *http.Request) bool
+	// Run gets and renews certificates until ctx ends.
+	Run(ctx context.Context) error
 }
 
 // Certs holds the server's certificate and keeps it good while [Certs.Run]
@@ -81,6 +101,8 @@ func NewCerts(cfg CertConfig) (*Certs, error) {
 		return nil, errors.New("certificates: a certificate file and a key file belong together")
 	case files == (cfg.Dir != ""):
 		return nil, errors.New("certificates: give either a directory for an own CA, or a certificate and a key file")
+	case files && cfg.Issuer != nil:
+		return nil, errors.New("certificates: they come from files or from an issuer, not from both")
 	}
 	if cfg.Now == nil {
 		cfg.Now = time.Now
@@ -222,15 +244,28 @@ func (c *Certs) TLSConfig() *tls.Config {
 			tls.TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256,
 			tls.TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256,
 		},
-		NextProtos:     []string{"h2", "http/1.1"},
+		NextProtos:     append([]string{"h2", "http/1.1"}, c.challengeProtocols()...),
 		GetCertificate: c.certificate,
 	}
+}
+
+// challengeProtocols returns what the issuer's challenges need in ALPN.
+func (c *Certs) challengeProtocols() []string {
+	if c.cfg.Issuer == nil {
+		return nil
+	}
+	return c.cfg.Issuer.Protocols()
 }
 
 // certificate picks what to present. With an own CA a name under a wildcard
 // gets a leaf for exactly that name: browsers refuse "*.localhost", and with
 // exact names they do not put two workspaces on one HTTP/2 connection.
 func (c *Certs) certificate(hello *tls.ClientHelloInfo) (*tls.Certificate, error) {
+	if c.cfg.Issuer != nil {
+		if cert := c.cfg.Issuer.Certificate(hello); cert != nil {
+			return cert, nil
+		}
+	}
 	s := c.now.Load()
 	name := strings.ToLower(hello.ServerName)
 	if c.ca == nil || !underWildcard(name, s.hosts) {

@@ -223,14 +223,15 @@ func (c *Conn) open(k streamKey, kind inspect.Kind) *printed {
 	return s
 }
 
-// write sends a stream's next piece through its rules.
-func (s *printed) write(text []byte) ([]byte, error) {
+// write sends a stream's next piece through its rules, and appends to dst what
+// may go on.
+func (s *printed) write(dst, text []byte) ([]byte, error) {
 	if s.shadow != nil {
 		if _, err := s.shadow.Write(nil, text); err != nil {
 			s.shadow = nil
 		}
 	}
-	return s.Write(nil, text)
+	return s.Write(dst, text)
 }
 
 // parse takes a kernel message apart.
@@ -272,18 +273,22 @@ func (c *Conn) kernelDown(m Message) (Verdict, error) {
 			return Verdict{}, err
 		}
 	}
-	stop, err := c.rewrite(&msg, header, parent)
-	if err != nil {
-		b, ok := asBlocked(err)
-		if !ok {
-			return Verdict{}, err
-		}
+	was := msg.Content
+	stop, changed, err := c.rewrite(&msg, header, parent)
+	switch b, blocked := asBlocked(err); {
+	case blocked:
 		c.blockedDown(&out, msg, b)
-	} else if !stop {
+	case err != nil:
+		return Verdict{}, err
+	case stop:
+	case changed:
 		out.On = append(out.On, c.wire(msg))
+	default:
+		// It was taken apart strictly, and has one reading: it goes on as it came.
+		out.On = append(out.On, m)
 	}
 	if header.Type == "input_request" {
-		c.password = strings.Contains(string(msg.Content), `"password":true`)
+		c.password = asksForPassword(was)
 	}
 	c.wait()
 	return out, nil
@@ -305,30 +310,59 @@ func asBlocked(err error) (string, bool) {
 	return "", false
 }
 
+// asksForPassword reports whether the content of an input_request does.
+func asksForPassword(content []byte) bool {
+	members, err := jupyter.Members(content)
+	return err == nil && string(jupyter.Get(members, "password")) == "true"
+}
+
 // rewrite makes a message fit to pass. nothing says that there is nothing of
-// it to pass for now.
-func (c *Conn) rewrite(msg *jupyter.Message, header, parent jupyter.Header) (nothing bool, err error) {
+// it to pass for now, and changed that it is not what it was.
+func (c *Conn) rewrite(msg *jupyter.Message, header, parent jupyter.Header) (nothing, changed bool, err error) {
 	visit := c.down.visit(c.view)
-	for _, part := range []*[]byte{&msg.Header, &msg.Parent, &msg.Metadata} {
-		if *part, err = jupyter.Copy(nil, *part, visit); err != nil {
-			return false, err
+	part := func(raw []byte) ([]byte, error) {
+		if c.down.quiet(c.view, raw) {
+			return raw, jupyter.Valid(raw)
+		}
+		got, err := jupyter.Copy(nil, raw, visit)
+		changed = changed || !bytes.Equal(got, raw)
+		return got, err
+	}
+	for _, p := range [...]*[]byte{&msg.Header, &msg.Parent, &msg.Metadata} {
+		if *p, err = part(*p); err != nil {
+			return false, false, err
 		}
 	}
 	for i := range msg.Extra {
-		if msg.Extra[i].Value, err = jupyter.Copy(nil, msg.Extra[i].Value, visit); err != nil {
-			return false, err
+		e := &msg.Extra[i]
+		name, err := visit(jupyter.Place{Kind: jupyter.Name}, []byte(e.Name))
+		if err != nil {
+			return false, false, err
+		}
+		if string(name) != e.Name || !utf8.ValidString(e.Name) {
+			e.Name, changed = string(name), true
+		}
+		if e.Value, err = part(e.Value); err != nil {
+			return false, false, err
 		}
 	}
 	for i, b := range msg.Buffers {
 		if isText(b) {
 			if msg.Buffers[i], err = c.down.text(c.view, b); err != nil {
-				return false, err
+				return false, false, err
 			}
-			continue
+		} else {
+			msg.Buffers[i] = c.down.binary(c.view, b)
 		}
-		msg.Buffers[i] = c.down.binary(c.view, b)
+		changed = changed || !bytes.Equal(msg.Buffers[i], b)
 	}
-	msg.Content, err = jupyter.RewriteContent(make([]byte, 0, len(msg.Content)+64), header.Type, msg.Content,
+	// A list means its texts joined, which its JSON does not show.
+	if header.Type != "stream" && bytes.IndexByte(msg.Content, '[') < 0 && c.down.quiet(c.view, msg.Content) {
+		visit = func(_ jupyter.Place, text []byte) ([]byte, error) { return text, nil }
+	}
+	room := scratches.Get().(*scratch)
+	defer room.free()
+	content, err := jupyter.RewriteContent(room.content[:0], header.Type, msg.Content,
 		func(p jupyter.Place, text []byte) ([]byte, error) {
 			if p.Kind != jupyter.Stream || msg.Channel != "iopub" {
 				return visit(p, text)
@@ -338,11 +372,12 @@ func (c *Conn) rewrite(msg *jupyter.Message, header, parent jupyter.Header) (not
 				nothing = true
 				return nil, nil
 			}
-			got, err := s.write(text)
+			got, err := s.write(room.text[:0], text)
 			if err != nil {
 				s.blocked = true
 				return nil, err
 			}
+			room.text = got
 			if got = s.whole(got); s.Held() > 0 {
 				s.like = template(*msg)
 			}
@@ -350,7 +385,25 @@ func (c *Conn) rewrite(msg *jupyter.Message, header, parent jupyter.Header) (not
 			return got, nil
 		})
 	c.evict()
-	return nothing, err
+	if err != nil {
+		return false, false, err
+	}
+	room.content = content
+	if !bytes.Equal(content, msg.Content) {
+		msg.Content, changed = bytes.Clone(content), true
+	}
+	return nothing, changed, nil
+}
+
+// scratch is memory for one message.
+type scratch struct{ content, text []byte }
+
+var scratches = sync.Pool{New: func() any { return new(scratch) }}
+
+func (s *scratch) free() {
+	if cap(s.content)+cap(s.text) <= 512<<10 {
+		scratches.Put(s)
+	}
 }
 
 // template keeps what a later message of the same stream needs.
@@ -668,7 +721,7 @@ func (c *Conn) terminalDown(m Message) (Verdict, error) {
 		if s.blocked {
 			return out, nil
 		}
-		got, err := s.write([]byte(text))
+		got, err := s.write(nil, []byte(text))
 		if rule, ok := asBlocked(err); ok {
 			s.blocked = true
 			c.terminalBlocked(&out, rule)

@@ -345,6 +345,16 @@ func (w way) textBy(set *inspect.Set, v *view, text []byte) ([]byte, error) {
 	return out, nil
 }
 
+// quiet reports whether nothing can be found in any string of raw, which is
+// JSON. Lists of strings that mean their concatenation are not joined.
+func (w way) quiet(v *view, raw []byte) bool {
+	if !jupyter.Plain(raw) {
+		return false
+	}
+	cfg := w.scan(v, inspect.Document)
+	return v.set.Quiet(cfg, raw) && (v.shadow == nil || v.shadow.Quiet(cfg, raw))
+}
+
 // asInput is a finding as it is reported: what was masked on its way out was
 // only seen on its way in.
 func (w way) asInput(f inspect.Finding) inspect.Finding {

@@ -257,6 +257,9 @@ func (e *Exchange) whole(w way, contentType string, body []byte) ([]byte, error)
 	case jupyter.IsNotebook(body):
 		return jupyter.RewriteNotebook(make([]byte, 0, len(body)), body, visit)
 	case kind == "application/json" && jupyter.Valid(body) == nil:
+		if w.quiet(e.view, body) {
+			return body, nil
+		}
 		return jupyter.Copy(make([]byte, 0, len(body)), body, visit)
 	case isText(body) || isTextType(kind):
 		return w.text(e.view, body)
@@ -269,6 +272,11 @@ func (e *Exchange) model(w way, body []byte) ([]byte, error) {
 	m, err := jupyter.ParseModel(body)
 	if err != nil {
 		return nil, err
+	}
+	if m.Content == nil || m.Type == "directory" {
+		if w.quiet(e.view, body) {
+			return body, nil // no lists of it are joined
+		}
 	}
 	visit := w.visit(e.view)
 	edited := func(p jupyter.Place, text []byte) ([]byte, error) {
@@ -500,6 +508,89 @@ func (b *Body) do(dst, p []byte, f func([]byte) ([]byte, error)) ([]byte, error)
 		return out[:min(len(out), len(dst))], b.failed
 	}
 	return out, nil
+}
+
+// AnswerSmall is AnswerWhole or Stream, as Plan would have it, for an answer that
+// is here as a whole. What it returns may be body itself. The error is a
+// *Refusal.
+func (e *Exchange) AnswerSmall(contentType string, body []byte) ([]byte, error) {
+	if e.Plan(contentType, body[:min(len(body), sniffed)], int64(len(body))) == AsWhole {
+		return e.AnswerWhole(contentType, body)
+	}
+	w := e.way(false)
+	var out []byte
+	err := w.guarded(func() (err error) {
+		kind, _, _ := mime.ParseMediaType(contentType)
+		if isText(body) || isTextType(kind) || len(body) < shortest {
+			out, err = w.text(e.view, body)
+			return err
+		}
+		out = body
+		if found := e.scope.filter.exact.Scan(w.scan(e.view, inspect.Document), body); len(found) > 0 {
+			f := found[0]
+			f.Mode = inspect.Block
+			w.report(f, false)
+			return &inspect.BlockedError{Rule: f.Rule, Offset: f.Offset}
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, w.refusal(err)
+	}
+	return out, nil
+}
+
+// Headers makes the header of an answer fit to pass: names and values. Cookies
+// and policies are left to the caller.
+func (e *Exchange) Headers(h map[string][]string) error {
+	w := e.way(false)
+	quiet := false
+	err := w.guarded(func() error {
+		s := scratches.Get().(*scratch)
+		defer s.free()
+		all := s.text[:0]
+		for name, values := range h {
+			if !looksAtHeader(name) {
+				continue
+			}
+			all = append(append(all, name...), '\n')
+			for _, v := range values {
+				all = append(append(all, v...), '\n')
+			}
+		}
+		s.text = all
+		quiet = bytes.IndexByte(all, '%') < 0 && w.quiet(e.view, all)
+		return nil
+	})
+	if err != nil {
+		return w.refusal(err)
+	}
+	if quiet {
+		return nil
+	}
+	for name, values := range h {
+		if !looksAtHeader(name) {
+			continue
+		}
+		if got, err := e.Header(name); err != nil {
+			return err
+		} else if got != name {
+			delete(h, name)
+			continue
+		}
+		for i, v := range values {
+			got, err := e.Header(v)
+			if err != nil {
+				return err
+			}
+			values[i] = got
+		}
+	}
+	return nil
+}
+
+func looksAtHeader(name string) bool {
+	return name != "Set-Cookie" && name != "Content-Security-Policy"
 }
 
 // Header returns the value of an answer's header as it may pass.

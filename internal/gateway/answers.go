@@ -162,6 +162,7 @@ func readWhole(r io.Reader, length int64, run *run) (_ []byte, release func(), e
 // releasing gives memory back when it is closed.
 type releasing struct {
 	io.Reader
+	whole   []byte // all of it, if it is an answer
 	release func()
 }
 
@@ -200,17 +201,8 @@ func (q *request) outgoing(res *http.Response, e *filter.Exchange, run *run) err
 	} {
 		h.Del(name)
 	}
-	for name, values := range h {
-		if name == "Set-Cookie" || name == "Content-Security-Policy" {
-			continue
-		}
-		for i, v := range values {
-			got, err := e.Header(v)
-			if err != nil {
-				return refusedBy(err)
-			}
-			values[i] = got
-		}
+	if err := e.Headers(h); err != nil {
+		return refusedBy(err)
 	}
 	if res.StatusCode == http.StatusPartialContent || res.StatusCode == http.StatusMultiStatus && res.Request.Method == http.MethodGet {
 		return &bailey.Error{Kind: bailey.Unavailable, Msg: "the workspace sends a part of something that was asked for whole, which cannot be looked into"}
@@ -230,20 +222,23 @@ func (q *request) outgoingBody(res *http.Response, e *filter.Exchange, run *run)
 	kind, length := res.Header.Get("Content-Type"), res.ContentLength
 	res.Header.Del("Content-Length")
 	res.ContentLength = -1
-	head := make([]byte, headBytes)
-	n, err := io.ReadFull(res.Body, head)
-	head = head[:n]
-	if err != nil && !errors.Is(err, io.EOF) && !errors.Is(err, io.ErrUnexpectedEOF) {
+	live := length < 0 && strings.HasPrefix(kind, "text/event-stream")
+	buf := q.gateway.buffers.Get()
+	n, err := readSome(res.Body, buf, !live)
+	if err != nil && !errors.Is(err, io.EOF) {
+		q.gateway.buffers.Put(buf)
 		return err
 	}
-	if err != nil {
-		length = int64(n) // all of it is here
+	if err != nil { // all of it is here
+		return q.outgoingSmall(res, e, kind, buf, n)
 	}
-	live := length < 0 && strings.HasPrefix(kind, "text/event-stream")
+	begin := bytes.Clone(buf[:n])
+	q.gateway.buffers.Put(buf)
+	head := begin[:min(n, headBytes)]
 	src := struct {
 		io.Reader
 		io.Closer
-	}{io.MultiReader(bytes.NewReader(head), res.Body), res.Body}
+	}{io.MultiReader(bytes.NewReader(begin), res.Body), res.Body}
 	if e.Plan(kind, head, length) == filter.AsWhole {
 		body, release, err := readWhole(src, length, run)
 		_ = res.Body.Close()
@@ -269,6 +264,31 @@ func (q *request) outgoingBody(res *http.Response, e *filter.Exchange, run *run)
 	}
 	res.Body = body
 	return nil
+}
+
+// outgoingSmall looks at a body that is whole in a buffer, where it stands.
+func (q *request) outgoingSmall(res *http.Response, e *filter.Exchange, kind string, buf []byte, n int) error {
+	_ = res.Body.Close()
+	out, err := e.AnswerSmall(kind, buf[:n])
+	if err != nil {
+		q.gateway.buffers.Put(buf)
+		return refusedBy(err)
+	}
+	res.Body = &releasing{Reader: bytes.NewReader(out), whole: out, release: func() { q.gateway.buffers.Put(buf) }}
+	res.ContentLength = int64(len(out))
+	res.Header["Content-Length"] = []string{strconv.Itoa(len(out))}
+	return nil
+}
+
+// readSome reads what comes next, or with all as much as buf has room for. The
+// error is io.EOF when the body ended, which may be with n bytes read.
+func readSome(r io.Reader, buf []byte, all bool) (n int, err error) {
+	for n < len(buf) && err == nil && (all || n == 0) {
+		var more int
+		more, err = r.Read(buf[n:])
+		n += more
+	}
+	return n, err
 }
 
 // decompress undoes a compression that nobody asked for. What is compressed in

@@ -14,6 +14,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/coder/websocket"
+
 	"github.com/baileyhq/bailey"
 	"github.com/baileyhq/bailey/internal/audit"
 	"github.com/baileyhq/bailey/internal/edge"
@@ -663,6 +665,7 @@ func TestAttack25LongRequestsEndWithSessionAndRun(t *testing.T) {
 	for name, end := range map[string]func(w *world){
 		"session": func(w *world) { w.identity.revoke("t-ada") },
 		"run":     func(w *world) { w.rooms.stop(adaSlug) },
+		"address": func(w *world) { w.identity.ban("u-ada") },
 	} {
 		t.Run(name, func(t *testing.T) {
 			w := newWorld(t, http.HandlerFunc(h), nil)
@@ -687,6 +690,30 @@ func TestAttack25LongRequestsEndWithSessionAndRun(t *testing.T) {
 				t.Errorf("the stream ended %v after its %s", took, name)
 			}
 		})
+	}
+}
+
+// Attack 25, first part, for WebSockets: an administrator bans the address that
+// ada's stolen session is used from. Her open kernel connection ends, bob's goes on.
+func TestAttack25WebSocketsEndWithABan(t *testing.T) {
+	w := newWorld(t, &kernel{say: func(c *websocket.Conn, v1 bool) { sendMessage(c, v1, idle) }}, nil)
+	ada, _, err := w.socket(adaSlug, kernelPath)
+	if err != nil {
+		t.Fatal(err)
+	}
+	bob, _, err := w.socket(bobSlug, kernelPath)
+	if err != nil {
+		t.Fatal(err)
+	}
+	readUntilIdle(t, ada, false)
+	w.identity.ban("u-ada")
+	_, _, err = ada.Read(t.Context())
+	if websocket.CloseStatus(err) != websocket.StatusPolicyViolation {
+		t.Errorf("ada's connection ends with %v, want a policy violation", err)
+	}
+	readUntilIdle(t, bob, false)
+	if err := bob.Ping(bob.CloseRead(t.Context())); err != nil {
+		t.Errorf("bob's connection: %v", err)
 	}
 }
 

@@ -20,6 +20,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"runtime/debug"
+	"runtime/pprof"
 	"strconv"
 	"strings"
 	"sync"
@@ -38,6 +39,7 @@ import (
 var (
 	childUpstream = flag.String("gateway.upstream", "", "run as the benchmarks' server, with the workspace at this Unix socket")
 	childFilter   = flag.Bool("gateway.filter", false, "with -gateway.upstream: look into what passes")
+	childProfile  = flag.String("gateway.profile", "", "with -gateway.upstream: write a processor profile here")
 	childBare     = flag.Bool("gateway.bare", false, "with -gateway.upstream: nothing but TLS and httputil.ReverseProxy")
 )
 
@@ -103,6 +105,13 @@ func runChild() {
 		w.front = bare(*childUpstream)
 	}
 	_ = json.NewEncoder(os.Stdout).Encode(birth{w.addr, ca})
+	if *childProfile != "" {
+		f, err := os.Create(*childProfile)
+		if err != nil || pprof.StartCPUProfile(f) != nil {
+			tb.Fatal("no profile: ", err)
+		}
+		defer pprof.StopCPUProfile()
+	}
 	in := bufio.NewScanner(os.Stdin)
 	for in.Scan() {
 		if in.Text() == "collect" {
@@ -183,8 +192,7 @@ func newChild(b *testing.B, h http.Handler, args ...string) *child {
 		b.Fatal(err)
 	}
 	b.Cleanup(func() {
-		_ = in.Close()
-		_ = cmd.Process.Kill()
+		_ = in.Close() // ends it
 		_ = cmd.Wait()
 		_ = upstream.Close()
 	})
@@ -227,11 +235,15 @@ func BenchmarkProxiedGET(b *testing.B) {
 	for _, bb := range []struct {
 		name string
 		args []string
-	}{{"gateway", nil}, {"bare", []string{"-gateway.bare"}}} {
+	}{{"filtered", []string{"-gateway.filter"}}, {"unfiltered", nil}, {"bare", []string{"-gateway.bare"}}} {
 		b.Run(bb.name, func(b *testing.B) {
-			c := newChild(b, upstream, bb.args...)
+			args := bb.args
+			if *childProfile != "" {
+				args = append(args, "-gateway.profile="+*childProfile+"."+bb.name)
+			}
+			c := newChild(b, upstream, args...)
 			cookies := "x=y"
-			if bb.args == nil {
+			if bb.name != "bare" {
 				cookies = c.pass("ada", adaSlug)
 			}
 			get := []byte("GET /api/contents/a%20b?content=1 HTTP/1.1\r\nHost: " + c.host(adaSlug) + "\r\nCookie: _xsrf=2|abc; " + cookies +

@@ -14,6 +14,7 @@ import (
 	"net/http"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/baileyhq/bailey"
@@ -65,6 +66,7 @@ type Identity interface {
 	BySessionID(ctx context.Context, userID, id, ip string) (bailey.Actor, error)
 	ByToken(ctx context.Context, token secret.Value, ip string) (bailey.Actor, error)
 	Ended(actor bailey.Actor) (ended <-chan struct{}, release func())
+	Permitted(u bailey.User, ip string) error
 }
 
 var (
@@ -79,17 +81,19 @@ type Limits struct {
 	RequestsPerWorkspace int // requests being answered; 1024
 }
 
-// Config is what a Gateway needs; all but Filter, Log, Limits and Now are
-// required.
+// Config is what a Gateway needs; all but Filter, AuditCells, Log, Limits and
+// Now are required.
 type Config struct {
 	Workspaces Workspaces
 	Identity   Identity
 	Origins    *edge.Origins
 	Audit      audit.Appender
-	Filter     *filter.Filter   // looks at what passes; nil: nothing is looked at
-	Log        *slog.Logger     // nil: silent
-	Limits     Limits           //
-	Now        func() time.Time // nil means time.Now
+	Filter     *filter.Filter          // looks at what passes; nil: nothing is looked at
+	AuditCells func(class string) bool // whether the code that is run there stands in the journal, as a hash; nil: nowhere. Needs Filter
+	CellKey    secret.Value            // keys those hashes
+	Log        *slog.Logger            // nil: silent
+	Limits     Limits                  //
+	Now        func() time.Time        // nil means time.Now
 }
 
 // A Gateway answers the workspaces' origins. It may be used concurrently.
@@ -101,7 +105,10 @@ type Gateway struct {
 	buffers *buffers
 
 	stop chan struct{}  // closed by Drain
-	wg   sync.WaitGroup // tunnels and watchers
+	wg   sync.WaitGroup // tunnels, watchers and judges
+
+	judgings chan *judging // messages to look at; never closed
+	judges   atomic.Int32  // goroutines that wait for one
 
 	mu       sync.Mutex // guards the rest, and the sets inside
 	draining bool
@@ -135,6 +142,7 @@ func New(cfg Config) (*Gateway, error) {
 		denials:  newDenials(cfg.Audit, cfg.Log, cfg.Now),
 		buffers:  &buffers{},
 		stop:     make(chan struct{}),
+		judgings: make(chan *judging),
 		runs:     map[runKey]*run{},
 		sessions: map[string]*watch{},
 		users:    map[string]int{},

@@ -17,8 +17,10 @@ import (
 	"github.com/gobwas/ws"
 
 	"github.com/baileyhq/bailey"
+	"github.com/baileyhq/bailey/internal/cells"
 	"github.com/baileyhq/bailey/internal/filter"
 	"github.com/baileyhq/bailey/internal/jupyter"
+	"github.com/baileyhq/bailey/internal/secret"
 )
 
 // What an inspected WebSocket may hold of a message. Messages are looked at
@@ -75,21 +77,32 @@ type inspection struct {
 	timer *time.Timer           // flushes what waits; nil until it is needed
 	armed bool                  // guarded by lock
 	hung  atomic.Bool           // a flush found the connection closed
+	cells *cells.Watch          // sees which code is run; nil: nobody wants to know
+
+	down, up judging
 }
 
 // inspect sets up the inspection of a tunnel.
 func (q *request) inspect(t *tunnel, route Route, protocol string) {
-	kind := inspectedRoute(q.URL.Path)
-	key := q.actor.UserID + " " + q.URL.Path + " " + q.URL.Query().Get("session_id")
+	kind, path := inspectedRoute(q.URL.Path), strings.Clone(q.URL.Path)
+	key := q.actor.UserID + " " + path + " " + q.URL.Query().Get("session_id")
+	token := route.Token
+	conn := t.run.scope.Conn(kind, key, protocol == jupyter.ProtocolV1)
 	t.insp = &inspection{
-		conn: t.run.scope.Conn(kind, key, protocol == jupyter.ProtocolV1),
+		conn: conn,
+		down: judging{conn: conn, done: make(chan struct{}, 1)},
+		up:   judging{conn: conn, up: true, done: make(chan struct{}, 1)},
 		lock: make(chan struct{}, 1),
-		stop: func(ctx context.Context) { q.gateway.stopWhatRuns(ctx, t.run, route, kind, q.URL.Path) },
+		// It holds on to nothing of the request: a WebSocket may be open for days.
+		stop: func(ctx context.Context) { t.g.stopWhatRuns(ctx, t.run, token, kind, path) },
+	}
+	if kind == filter.Kernel {
+		t.insp.cells = q.gateway.watchCells(t, route, protocol)
 	}
 }
 
 // stopWhatRuns asks Jupyter to interrupt a kernel or to close a terminal.
-func (g *Gateway) stopWhatRuns(ctx context.Context, run *run, route Route, kind filter.Route, p string) {
+func (g *Gateway) stopWhatRuns(ctx context.Context, run *run, token secret.Value, kind filter.Route, p string) {
 	method, target := http.MethodPost, ""
 	switch kind { //nolint:exhaustive // nothing else runs
 	case filter.Kernel:
@@ -105,7 +118,7 @@ func (g *Gateway) stopWhatRuns(ctx context.Context, run *run, route Route, kind 
 	if err != nil {
 		return
 	}
-	r.Header.Set("Authorization", "token "+route.Token.Reveal())
+	r.Header.Set("Authorization", "token "+token.Reveal())
 	res, err := run.upstream.RoundTrip(r)
 	if err != nil {
 		g.cfg.Log.WarnContext(ctx, "cell not interrupted after a block", logWorkspace(run), logError(err))
@@ -260,13 +273,16 @@ func (m *messages) check(h ws.Header, within bool) error {
 // down is the direction to the client.
 func (t *tunnel) inspectDown(had []byte) {
 	defer t.done()
-	m := &messages{src: t.upstream, small: t.downBuf[:], have: had, run: t.run, pool: t.g.buffers}
+	m := &messages{src: t.upstream, small: t.downBuf, have: had, run: t.run, pool: t.g.buffers}
 	var err error
 	for err == nil {
 		err = m.next(func(op ws.OpCode, p []byte) error {
 			t.insp.acquire()
 			defer t.insp.release()
-			return t.settle(t.insp.conn.Down(filter.Message{Text: op == ws.OpText, Data: p}), false)
+			if t.insp.cells != nil {
+				t.insp.cells.Down(p, op == ws.OpText)
+			}
+			return t.settle(t.g.judge(&t.insp.down, filter.Message{Text: op == ws.OpText, Data: p}), false)
 		}, func(op ws.OpCode, p []byte) error {
 			t.insp.acquire()
 			defer t.insp.release()
@@ -280,6 +296,9 @@ func (t *tunnel) inspectDown(had []byte) {
 	defer t.insp.release()
 	t.insp.hung.Store(true)
 	t.insp.conn.End()
+	if t.insp.cells != nil {
+		t.insp.cells.End()
+	}
 	if c, ok := errors.AsType[*closing](err); ok {
 		t.why.CompareAndSwap(0, c.code)
 		t.bye(c.code, c.reason)
@@ -298,7 +317,7 @@ func (t *tunnel) inspectDown(had []byte) {
 // up is the direction to the workspace.
 func (t *tunnel) inspectUp(had []byte) {
 	defer t.done()
-	m := &messages{src: t.client, small: t.upBuf[:], have: had, masked: true, run: t.run, pool: t.g.buffers}
+	m := &messages{src: t.client, small: t.upBuf, have: had, masked: true, run: t.run, pool: t.g.buffers}
 	var err error
 	for err == nil {
 		err = m.next(func(op ws.OpCode, p []byte) error {
@@ -308,7 +327,11 @@ func (t *tunnel) inspectUp(had []byte) {
 			if t.input != nil && t.input.message(p) {
 				t.g.touch(t.run)
 			}
-			return t.settle(t.insp.conn.Up(filter.Message{Text: op == ws.OpText, Data: p}), true)
+			v := t.g.judge(&t.insp.up, filter.Message{Text: op == ws.OpText, Data: p})
+			if t.insp.cells != nil {
+				t.insp.cells.Up(p, op == ws.OpText, len(v.On) > 0)
+			}
+			return t.settle(v, true)
 		}, func(op ws.OpCode, p []byte) error {
 			if t.why.Load() != 0 {
 				return errEnding

@@ -3,13 +3,16 @@ package gateway
 import (
 	"context"
 	"errors"
+	"io"
 	"log/slog"
 	"net/http"
 	"net/http/httputil"
+	"net/url"
 	"os"
 	"time"
 
 	"github.com/baileyhq/bailey"
+	"github.com/baileyhq/bailey/internal/filter"
 	"github.com/baileyhq/bailey/internal/mutant"
 )
 
@@ -48,6 +51,9 @@ func (q *request) proxy(w http.ResponseWriter, route Route) error {
 			return err
 		}
 	}
+	if in.ContentLength == 0 && (in.Method == http.MethodGet || in.Method == http.MethodHead) {
+		return q.fetch(w, in, looked, run)
+	}
 	var failed error
 	p := &httputil.ReverseProxy{
 		Rewrite:    rewrite,
@@ -72,6 +78,74 @@ func (q *request) proxy(w http.ResponseWriter, route Route) error {
 	return nil
 }
 
+// fetch is what [httputil.ReverseProxy] does for a request that brings nothing
+// with it and is answered with nothing before its answer, without copying its
+// header twice: nearly all requests are such.
+func (q *request) fetch(w http.ResponseWriter, in *http.Request, looked *filter.Exchange, run *run) error {
+	rest, _ := splitQuery(in.URL.RawQuery)
+	in.URL = &url.URL{Scheme: "http", Host: upstreamHost, Path: in.URL.Path, RawPath: in.URL.RawPath, RawQuery: rest}
+	in.Host, in.Close, in.Body, in.Trailer = upstreamHost, false, nil, nil
+	if _, says := in.Header["User-Agent"]; !says {
+		in.Header["User-Agent"] = []string{""} // not Go's
+	}
+	res, err := run.upstream.RoundTrip(in)
+	if err != nil {
+		return upstreamError(err)
+	}
+	defer func() { _ = res.Body.Close() }()
+	if looked != nil {
+		if err := q.outgoing(res, looked, run); err != nil {
+			return upstreamError(err)
+		}
+	}
+	q.downstreamHeader(res.Header)
+	h := w.Header()
+	for name, values := range res.Header {
+		h[name] = append(h[name], values...)
+	}
+	w.WriteHeader(res.StatusCode)
+	if err := q.pass(w, res); err != nil {
+		if q.Context().Value(http.ServerContextKey) != nil {
+			panic(http.ErrAbortHandler) // half an answer must not look like a whole one
+		}
+	}
+	return nil
+}
+
+// pass writes a body. What has no known length is written as it comes.
+func (q *request) pass(w http.ResponseWriter, res *http.Response) error {
+	if b, ok := res.Body.(*releasing); ok && b.whole != nil {
+		_, err := w.Write(b.whole) //nolint:gosec // the workspace's own origin shows what it likes
+		return err
+	}
+	if res.Body == http.NoBody {
+		return nil
+	}
+	buf := q.gateway.buffers.Get()
+	defer q.gateway.buffers.Put(buf)
+	live := res.ContentLength < 0
+	flush := http.NewResponseController(w)
+	for {
+		n, err := res.Body.Read(buf)
+		if n > 0 {
+			if _, err := w.Write(buf[:n]); err != nil {
+				return err
+			}
+			if live {
+				if err := flush.Flush(); err != nil {
+					return err
+				}
+			}
+		}
+		switch {
+		case errors.Is(err, io.EOF):
+			return nil
+		case err != nil:
+			return err
+		}
+	}
+}
+
 // rewrite sends a request to Jupyter under the path that the client sent. Its
 // headers are done already; ReverseProxy's own cleaning finds nothing to do.
 func rewrite(p *httputil.ProxyRequest) {
@@ -85,18 +159,31 @@ func rewrite(p *httputil.ProxyRequest) {
 	}
 }
 
-// cutWhenOver cancels a long request when its session or its run ends.
+// cutWhenOver cancels a long request when its session or its run ends, or when
+// nobody may come any more from where it came.
 func (g *Gateway) cutWhenOver(ctx context.Context, cancel context.CancelFunc, actor bailey.Actor, route Route) {
 	ended, release := g.cfg.Identity.Ended(actor)
 	defer release()
-	select {
-	case <-ctx.Done():
-	case <-ended:
-		if !mutant.Endings {
+	tick := time.NewTicker(placeEvery)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+			if g.misplaced(actor) {
+				cancel()
+				return
+			}
+		case <-ended:
+			if !mutant.Endings {
+				cancel()
+			}
+			return
+		case <-route.Done:
 			cancel()
+			return
 		}
-	case <-route.Done:
-		cancel()
 	}
 }
 

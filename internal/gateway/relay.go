@@ -21,6 +21,7 @@ const (
 // How a tunnel treats its ends.
 const (
 	smallRead  = 512                   // what is read into while a direction is quiet
+	headRead   = 128                   // the same where messages are looked at: mostly a frame's head
 	burstWait  = 50 * time.Millisecond // how long a direction keeps a big buffer for more
 	stallLimit = 4 * time.Minute       // how long one end may take nothing
 	stallCheck = time.Minute
@@ -47,7 +48,7 @@ type tunnel struct {
 	why   atomic.Int32 // close code once it must end; 0 before
 	loops atomic.Int32 // directions that have ended
 
-	upBuf, downBuf   [smallRead]byte
+	upBuf, downBuf   []byte
 	upMark, downMark time.Time // when the write deadlines were last moved on
 }
 
@@ -79,13 +80,18 @@ func (t *tunnel) open(w http.ResponseWriter, res *http.Response, early []byte, k
 		t.g.unreserve(t.run, t.actor.UserID)
 		return nil //nolint:nilerr // there is nobody left to tell
 	}
+	small := smallRead
+	if t.insp != nil {
+		small = headRead
+	}
+	t.upBuf, t.downBuf = make([]byte, small), make([]byte, small)
 	if t.insp != nil {
 		go t.inspectDown(early)
 		go t.inspectUp(had)
 		return nil
 	}
-	go t.loop(t.upstream, client, early, t.downBuf[:], t.passDown)
-	go t.loop(client, t.upstream, had, t.upBuf[:], t.passUp)
+	go t.loop(t.upstream, client, early, t.downBuf, t.passDown)
+	go t.loop(client, t.upstream, had, t.upBuf, t.passUp)
 	return nil
 }
 

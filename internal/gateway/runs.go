@@ -183,14 +183,52 @@ func (g *Gateway) join(t *tunnel) error {
 	return nil
 }
 
-// watchSession closes the tunnels of a session when it ends.
+// placeEvery is how often it is asked whether somebody may still be where they
+// are. It bounds how long a ban or a change of the allow-lists takes to end what
+// is open.
+const placeEvery = time.Second / 2
+
+// misplaced reports whether nobody, or not this person, may come from their
+// address any more.
+func (g *Gateway) misplaced(a bailey.Actor) bool {
+	return !mutant.Places && g.cfg.Identity.Permitted(bailey.User{ID: a.UserID, Name: a.Name, Groups: a.Groups}, a.IP) != nil
+}
+
+// endMisplaced closes the tunnels of a session whose addresses were closed
+// after they had opened.
+func (g *Gateway) endMisplaced(w *watch) {
+	g.mu.Lock()
+	byIP := map[string][]*tunnel{}
+	for t := range w.tunnels {
+		byIP[t.actor.IP] = append(byIP[t.actor.IP], t)
+	}
+	g.mu.Unlock()
+	for _, tunnels := range byIP {
+		if !g.misplaced(tunnels[0].actor) {
+			continue
+		}
+		for _, t := range tunnels {
+			t.end(closePolicy)
+		}
+	}
+}
+
+// watchSession closes the tunnels of a session when it ends, and those from
+// where nobody may come any more.
 func (g *Gateway) watchSession(key string, w *watch, actor bailey.Actor) {
 	ended, release := g.cfg.Identity.Ended(actor)
 	defer release()
-	select {
-	case <-w.stop:
-		return
-	case <-ended:
+	tick := time.NewTicker(placeEvery)
+	defer tick.Stop()
+	for over := false; !over; {
+		select {
+		case <-w.stop:
+			return
+		case <-tick.C:
+			g.endMisplaced(w)
+		case <-ended:
+			over = true
+		}
 	}
 	g.mu.Lock()
 	if g.sessions[key] == w {

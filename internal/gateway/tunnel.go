@@ -132,7 +132,7 @@ func (q *request) tunnel(w http.ResponseWriter, route Route) error {
 	t := &tunnel{
 		g: g, run: run, actor: q.actor, upstream: conn, input: snifferFor(q.URL.Path),
 	}
-	if run.inspected() {
+	if run.inspected() || run.scope != nil && g.watchesCells(route.Workspace.Class) && isKernel(q.URL.Path) {
 		q.inspect(t, route, res.Header.Get("Sec-Websocket-Protocol"))
 	}
 	if err := t.open(w, res, early, q.Header.Get("Sec-Websocket-Key")); err != nil {

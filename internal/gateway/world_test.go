@@ -300,6 +300,23 @@ type people struct {
 	mu    sync.Mutex
 	by    map[string]bailey.Actor // by cookie or token
 	ended map[string]chan struct{}
+	shut  string // the user who may not come from anywhere any more
+}
+
+func (p *people) Permitted(u bailey.User, _ string) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if u.ID == p.shut {
+		return &bailey.Error{Kind: bailey.Denied, Msg: "not from there"}
+	}
+	return nil
+}
+
+// ban closes the addresses that a person comes from.
+func (p *people) ban(userID string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.shut = userID
 }
 
 func newPeople() *people {

@@ -2,6 +2,7 @@ package identity
 
 import (
 	"context"
+	"slices"
 	"strings"
 
 	"github.com/baileyhq/bailey/internal/password"
@@ -70,4 +71,23 @@ func ReseedToken(text string) string {
 	}
 	body = body[:len(body)-4] + end
 	return body + tokenSum(body)
+}
+
+// Work lists the classes of hashes that an attempt on the name computes, sorted.
+func Work(ctx context.Context, s *Service, name string) []string {
+	_, stored, _, err := s.account(ctx, name)
+	if err != nil {
+		return []string{err.Error()}
+	}
+	h := s.stored(ctx, stored)
+	others, err := s.classes.others(ctx, s, h)
+	if err != nil {
+		return []string{err.Error()}
+	}
+	classes := []string{h.Class()}
+	for _, o := range others {
+		classes = append(classes, o.Class())
+	}
+	slices.Sort(classes)
+	return classes
 }

@@ -22,7 +22,7 @@ func errNoPassword(name string) error {
 
 // answerable returns the id of who answers for a new service account.
 func (s *Service) answerable(ctx context.Context, actor bailey.Actor, n NewUser) (string, error) {
-	if !n.Password.Empty() {
+	if !n.Password.Empty() || !n.Hash.Empty() {
 		return "", errNoPassword(n.Name)
 	}
 	owner, err := s.byName(ctx, cmp.Or(n.Owner, actor.Name))

@@ -7,6 +7,7 @@ import (
 
 	"github.com/baileyhq/bailey"
 	"github.com/baileyhq/bailey/internal/audit"
+	"github.com/baileyhq/bailey/internal/password"
 	"github.com/baileyhq/bailey/internal/policy"
 	"github.com/baileyhq/bailey/internal/secret"
 )
@@ -19,7 +20,8 @@ const maxGroups = bailey.MaxGroups
 type NewUser struct {
 	Name     string
 	Password secret.Value
-	Role     bailey.Role // empty means user
+	Hash     secret.Value // of a password, made by another program; in place of Password
+	Role     bailey.Role  // empty means user
 	Groups   []string
 
 	// Service asks for a service account: it has no password, and Owner, the
@@ -45,10 +47,20 @@ func (s *Service) CreateUser(ctx context.Context, actor bailey.Actor, n NewUser)
 			return bailey.User{}, problem
 		}
 	}
+	event := audit.Event{
+		Actor: audit.By(actor), Action: audit.UserCreate, Target: target,
+		Outcome: audit.Success, Attrs: audit.Attrs{Role: string(n.Role)},
+	}
 	fresh := bailey.User{Name: n.Name, Role: n.Role, Groups: groups, Service: n.Service}
-	if n.Service {
+	imported := ""
+	switch {
+	case n.Service:
+		event.Reason = audit.ServiceAccount
 		fresh.OwnerID, err = s.answerable(ctx, actor, n)
-	} else {
+	case !n.Hash.Empty():
+		event.Action = audit.PasswordImport
+		imported, event.Attrs.Rule, err = takeHash(n)
+	default:
 		err = s.checkPassword(n.Name, n.Password)
 	}
 	if err != nil {
@@ -57,18 +69,11 @@ func (s *Service) CreateUser(ctx context.Context, actor bailey.Actor, n NewUser)
 	if err := s.nameFree(ctx, n.Name); err != nil {
 		return bailey.User{}, err
 	}
-	hash := "" // no password has this hash
-	if !n.Service {
+	hash := imported // or none, which no password has
+	if !n.Service && hash == "" {
 		if hash, err = s.hash(ctx, n.Password); err != nil {
 			return bailey.User{}, err
 		}
-	}
-	event := audit.Event{
-		Actor: audit.By(actor), Action: audit.UserCreate, Target: target,
-		Outcome: audit.Success, Attrs: audit.Attrs{Role: string(n.Role)},
-	}
-	if n.Service {
-		event.Reason = audit.ServiceAccount
 	}
 	var user bailey.User
 	err = s.recorded(ctx, event, func() error {
@@ -78,7 +83,24 @@ func (s *Service) CreateUser(ctx context.Context, actor bailey.Actor, n NewUser)
 	if err != nil {
 		return bailey.User{}, err
 	}
+	if imported != "" {
+		s.classes.forget() // from now on every attempt does the work of this hash, too
+	}
 	return user, nil
+}
+
+// takeHash returns the hash that a new account brings along, and its kind. It
+// is only looked at: nobody here has the password, and so nobody knows whether
+// it is a good one. It is made anew when its owner signs in.
+func takeHash(n NewUser) (hash, kind string, err error) {
+	if !n.Password.Empty() {
+		return "", "", &bailey.Error{Kind: bailey.Invalid, Msg: "a password and a hash were both given", Hint: "give one of them"}
+	}
+	h, err := password.Parse(n.Hash.Reveal())
+	if err != nil {
+		return "", "", &bailey.Error{Kind: bailey.Invalid, Msg: "the password hash cannot be taken over: " + err.Error(), Hint: "give the user a first password instead"}
+	}
+	return h.String(), string(h.Kind()), nil
 }
 
 // nameFree returns a Conflict when the name is taken. The store decides; this

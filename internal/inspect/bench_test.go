@@ -10,6 +10,9 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/baileyhq/bailey/internal/inspect/exact"
+	"github.com/baileyhq/bailey/internal/secret"
 )
 
 // logText is what ordinary programs print: access logs, training progress,
@@ -196,5 +199,23 @@ func BenchmarkCompile(b *testing.B) {
 		if _, err := Compile(Config{}); err != nil {
 			b.Fatal(err)
 		}
+	}
+}
+
+// BenchmarkRedact is whole texts: an answer's header field, a small answer.
+func BenchmarkRedact(b *testing.B) {
+	s := rulesOf(b)
+	known, _ := exact.New([]exact.Secret{{Name: "a", Value: secret.New(token(5))}, {Name: "b", Value: secret.New(token(6))}})
+	for name, text := range map[string][]byte{
+		"field": []byte("Sat, 28 Nov 2026 03:46:00 GMT"), "type": []byte("application/json"), "kib": logText(1024), "4kib": logText(4096),
+		"x": bytes.Repeat([]byte("x"), 1024), "uuid": []byte("3f2504e0-4f89-11d3-9a0c-0305e82c3301"),
+	} {
+		b.Run(name, func(b *testing.B) {
+			b.ReportAllocs()
+			b.SetBytes(int64(len(text)))
+			for b.Loop() {
+				_, _, _ = s.Redact(ScanConfig{Exact: known}, text)
+			}
+		})
 	}
 }

@@ -164,6 +164,11 @@ func (s *Set) allowance(cfg *ScanConfig, rule string, sum Sum) bool {
 	return false
 }
 
+// trusts reports whether patterns are not looked for at a path.
+func (s *Set) trusts(path string) bool {
+	return slices.ContainsFunc(s.over.AllowPaths, func(p string) bool { return underPath(path, p) })
+}
+
 // underPath reports whether path is prefix, or lies in the directory that
 // prefix names with a slash at its end.
 func underPath(path, prefix string) bool {

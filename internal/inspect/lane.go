@@ -79,10 +79,6 @@ type found struct {
 	allowed    bool // an administrator lets it pass, and what lies within it
 }
 
-func newLane(s *Stream, name string) *lane {
-	return &lane{s: s, name: name}
-}
-
 // raw returns the raw offsets that text[start:end] came from.
 func (l *lane) raw(start, end int) (int64, int64) {
 	if l.from == nil {
@@ -119,9 +115,11 @@ func (l *lane) advance(eof bool) {
 		l.search(eof)
 		l.searched = len(l.text)
 	}
-	l.findExact()
+	l.findExact(eof)
 	l.loose = false
-	l.tail = l.s.prefixes.Tail(l.text)
+	if !eof {
+		l.tail = l.s.prefixes.Tail(l.text)
+	}
 }
 
 // search begins the candidates of text[l.searched:].
@@ -183,7 +181,11 @@ func (l *lane) before(a *anchor, at int, eof bool) {
 
 // try begins a candidate at text[at] unless the rule does not apply.
 func (l *lane) try(r *rule, at int, eof bool) {
-	if !l.s.skip(r, l, at) && !l.crowded(r, l.base+int64(at)) {
+	switch {
+	case l.s.skip(r, l, at):
+	case l.crowded(r, l.base+int64(at)):
+		l.s.nears++
+	default:
 		l.begin(r, at, eof)
 	}
 }
@@ -272,7 +274,10 @@ func (l *lane) run(c *cand, eof bool) bool {
 		case in > 0 || c.entered < 0:
 			c.entered = c.pos + int64(in)
 		}
-		c.accepted = c.accepted || accepted > 0
+		if accepted > 0 {
+			c.accepted = true
+			l.s.nears++
+		}
 		c.pos += int64(at)
 		c.state = state
 		if c.mask != nil {
@@ -486,17 +491,23 @@ func (l *lane) report(r *rule, start, end int) *found {
 }
 
 // findExact looks for known secrets.
-func (l *lane) findExact() {
+func (l *lane) findExact(eof bool) {
 	set := l.s.cfg.Exact
 	if set == nil || l.s.set.exact <= Off {
 		l.exactTo = len(l.text)
 		return
 	}
-	if l.exact == nil {
+	switch {
+	case l.exact == nil && eof: // all there is is here
+		l.exactAt = l.base + int64(l.exactTo)
+		l.s.matches = set.Find(l.s.matches[:0], l.text[l.exactTo:])
+	case l.exact == nil:
 		l.exact = set.NewStream()
 		l.exactAt = l.base + int64(l.exactTo)
+		fallthrough
+	default:
+		l.s.matches = l.exact.Feed(l.s.matches[:0], l.text[l.exactTo:])
 	}
-	l.s.matches = l.exact.Feed(l.s.matches[:0], l.text[l.exactTo:])
 	for _, m := range l.s.matches {
 		name := "secret:" + m.Name
 		sum := l.s.set.sum([]byte(name))
@@ -508,7 +519,9 @@ func (l *lane) findExact() {
 		l.s.add(f)
 	}
 	l.exactTo = len(l.text)
-	l.partial = l.exact.Partial(l.s.least())
+	if !eof {
+		l.partial = l.exact.Partial(l.s.least())
+	}
 }
 
 // hold returns the raw offset from which on text must wait for this lane.

@@ -19,6 +19,8 @@ const (
 	softly = 64
 	// sideText is how much a lane reads before what it does not need is moved away.
 	sideText = 4 << 10
+	// maxReading is how much memory is kept for the next.
+	maxReading = 256 << 10
 )
 
 // A side is a lane that is read only where it differs from what it is read
@@ -36,15 +38,29 @@ type side struct {
 	until   int64 // up to here it will be
 	stopped int64 // where it ended last
 
-	reader *view.Reader
-	seen   *view.Seen
-	lane   *lane // nil: it is not read here
+	*reading // nil: it is not read here
 }
 
-// newSides returns the lanes beside the stream itself, parents first.
-func newSides(s *Stream) []*side {
+// A reading is what reading a side takes.
+type reading struct {
+	reader view.Reader
+	seen   view.Seen
+	lane   lane
+}
+
+// readings are those that nobody needs now.
+var readings = sync.Pool{New: func() any {
+	return &reading{seen: view.Seen{Text: make([]byte, 0, sideText), From: make([]int64, 0, sideText), To: make([]int64, 0, sideText)}}
+}}
+
+// sideLanes is how many lanes there are beside a stream.
+const sideLanes = 8
+
+// addSides adds the lanes beside the stream itself, parents first.
+func (s *Stream) addSides(m *streamMemory) {
 	add := func(kind view.Lane, name string, parent *side) *side {
-		d := &side{s: s, kind: kind, name: name, parent: parent}
+		d := &m.side[len(s.sides)]
+		*d = side{s: s, kind: kind, name: name, parent: parent}
 		s.sides = append(s.sides, d)
 		return d
 	}
@@ -58,15 +74,17 @@ func newSides(s *Stream) []*side {
 	add(view.Base64, "base64", nil)
 	add(view.Base64, "base64", escapes)
 	add(view.Hex, "hex", nil)
-	return s.sides
 }
 
 // source returns the lane that is read, nil if there is none now.
 func (d *side) source() *lane {
-	if d.parent == nil {
+	switch {
+	case d.parent == nil:
 		return d.s.lanes[0]
+	case d.parent.reading == nil:
+		return nil
 	}
-	return d.parent.lane
+	return &d.parent.lane
 }
 
 // advance reads what has come.
@@ -84,7 +102,7 @@ func (d *side) advance(eof bool) {
 
 // reset forgets everything: what is read has ended.
 func (d *side) reset() {
-	if d.lane != nil || d.looked > 0 || d.fed > 0 {
+	if d.reading != nil || d.looked > 0 || d.fed > 0 {
 		d.stop()
 		*d = side{s: d.s, kind: d.kind, name: d.name, parent: d.parent}
 	}
@@ -92,21 +110,22 @@ func (d *side) reset() {
 
 // stop ends the lane.
 func (d *side) stop() {
-	if d.lane != nil {
-		d.lane.restart()
+	if m := d.reading; m != nil {
+		m.lane.restart()
+		m.lane = lane{}
+		m.seen.Text, m.seen.From, m.seen.To = m.seen.Text[:0], m.seen.From[:0], m.seen.To[:0]
+		if cap(m.seen.Text) <= maxReading {
+			readings.Put(m)
+		}
+		d.reading = nil
 	}
-	if d.seen != nil {
-		d.seen.Text, d.seen.From, d.seen.To = d.seen.Text[:0], d.seen.From[:0], d.seen.To[:0]
-		seens.Put(d.seen)
-	}
-	d.lane, d.reader, d.seen = nil, nil, nil
 	d.stopped = d.fed
 }
 
 // scout returns how much of the stream it is certain about where a lane that is
 // not read would have to begin.
 func (d *side) scout(src *lane) int {
-	if d.parent != nil || d.lane != nil || d.kind == view.Base64 || d.kind == view.Hex {
+	if d.parent != nil || d.reading != nil || d.kind == view.Base64 || d.kind == view.Hex {
 		return len(src.text)
 	}
 	from := int(max(d.looked-src.base, 0))
@@ -124,7 +143,7 @@ func (d *side) scout(src *lane) int {
 func (d *side) advanceText(src *lane, eof bool) {
 	end := src.base + int64(len(src.text))
 	for {
-		if d.lane == nil {
+		if d.reading == nil {
 			from := max(d.looked, src.base)
 			if from >= end {
 				return
@@ -171,17 +190,13 @@ func (d *side) linger() int64 {
 
 // begin begins to read at a position.
 func (d *side) begin(at int64) {
+	d.s.nears++
 	d.fed = at
-	d.reader = view.NewReaderAt(d.kind, d.s.cfg.Columns, at)
-	d.lane = newLane(d.s, d.name)
-	d.seen = seens.Get().(*view.Seen)
+	d.reading = readings.Get().(*reading)
+	d.reader.Reset(d.kind, d.s.cfg.Columns, at)
+	d.lane.s, d.lane.name = d.s, d.name
 	d.lane.from, d.lane.to = d.seen.From, d.seen.To
 }
-
-// seens are windows that no lane needs now.
-var seens = sync.Pool{New: func() any {
-	return &view.Seen{Text: make([]byte, 0, sideText), From: make([]int64, 0, sideText), To: make([]int64, 0, sideText)}
-}}
 
 // feed reads up to a position.
 func (d *side) feed(src *lane, to int64, eof bool) {
@@ -189,19 +204,19 @@ func (d *side) feed(src *lane, to int64, eof bool) {
 	d.seen.Low = len(d.seen.Text)
 	if from < n {
 		if src.from == nil {
-			d.reader.Read(d.seen, src.text[from:n])
+			d.reader.Read(&d.seen, src.text[from:n])
 		} else {
-			d.reader.ReadSeen(d.seen, &view.Seen{Text: src.text[:n], From: src.from[:n], To: src.to[:n]}, from)
+			d.reader.ReadSeen(&d.seen, &view.Seen{Text: src.text[:n], From: src.from[:n], To: src.to[:n]}, from)
 		}
 		d.fed = to
 	}
 	if eof {
-		d.reader.Close(d.seen)
+		d.reader.Close(&d.seen)
 	}
 	if d.seen.Low < d.lane.searched {
 		d.lane.restart()
 	}
-	l := d.lane
+	l := &d.lane
 	l.text, l.from, l.to = d.seen.Text, d.seen.From, d.seen.To
 	if last := lastRune(l.text); d.soft() && !eof && len(l.text)-len(last) >= l.searched {
 		l.text = bytes.TrimSuffix(l.text, last)
@@ -233,7 +248,7 @@ func (d *side) advanceRuns(src *lane, eof bool) {
 	}
 	for d.fed < end {
 		at := int(d.fed - src.base)
-		if d.reader == nil || !d.reader.InRun() {
+		if d.reading == nil || !d.reader.InRun() {
 			next, ok := view.NextRun(src.text, at)
 			d.fed = src.base + int64(next)
 			if !ok {
@@ -244,11 +259,11 @@ func (d *side) advanceRuns(src *lane, eof bool) {
 				d.fed = src.base + int64(over)
 				continue
 			}
-			if d.reader != nil && d.fed >= d.until {
+			if d.reading != nil && d.fed >= d.until {
 				d.lane.advance(true)
 				d.stop()
 			}
-			if d.reader == nil {
+			if d.reading == nil {
 				d.begin(d.fed)
 			}
 			d.reader.Skip(d.fed)
@@ -260,7 +275,7 @@ func (d *side) advanceRuns(src *lane, eof bool) {
 			d.lane.advance(false)
 		}
 	}
-	if d.lane == nil {
+	if d.reading == nil {
 		return
 	}
 	if eof {
@@ -278,9 +293,9 @@ func (d *side) advanceRuns(src *lane, eof bool) {
 // hold returns the raw offset from which on text must wait for this lane.
 func (d *side) hold() int64 {
 	at := d.s.end()
-	if d.lane != nil {
+	if d.reading != nil {
 		at = min(at, d.lane.hold())
-		if l := d.lane; len(l.text) < len(l.from) { // soft
+		if l := &d.lane; len(l.text) < len(l.from) { // soft
 			at = min(at, l.from[len(l.text)])
 		}
 		if from, ok := d.reader.Pending(); ok && d.s.cfg.Kind != Terminal {
@@ -295,7 +310,7 @@ func (d *side) hold() int64 {
 	waits := d.looked
 	if d.kind == view.Base64 || d.kind == view.Hex {
 		waits = d.fed
-	} else if d.lane != nil {
+	} else if d.reading != nil {
 		return at
 	}
 	if n := int(waits - src.base); n >= 0 && n < len(src.text) {
@@ -313,7 +328,7 @@ func (d *side) needed(src *lane) int64 {
 		return min(at, d.fed)
 	}
 	at = min(at, d.looked-lead)
-	if d.lane != nil {
+	if d.reading != nil {
 		at = min(at, d.fed)
 	}
 	return at
@@ -321,10 +336,10 @@ func (d *side) needed(src *lane) int64 {
 
 // trim forgets text of the lane that nobody needs any more.
 func (d *side) trim() {
-	l := d.lane
-	if l == nil || len(d.seen.Text) < sideText {
+	if d.reading == nil || len(d.seen.Text) < sideText {
 		return
 	}
+	l := &d.lane
 	need := l.needed()
 	for _, other := range d.s.sides {
 		if other.parent == d {

@@ -6,6 +6,7 @@ import (
 	"encoding/binary"
 	"hash/fnv"
 	"slices"
+	"sync"
 
 	"github.com/baileyhq/bailey/internal/inspect/exact"
 	"github.com/baileyhq/bailey/internal/inspect/match"
@@ -72,6 +73,7 @@ type Stream struct {
 	plain    bool // the path is allowed: no patterns
 
 	buf      []byte // what is held, after some context
+	small    []byte // memory for that while the stream waits
 	base     int64  // raw offset of buf[0]
 	released int64  // everything before it is out, or masked
 	masked   int64  // where the last mask ended
@@ -88,16 +90,15 @@ type Stream struct {
 	sides   []*side // the other ways to read it
 	matches []exact.Match
 	finds   int // how often something was found
+	nears   int // how often a rule came as far as a match, or text had another reading
 	notes   []notes
 }
 
 // NewStream returns a Stream that has seen nothing yet.
 func NewStream(cfg StreamConfig) *Stream {
-	s := &Stream{cfg: cfg, set: cfg.Set, prefixes: cfg.Set.prefixes, reach: cfg.Set.reach}
-	s.plain = slices.ContainsFunc(s.set.over.AllowPaths, func(p string) bool { return underPath(cfg.Path, p) })
-	s.lanes = []*lane{newLane(s, "")}
-	s.sides = newSides(s)
-	return s
+	m := new(streamMemory)
+	m.open(cfg)
+	return &m.Stream
 }
 
 // Write takes the next piece of the stream and appends to dst what may be
@@ -107,6 +108,7 @@ func (s *Stream) Write(dst, p []byte) ([]byte, error) {
 	for len(p) > 0 && s.err == nil && !s.closed {
 		n := min(len(p), piece)
 		s.sample(int64(n))
+		s.room(n)
 		s.buf = append(s.buf, p[:n]...)
 		p = p[n:]
 		s.look(false)
@@ -117,11 +119,34 @@ func (s *Stream) Write(dst, p []byte) ([]byte, error) {
 	return dst, s.err
 }
 
+// room makes room for the next n bytes, in memory that others use as well.
+func (s *Stream) room(n int) {
+	if len(s.buf)+n <= cap(s.buf) {
+		return
+	}
+	big := *windows.Get().(*[]byte)
+	if cap(big) < len(s.buf)+n {
+		big = make([]byte, 0, max(len(s.buf)+n, 8<<10))
+	}
+	if cap(s.buf) <= 2*idle {
+		s.small = s.buf
+	}
+	s.buf = append(big[:0], s.buf...)
+}
+
+// windows are memory for text that is being looked at.
+var windows = sync.Pool{New: func() any { return new([]byte) }}
+
 // rest gives back what a stream does not need while it waits.
 func (s *Stream) rest() {
-	if len(s.buf) <= idle && cap(s.buf) > 4*idle && len(s.lanes) > 0 {
-		s.buf = append(make([]byte, 0, len(s.buf)+64), s.buf...)
+	if len(s.buf) <= idle && cap(s.buf) > 2*idle && len(s.lanes) > 0 {
+		big := s.buf
+		s.buf = append(s.small[:0], big...)
+		s.small = s.buf
 		s.lanes[0].text = s.buf
+		if cap(big) <= 2*piece {
+			windows.Put(&big)
+		}
 	}
 	if len(s.lanes) > 0 {
 		l := s.lanes[0]
@@ -198,7 +223,7 @@ func (s *Stream) Tick(dst []byte) ([]byte, error) {
 		l.tick()
 	}
 	for _, d := range s.sides {
-		if d.lane != nil {
+		if d.reading != nil {
 			d.lane.tick()
 		}
 	}
@@ -498,19 +523,27 @@ func (s *Stream) trim() {
 
 // Scan returns what the rules find in a whole text, by offset.
 func (s *Set) Scan(cfg ScanConfig, data []byte) []Finding {
+	if len(data) <= piece {
+		_, all, _ := s.whole(cfg, data, true) // a block is among the findings
+		return all
+	}
 	var all []Finding
 	st := NewStream(StreamConfig{Set: s, ScanConfig: cfg, Report: func(f Finding) { all = append(all, f) }})
 	st.discard = true
 	if _, err := st.Write(nil, data); err == nil {
-		_, _ = st.Close(nil) // a block is among the findings
+		_, _ = st.Close(nil)
 	}
 	return all
 }
 
 // Redact returns data with its findings masked, and the findings: what a
-// Stream makes of it. The error is a [BlockedError] when a rule with mode block
-// matched; what stands before it is returned.
+// Stream makes of it. When nothing is masked it may return data itself. The
+// error is a [BlockedError] when a rule with mode block matched; what stands
+// before it is returned.
 func (s *Set) Redact(cfg ScanConfig, data []byte) ([]byte, []Finding, error) {
+	if len(data) <= piece {
+		return s.whole(cfg, data, false)
+	}
 	var all []Finding
 	st := NewStream(StreamConfig{Set: s, ScanConfig: cfg, Report: func(f Finding) { all = append(all, f) }})
 	out, err := st.Write(make([]byte, 0, len(data)), data)

@@ -8,6 +8,7 @@ var modelNames = []string{
 
 // A Model is what the contents API says of a file, notebook or directory.
 type Model struct {
+	raw     []byte
 	Members []Member
 	Type    string // "file", "notebook", "directory" or ""
 	Format  string // "text", "base64", "json" or ""
@@ -24,7 +25,7 @@ func ParseModel(raw []byte) (Model, error) {
 	if err := Known(members, modelNames...); err != nil {
 		return Model{}, err
 	}
-	m := Model{Members: members}
+	m := Model{raw: raw, Members: members}
 	m.Type, _ = String(Get(members, "type"))
 	m.Format, _ = String(Get(members, "format"))
 	m.Path, _ = String(Get(members, "path"))
@@ -37,7 +38,7 @@ func ParseModel(raw []byte) (Model, error) {
 // Append appends the model to dst. Its content is what content appends, given
 // the value; every other text is what visit makes of it.
 func (m Model) Append(dst []byte, visit Visit, content func(dst, raw []byte) ([]byte, error)) ([]byte, error) {
-	return object(dst, m.Members, false, visit, Place{}, func(dst []byte, member Member) ([]byte, error) {
+	return object(dst, m.raw, false, visit, Place{}, func(dst []byte, member Member) ([]byte, error) {
 		if member.Name == "content" && m.Content != nil {
 			return content(dst, member.Value)
 		}
@@ -65,7 +66,7 @@ func RewriteNotebook(dst, raw []byte, visit Visit) ([]byte, error) {
 	if Get(members, "nbformat") == nil {
 		return nil, malformed("a notebook without nbformat")
 	}
-	return object(dst, members, false, visit, Place{}, func(dst []byte, m Member) ([]byte, error) {
+	return object(dst, raw, false, visit, Place{}, func(dst []byte, m Member) ([]byte, error) {
 		switch m.Name {
 		case "cells":
 			return each(dst, m.Value, visit, func(dst, raw []byte) ([]byte, error) { return cell(dst, raw, visit) })
@@ -109,11 +110,7 @@ func each(dst, raw []byte, visit Visit, element func(dst, raw []byte) ([]byte, e
 }
 
 func worksheet(dst, raw []byte, visit Visit) ([]byte, error) {
-	members, err := Members(raw)
-	if err != nil {
-		return nil, err
-	}
-	return object(dst, members, false, visit, Place{}, func(dst []byte, m Member) ([]byte, error) {
+	return object(dst, raw, false, visit, Place{}, func(dst []byte, m Member) ([]byte, error) {
 		if m.Name == "cells" {
 			return each(dst, m.Value, visit, func(dst, raw []byte) ([]byte, error) { return cell(dst, raw, visit) })
 		}
@@ -129,7 +126,7 @@ func cell(dst, raw []byte, visit Visit) ([]byte, error) {
 	if err := Known(members, cellNames...); err != nil {
 		return nil, err
 	}
-	return object(dst, members, false, visit, Place{}, func(dst []byte, m Member) ([]byte, error) {
+	return object(dst, raw, false, visit, Place{}, func(dst []byte, m Member) ([]byte, error) {
 		switch m.Name {
 		case "source", "input":
 			return joined(dst, m.Value, "", Place{Kind: Code}, visit)
@@ -149,7 +146,7 @@ func output(dst, raw []byte, visit Visit) ([]byte, error) {
 		return nil, err
 	}
 	out := Place{Output: true}
-	return object(dst, members, false, visit, out, func(dst []byte, m Member) ([]byte, error) {
+	return object(dst, raw, false, visit, out, func(dst []byte, m Member) ([]byte, error) {
 		switch m.Name {
 		case "traceback":
 			return joined(dst, m.Value, "\n", Place{Kind: Traceback, Output: true}, visit)

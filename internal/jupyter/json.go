@@ -2,8 +2,11 @@ package jupyter
 
 import (
 	"bytes"
+	"encoding/binary"
+	"math/bits"
 	"slices"
 	"strings"
+	"sync"
 	"unicode/utf16"
 	"unicode/utf8"
 )
@@ -17,14 +20,18 @@ type Member struct {
 // Members checks that raw is exactly one JSON object, with no name twice at any
 // depth, and returns its members in order.
 func Members(raw []byte) ([]Member, error) {
+	return membersInto(make([]Member, 0, 8), raw)
+}
+
+// membersInto is Members for callers with memory for some.
+func membersInto(members []Member, raw []byte) ([]Member, error) {
 	s := scanner{in: raw}
 	s.space()
 	if s.at >= len(raw) || raw[s.at] != '{' {
 		return nil, malformed("an object is wanted")
 	}
-	members := make([]Member, 0, 8)
-	err := s.object(1, func(name, value []byte) error {
-		members = append(members, Member{string(unquote(nil, name)), value})
+	err := s.object(1, func(name, value span) error {
+		members = append(members, Member{nameOf(name.of(raw)), value.of(raw)})
 		return nil
 	})
 	if err == nil {
@@ -103,17 +110,12 @@ func Valid(raw []byte) error {
 	return s.end()
 }
 
-// Copy appends raw, one JSON value, to dst in canonical form, every string
-// being what visit makes of it. Names of members are visited as Name.
+// Copy appends raw, one JSON value, to dst, every string being what visit makes
+// of it; what visit leaves as it is, and all else, is copied as it stands,
+// except that what is not UTF-8 and surrogates that stand alone become U+FFFD.
+// Names of members are visited as Name.
 func Copy(dst, raw []byte, visit Visit) ([]byte, error) {
-	c := copier{scanner: scanner{in: raw}, out: dst, visit: visit}
-	if err := c.value(0); err != nil {
-		return nil, err
-	}
-	if err := c.end(); err != nil {
-		return nil, err
-	}
-	return c.out, nil
+	return copyAs(dst, raw, Place{}, visit)
 }
 
 func trim(raw []byte) []byte { return bytes.Trim(raw, " \t\r\n") }
@@ -252,12 +254,30 @@ func (s *scanner) str() error {
 // plainRun returns how many bytes of p come before a quote, a backslash or a
 // control character.
 func plainRun(p []byte) int {
-	for i, c := range p {
-		if special[c] {
+	i := 0
+	for ; i+8 <= len(p); i += 8 {
+		if m := specials(binary.LittleEndian.Uint64(p[i:])); m != 0 {
+			return i + bits.TrailingZeros64(m)/8
+		}
+	}
+	for ; i < len(p); i++ {
+		if special[p[i]] {
 			return i
 		}
 	}
 	return len(p)
+}
+
+const (
+	ones = 0x0101010101010101
+	tops = 0x80 * ones // the highest bit of each byte
+)
+
+// specials sets the highest bit of the first byte of w that is a quote, a
+// backslash or a control character. Of the bytes behind it, it tells nothing.
+func specials(w uint64) uint64 {
+	quote, slash := w^('"'*ones), w^('\\'*ones)
+	return ((w - 0x20*ones) | (quote - ones) | (slash - ones)) & ^w & tops
 }
 
 var special = func() (t [256]bool) {
@@ -286,8 +306,13 @@ func hex4(p []byte) (r rune, ok bool) {
 	return r, true
 }
 
+// span is a part of what is read.
+type span struct{ from, to int }
+
+func (p span) of(raw []byte) []byte { return raw[p.from:p.to] }
+
 // object passes over an object and tells each of its members; tell may be nil.
-func (s *scanner) object(depth int, tell func(name, value []byte) error) error {
+func (s *scanner) object(depth int, tell func(name, value span) error) error {
 	if depth > maxDepth {
 		return malformed("nested more than %d deep", maxDepth)
 	}
@@ -306,8 +331,8 @@ func (s *scanner) object(depth int, tell func(name, value []byte) error) error {
 		if err := s.str(); err != nil {
 			return err
 		}
-		name := s.in[from:s.at]
-		if !seen.add(name) {
+		name := span{from, s.at}
+		if !seen.add(name.of(s.in)) {
 			return malformed("an object has the same name twice at byte %d", from)
 		}
 		if s.space(); s.peek() != ':' {
@@ -320,7 +345,7 @@ func (s *scanner) object(depth int, tell func(name, value []byte) error) error {
 			return err
 		}
 		if tell != nil {
-			if err := tell(name, s.in[from:s.at]); err != nil {
+			if err := tell(name, span{from, s.at}); err != nil {
 				return err
 			}
 		}
@@ -375,7 +400,8 @@ func (s *scanner) comma(closer byte) (more bool, err error) {
 // names is the set of an object's names. Names that differ in how they are
 // escaped are the same.
 type names struct {
-	few  [][]byte
+	few  [16][]byte
+	n    int // of few
 	many map[string]struct{}
 }
 
@@ -384,14 +410,17 @@ func (n *names) add(raw []byte) bool {
 	if plainASCII(name) < len(name) {
 		name = unquote(nil, raw)
 	}
-	if n.many == nil && len(n.few) < 16 {
-		for _, f := range n.few {
+	if n.many == nil {
+		for _, f := range n.few[:n.n] {
 			if bytes.Equal(f, name) {
 				return false
 			}
 		}
-		n.few = append(n.few, name)
-		return true
+		if n.n < len(n.few) {
+			n.few[n.n] = name
+			n.n++
+			return true
+		}
 	}
 	if n.many == nil {
 		n.many = make(map[string]struct{}, 64)
@@ -409,18 +438,56 @@ func (n *names) add(raw []byte) bool {
 // plainASCII returns how many bytes of p come before one that JSON writes in
 // another way or that is not ASCII.
 func plainASCII(p []byte) int {
-	for i, c := range p {
-		if special[c] || c >= utf8.RuneSelf {
+	i := 0
+	for ; i+8 <= len(p); i += 8 {
+		w := binary.LittleEndian.Uint64(p[i:])
+		if m := specials(w) | w&tops; m != 0 {
+			return i + bits.TrailingZeros64(m)/8
+		}
+	}
+	for ; i < len(p); i++ {
+		if c := p[i]; special[c] || c >= utf8.RuneSelf {
 			return i
 		}
 	}
 	return len(p)
 }
 
+// common are names that members of messages have: they need no memory.
+var common = func() map[string]string {
+	m := map[string]string{}
+	for _, list := range [][]string{headerNames, envelopeNames, {"name", "text", "execution_state"}} {
+		for _, n := range list {
+			m[n] = n
+		}
+	}
+	return m
+}()
+
+// nameOf returns the name that raw, a string that was passed over, is.
+func nameOf(raw []byte) string {
+	inner := raw[1 : len(raw)-1]
+	if n, ok := common[string(inner)]; ok {
+		return n
+	}
+	if plainASCII(inner) == len(inner) {
+		return string(inner)
+	}
+	return string(unquote(nil, raw))
+}
+
 // unquote appends the text of raw, a string that was passed over, to dst. What
 // is not UTF-8 and surrogates that stand alone become U+FFFD, one each: that is
 // what a browser shows.
 func unquote(dst, raw []byte) []byte {
+	dst, _ = unquoted(dst, raw)
+	return dst
+}
+
+// unquoted is unquote; sound says that nothing became U+FFFD, so that raw has
+// the same meaning for everybody.
+func unquoted(dst, raw []byte) (_ []byte, sound bool) {
+	sound = true
 	in := raw[1 : len(raw)-1]
 	for len(in) > 0 {
 		n := plainASCII(in)
@@ -430,6 +497,7 @@ func unquote(dst, raw []byte) []byte {
 		}
 		if in[0] != '\\' {
 			r, size := utf8.DecodeRune(in)
+			sound = sound && (r != utf8.RuneError || size > 1)
 			dst = utf8.AppendRune(dst, r)
 			in = in[size:]
 			continue
@@ -456,7 +524,7 @@ func unquote(dst, raw []byte) []byte {
 				if both := utf16.DecodeRune(r, low); both != utf8.RuneError {
 					r, in = both, in[6:]
 				} else {
-					r = utf8.RuneError
+					r, sound = utf8.RuneError, false
 				}
 			}
 			dst = utf8.AppendRune(dst, r)
@@ -466,7 +534,13 @@ func unquote(dst, raw []byte) []byte {
 		}
 		in = in[2:]
 	}
-	return dst
+	return dst, sound
+}
+
+// Plain reports whether the strings in raw, which is JSON, stand there as they
+// are: without escapes, and in UTF-8.
+func Plain(raw []byte) bool {
+	return bytes.IndexByte(raw, '\\') < 0 && utf8.Valid(raw)
 }
 
 // Quote appends text as a JSON string to dst. What is not UTF-8 becomes U+FFFD.
@@ -507,13 +581,21 @@ func Quote(dst, text []byte) []byte {
 	return append(dst, '"')
 }
 
-// copier writes what it reads.
+// copier writes what it reads. What is not to be changed it copies as it
+// stands, in long pieces: it was passed over strictly, and so has one reading.
 type copier struct {
 	scanner
 	out     []byte
+	done    int // in[:done] is written
 	visit   Visit
 	place   Place
 	scratch []byte
+}
+
+// copyTo writes what comes before in[to].
+func (c *copier) copyTo(to int) {
+	c.out = append(c.out, c.in[c.done:to]...)
+	c.done = to
 }
 
 func (c *copier) value(depth int) error {
@@ -528,34 +610,30 @@ func (c *copier) value(depth int) error {
 		if err := c.str(); err != nil {
 			return err
 		}
-		return c.text(c.place, c.in[from:c.at])
+		return c.text(c.place, span{from, c.at})
 	}
-	from := c.at
-	if err := c.scalar(); err != nil {
-		return err
-	}
-	c.out = append(c.out, c.in[from:c.at]...)
-	return nil
+	return c.scalar()
 }
 
 // text writes a string as the visitor has it. The scratch buffer is handed
 // over, since the visitor may come back to us.
-func (c *copier) text(p Place, raw []byte) error {
-	inner := raw[1 : len(raw)-1]
-	plain := plainASCII(inner) == len(inner)
-	if !plain {
-		c.scratch = unquote(c.scratch[:0], raw)
+func (c *copier) text(p Place, at span) error {
+	raw := at.of(c.in)
+	inner, sound := raw[1:len(raw)-1], true
+	if plainASCII(inner) < len(inner) {
+		c.scratch, sound = unquoted(slices.Grow(c.scratch[:0], len(inner)), raw)
 		inner = c.scratch
 	}
 	got, err := c.visit(p, inner)
 	if err != nil {
 		return err
 	}
-	if plain && len(got) == len(inner) && (len(got) == 0 || &got[0] == &inner[0]) {
-		c.out = append(c.out, raw...)
+	if sound && len(got) == len(inner) && (len(got) == 0 || &got[0] == &inner[0] || bytes.Equal(got, inner)) {
 		return nil
 	}
+	c.copyTo(at.from)
 	c.out = Quote(c.out, got)
+	c.done = at.to
 	return nil
 }
 
@@ -564,10 +642,8 @@ func (c *copier) copyObject(depth int) error {
 		return malformed("nested more than %d deep", maxDepth)
 	}
 	c.at++
-	c.out = append(c.out, '{')
 	if c.space(); c.peek() == '}' {
 		c.at++
-		c.out = append(c.out, '}')
 		return nil
 	}
 	name := c.place
@@ -585,26 +661,20 @@ func (c *copier) copyObject(depth int) error {
 		if !seen.add(c.in[from:c.at]) {
 			return malformed("an object has the same name twice at byte %d", from)
 		}
-		if err := c.text(name, c.in[from:c.at]); err != nil {
+		if err := c.text(name, span{from, c.at}); err != nil {
 			return err
 		}
 		if c.space(); c.peek() != ':' {
 			return malformed("a colon is wanted at byte %d", c.at)
 		}
 		c.at++
-		c.out = append(c.out, ':')
 		if err := c.value(depth); err != nil {
 			return err
 		}
 		more, err := c.comma('}')
-		if err != nil {
+		if !more {
 			return err
 		}
-		if !more {
-			c.out = append(c.out, '}')
-			return nil
-		}
-		c.out = append(c.out, ',')
 	}
 }
 
@@ -613,10 +683,8 @@ func (c *copier) copyArray(depth int) error {
 		return malformed("nested more than %d deep", maxDepth)
 	}
 	c.at++
-	c.out = append(c.out, '[')
 	if c.space(); c.peek() == ']' {
 		c.at++
-		c.out = append(c.out, ']')
 		return nil
 	}
 	for {
@@ -624,27 +692,38 @@ func (c *copier) copyArray(depth int) error {
 			return err
 		}
 		more, err := c.comma(']')
-		if err != nil {
+		if !more {
 			return err
 		}
-		if !more {
-			c.out = append(c.out, ']')
-			return nil
-		}
-		c.out = append(c.out, ',')
 	}
 }
 
 // copyAs is Copy for a value all of whose texts stand at p.
 func copyAs(dst, raw []byte, p Place, visit Visit) ([]byte, error) {
-	c := copier{scanner: scanner{in: raw}, out: dst, visit: visit, place: p}
+	c := copiers.Get().(*copier)
+	defer c.free()
+	c.in, c.out, c.visit, c.place = raw, dst, visit, p
 	if err := c.value(0); err != nil {
 		return nil, err
 	}
 	if err := c.end(); err != nil {
 		return nil, err
 	}
+	c.copyTo(len(raw))
 	return c.out, nil
+}
+
+// copiers are those that nobody needs now. They hold nothing but memory.
+var copiers = sync.Pool{New: func() any { return new(copier) }}
+
+// free gives a copier back.
+func (c *copier) free() {
+	scratch := c.scratch[:0]
+	if cap(scratch) > 64<<10 {
+		scratch = nil
+	}
+	*c = copier{scratch: scratch}
+	copiers.Put(c)
 }
 
 // joined rewrites a text that may be one string or a list of strings: nbformat
@@ -695,28 +774,36 @@ func joined(dst, raw []byte, sep string, p Place, visit Visit) ([]byte, error) {
 	return append(dst, ']'), nil
 }
 
-// object rewrites the members of an object one by one: write appends the value
-// of a member, given its name.
-func object(dst []byte, members []Member, names bool, visit Visit, p Place, write func(dst []byte, m Member) ([]byte, error)) ([]byte, error) {
-	dst = append(dst, '{')
-	for i, m := range members {
-		if i > 0 {
-			dst = append(dst, ',')
-		}
-		name := []byte(m.Name)
-		if names {
-			p.Kind = Name
-			got, err := visit(p, name)
-			if err != nil {
-				return nil, err
-			}
-			name = got
-		}
-		dst = append(Quote(dst, name), ':')
-		var err error
-		if dst, err = write(dst, m); err != nil {
-			return nil, err
-		}
+// object rewrites the members of an object one by one, which Members has passed
+// over: write appends the value of a member, given its name. What stands between
+// them is copied.
+func object(dst, raw []byte, names bool, visit Visit, p Place, write func(dst []byte, m Member) ([]byte, error)) ([]byte, error) {
+	s := scanner{in: raw}
+	if s.space(); s.peek() != '{' {
+		return nil, malformed("an object is wanted")
 	}
-	return append(dst, '}'), nil
+	p.Kind = Name
+	done := 0
+	err := s.object(1, func(name, value span) (err error) {
+		m := Member{nameOf(name.of(raw)), value.of(raw)}
+		got := []byte(m.Name)
+		if names {
+			if got, err = visit(p, got); err != nil {
+				return err
+			}
+		}
+		if inner := raw[name.from+1 : name.to-1]; !bytes.Equal(got, inner) || plainRun(inner) < len(inner) {
+			dst = append(dst, raw[done:name.from]...)
+			dst = Quote(dst, got)
+			done = name.to
+		}
+		dst = append(dst, raw[done:value.from]...)
+		done = value.to
+		dst, err = write(dst, m)
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	return append(dst, raw[done:]...), nil
 }

@@ -41,7 +41,8 @@ var (
 // ParseHeader reads a header or parent header; both fields are empty in the
 // parent header of a message without a parent.
 func ParseHeader(raw []byte) (Header, error) {
-	members, err := Members(raw)
+	var room [12]Member
+	members, err := membersInto(room[:0], raw)
 	if err != nil {
 		return Header{}, err
 	}
@@ -49,7 +50,7 @@ func ParseHeader(raw []byte) (Header, error) {
 		return Header{}, err
 	}
 	var h Header
-	for _, f := range []struct {
+	for _, f := range [...]struct {
 		name string
 		to   *string
 	}{{"msg_id", &h.ID}, {"msg_type", &h.Type}} {
@@ -255,7 +256,8 @@ var contentNames = map[string][]string{
 // RewriteContent appends the content of a message of a type to dst, every text
 // in it being what visit makes of it.
 func RewriteContent(dst []byte, msgType string, content []byte, visit Visit) ([]byte, error) {
-	members, err := Members(content)
+	var room [8]Member
+	members, err := membersInto(room[:0], content)
 	if err != nil {
 		return nil, err
 	}
@@ -265,12 +267,12 @@ func RewriteContent(dst []byte, msgType string, content []byte, visit Visit) ([]
 	stream := ""
 	if msgType == "stream" {
 		name, ok := String(Get(members, "name"))
-		if _, isText := String(Get(members, "text")); !ok || !isText || name != "stdout" && name != "stderr" {
+		if text := Get(members, "text"); !ok || len(text) == 0 || text[0] != '"' || name != "stdout" && name != "stderr" {
 			return nil, malformed("a stream message without a name and a text")
 		}
 		stream = name
 	}
-	return object(dst, members, true, visit, Place{}, func(dst []byte, m Member) ([]byte, error) {
+	return object(dst, content, true, visit, Place{}, func(dst []byte, m Member) ([]byte, error) {
 		switch {
 		case msgType == "stream" && m.Name == "text":
 			return copyAs(dst, m.Value, Place{Kind: Stream, Stream: stream}, visit)
@@ -300,11 +302,7 @@ func bundle(dst, raw []byte, p Place, visit Visit) ([]byte, error) {
 	if raw = trim(raw); len(raw) == 0 || raw[0] != '{' {
 		return copyAs(dst, raw, p, visit)
 	}
-	members, err := Members(raw)
-	if err != nil {
-		return nil, err
-	}
-	return object(dst, members, true, visit, p, func(dst []byte, m Member) ([]byte, error) {
+	return object(dst, raw, true, visit, p, func(dst []byte, m Member) ([]byte, error) {
 		p := p
 		p.Kind, p.MIME = Bundle, m.Name
 		return joined(dst, m.Value, "", p, visit)

@@ -1,5 +1,7 @@
 package exact
 
+import "sync"
+
 // A Stream finds secrets in text that arrives in pieces. It finds what
 // [Set.Find] finds in the whole, however the text is cut. It is not safe for
 // concurrent use. It keeps the end of the text that may belong to a match to
@@ -21,21 +23,30 @@ func (s *Stream) Feed(dst []Match, p []byte) []Match {
 		s.seen += len(p)
 		return dst
 	}
-	after := len(s.tail)
-	s.tail = append(s.tail, p...)
-	dst = s.set.find(dst, s.tail, after, s.seen)
+	text, after := p, len(s.tail)
+	if after > 0 {
+		joined := joints.Get().(*[]byte)
+		defer joints.Put(joined)
+		*joined = append(append((*joined)[:0], s.tail...), p...)
+		text = *joined
+	}
+	dst = s.set.find(dst, text, after, s.seen)
 	keep := 0
 	for _, d := range s.set.domains {
-		length, _ := d.reach(s.tail, nil)
+		length, _ := d.reach(text, nil)
 		keep = max(keep, length)
 	}
-	drop := len(s.tail) - keep
+	drop := len(text) - keep
 	s.seen += drop
-	if s.tail = append(s.tail[:0], s.tail[drop:]...); cap(s.tail) > 4*keep+4<<10 {
-		s.tail = append(make([]byte, 0, keep), s.tail...) // an idle stream holds little
+	if cap(s.tail) > 4*keep+4<<10 {
+		s.tail = nil // an idle stream holds little
 	}
+	s.tail = append(s.tail[:0], text[drop:]...)
 	return dst
 }
+
+// joints are memory for the end of a text with its next piece.
+var joints = sync.Pool{New: func() any { return new([]byte) }}
 
 // Partial says what of the text so far may be the beginning of a secret; see
 // [Set.Partial].

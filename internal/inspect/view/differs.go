@@ -290,14 +290,39 @@ func NextRun(text []byte, i int) (at int, ok bool) {
 	return at, false
 }
 
-// sixteen decodes sixteen letters of base64, in either alphabet.
-func sixteen(letters *[shortestRun]byte) []byte {
-	out := make([]byte, 12)
+// readableBase64 reports whether sixteen letters of base64, in either alphabet,
+// hold what could be text.
+func readableBase64(letters *[shortestRun]byte) bool {
+	var out [12]byte
 	for i := range 4 {
 		w := uint32(sixBits[letters[4*i]])<<18 | uint32(sixBits[letters[4*i+1]])<<12 | uint32(sixBits[letters[4*i+2]])<<6 | uint32(sixBits[letters[4*i+3]])
 		out[3*i], out[3*i+1], out[3*i+2] = byte(w>>16), byte(w>>8), byte(w) //nolint:gosec // three bytes of it
 	}
-	return out
+	return readable(out[:])
+}
+
+// readableHex reports whether sixteen hexadecimal digits hold what could be text.
+func readableHex(digits *[shortestRun]byte) bool {
+	var out [shortestRun / 2]byte
+	for i := range out {
+		out[i] = nibble[digits[2*i]]<<4 | nibble[digits[2*i+1]]
+	}
+	return readable(out[:])
+}
+
+// nibble are the values of hexadecimal digits.
+var nibble = func() (table [256]uint8) {
+	for i, c := range []byte("0123456789abcdef") {
+		table[c], table[upperHex(c)] = uint8(i), uint8(i)
+	}
+	return table
+}()
+
+func upperHex(c byte) byte {
+	if c >= 'a' {
+		return c - 32
+	}
+	return c
 }
 
 // sixBits are the values of the letters of base64.
@@ -313,13 +338,13 @@ var sixBits = func() (table [256]uint8) {
 // letters: whether what its first digits hold could be text.
 func (l Lane) Begins(run []byte) bool {
 	if l == Base64 {
-		return len(run) >= shortestRun && readable(sixteen((*[shortestRun]byte)(run)))
+		return len(run) >= shortestRun && readableBase64((*[shortestRun]byte)(run))
 	}
 	n := 0
 	for i, c := range run {
 		if runBytes[c] != 3 {
 			n = 0
-		} else if n++; n == shortestRun && readable(hexSample(run[i+1-shortestRun:i+1])) {
+		} else if n++; n == shortestRun && readableHex((*[shortestRun]byte)(run[i+1-shortestRun:])) {
 			return true
 		}
 	}

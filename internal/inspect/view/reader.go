@@ -2,8 +2,6 @@ package view
 
 import (
 	"bytes"
-	"encoding/base64"
-	"encoding/hex"
 	"slices"
 	"unicode/utf8"
 )
@@ -614,13 +612,8 @@ func (r *Reader) decode(out *Seen, end bool) {
 		if len(r.run) < shortestRun {
 			return
 		}
-		var sample []byte
-		if r.lane == Hex {
-			sample = hexSample(r.run[:shortestRun])
-		} else {
-			sample = base64Sample(standard(r.run[:shortestRun]))
-		}
-		if !readable(sample) {
+		first := (*[shortestRun]byte)(r.run)
+		if r.lane == Hex && !readableHex(first) || r.lane != Hex && !readableBase64(first) {
 			r.mode = skipRun
 			r.run, r.runAt = r.run[:0], r.runAt[:0]
 			return
@@ -631,35 +624,37 @@ func (r *Reader) decode(out *Seen, end bool) {
 	if r.lane == Hex {
 		size = 2
 	}
-	var buf [3]byte
 	k := 0
 	for ; len(r.run)-k >= size || end && len(r.run)-k > 1; k += size {
 		group := r.run[k:min(k+size, len(r.run))]
-		n := 0
+		from, to := r.runAt[k], r.runAt[k+len(group)-1]+1
 		if r.lane == Hex {
-			n, _ = hex.Decode(buf[:], group) // digits are digits
+			out.add(nibble[group[0]]<<4|nibble[group[1]], from, to)
 		} else {
-			n, _ = base64.RawStdEncoding.Decode(buf[:], standard(group)) // letters are letters
+			w := uint32(0)
+			for i := range 4 {
+				w <<= 6
+				if i < len(group) {
+					w |= uint32(sixBits[group[i]])
+				}
+			}
+			for i := 1; i < len(group); i++ {
+				out.add(byte(w>>16), from, to)
+				w <<= 8
+			}
 		}
-		for _, c := range buf[:n] {
-			out.add(c, r.runAt[k], r.runAt[k+len(group)-1]+1)
-		}
-		r.last = r.runAt[k+len(group)-1]
+		r.last = to - 1
 	}
 	k = min(k, len(r.run))
 	r.run = append(r.run[:0], r.run[k:]...)
 	r.runAt = append(r.runAt[:0], r.runAt[k:]...)
 }
 
-// standard returns letters in the standard alphabet.
-func standard(letters []byte) []byte {
-	return bytes.Map(func(c rune) rune {
-		switch c {
-		case '-':
-			return '+'
-		case '_':
-			return '/'
-		}
-		return c
-	}, letters)
+// Reset makes the Reader one that begins at an offset of a stream, and keeps
+// what memory it has.
+func (r *Reader) Reset(lane Lane, columns int, offset int64) {
+	*r = Reader{
+		lane: lane, columns: columns, next: offset,
+		keep: r.keep[:0], run: r.run[:0], runAt: r.runAt[:0],
+	}
 }
