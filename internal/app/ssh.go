@@ -6,6 +6,7 @@ import (
 
 	"github.com/baileyhq/bailey"
 	"github.com/baileyhq/bailey/internal/config"
+	"github.com/baileyhq/bailey/internal/edge/peer"
 	"github.com/baileyhq/bailey/internal/sshgate"
 )
 
@@ -32,6 +33,11 @@ func (a *App) listenSSH(ctx context.Context, f *config.Config) error {
 			Hint: "is the port taken, by another bailey or the machine's own sshd? choose another with listen.ssh", Cause: err,
 		}
 	}
+	told, err := f.Proxies.ProtocolTrust()
+	if err != nil {
+		return err // the configuration was checked
+	}
+	a.sshLn = peer.Listen(a.sshLn, told)
 	a.onClose(func() error {
 		_ = a.sshLn.Close() // Drain may have closed it
 		return nil
@@ -40,7 +46,7 @@ func (a *App) listenSSH(ctx context.Context, f *config.Config) error {
 	for _, k := range append(keys, next...) {
 		wires = append(wires, k.PublicKey().Marshal())
 	}
-	a.sshAt, err = sshDoorAt(a.origins.Console(), a.sshLn.Addr(), wires)
+	a.sshAt, err = sshDoorAt(a.origins.Console(), f.SSH.Public, a.sshLn.Addr(), wires)
 	return err
 }
 
