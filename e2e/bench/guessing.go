@@ -84,7 +84,7 @@ func guessing(ctx context.Context, b *bench) (r result, err error) {
 		return r, err
 	}
 	if g.answered.Load() == 0 {
-		return r, fmt.Errorf("no guess was answered: %v", g.failure())
+		return r, fmt.Errorf("no guess was answered: %w", g.failure())
 	}
 	if g.right.Load() > 0 {
 		return r, fmt.Errorf("%d wrong passwords were taken", g.right.Load())
