@@ -148,8 +148,7 @@ func (l *lane) literal(as *anchors, at int, eof bool) {
 	}
 	inWord := at > 0 && isWord(l.text[at-1]) && !escapedBefore(l.text, at)
 	whole := inWord && l.text[at-1] != '_' && isWord(l.text[at]) // the word goes on here
-	none := as.any == nil || inWord && as.word || whole && as.bounded
-	if !none && !as.any.Hopeless(l.text[at:min(len(l.text), at+glance)]) {
+	if as.any != nil && !(inWord && as.word) && !(whole && as.bounded) && !as.hopeless(l.text[at:]) {
 		for i := range as.fixed {
 			a := &as.fixed[i]
 			if inWord && a.word || whole && a.rule.bounded {

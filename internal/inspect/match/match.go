@@ -197,6 +197,69 @@ func (p *Pattern) Hopeless(text []byte) bool {
 	return false
 }
 
+// Within returns how many bytes a match that begins with head, whatever the case
+// of its letters, has at most before one that is no ordinary one: a byte of which
+// words and numbers are made, a space, a tab, a full stop or a hyphen. ok is
+// false when that is more than most, or cannot be told. Where as many ordinary
+// bytes stand, there is no match, which [Ordinary] tells sooner than the
+// automaton does.
+func (p *Pattern) Within(head string, most int) (n int, ok bool) {
+	const crowd = 32 // states at one place; more are not worth the time
+	d := p.automaton()
+	g := d.gen.Load()
+	level := []uint32{g.start}
+	for n := range most + 1 {
+		if len(level) == 0 {
+			return n, true
+		}
+		var classes [256]bool
+		for c, yes := range ordinary {
+			if n < len(head) {
+				yes = byte(c) == head[n] || byte(c) == upper(head[n]) //nolint:gosec // 256 of them
+			}
+			if yes {
+				classes[d.class[c]] = true
+			}
+		}
+		var next []uint32
+		for _, from := range level {
+			if from&accepts != 0 {
+				return 0, false
+			}
+			for class := range d.width {
+				if !classes[class] {
+					continue
+				}
+				if cell := d.step(g, from, uint8(class)); cell != dead && !slices.Contains(next, cell) { //nolint:gosec // at most 256 classes
+					next = append(next, cell)
+				}
+			}
+		}
+		if len(next) > crowd {
+			return 0, false
+		}
+		level = next
+	}
+	return 0, false
+}
+
+// Ordinary reports whether text is made of ordinary bytes alone; see Within.
+func Ordinary(text []byte) bool {
+	for _, c := range text {
+		if !ordinary[c] {
+			return false
+		}
+	}
+	return true
+}
+
+var ordinary = func() (table [256]bool) {
+	for c := range table {
+		table[c] = isWord(byte(c)) || c == ' ' || c == '\t' || c == '.' || c == '-'
+	}
+	return table
+}()
+
 // Match returns the places of the match that starts at text[start], as
 // [regexp.Regexp.FindSubmatchIndex] does, or nil.
 func (p *Pattern) Match(text []byte, start int) []int {
