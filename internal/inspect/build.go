@@ -2,9 +2,11 @@ package inspect
 
 import (
 	"regexp/syntax"
+	"runtime"
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 
 	"github.com/baileyhq/bailey/internal/inspect/match"
 )
@@ -63,6 +65,7 @@ func (e *engine) build() {
 		}
 		return &e.anchors[n]
 	}
+	e.prepare()
 	var plain, gated []*rule
 	for i, r := range e.rules {
 		r.index = i
@@ -74,8 +77,6 @@ func (e *engine) build() {
 			}
 			continue
 		}
-		r.pattern = match.New(r.syntax, r.group)
-		r.lits = r.pattern.Literals()
 		lits := r.lits
 		for _, lit := range lits {
 			hi := lit.Max
@@ -144,6 +145,22 @@ func (e *engine) build() {
 		}
 	}
 	e.index = match.NewIndex(all)
+}
+
+// prepare takes the patterns of the rules apart, on all processors.
+func (e *engine) prepare() {
+	var next atomic.Int64
+	var wg sync.WaitGroup
+	for range runtime.GOMAXPROCS(0) {
+		wg.Go(func() {
+			for i := next.Add(1) - 1; i < int64(len(e.rules)); i = next.Add(1) - 1 {
+				r := e.rules[i]
+				r.pattern = match.New(r.syntax, r.group)
+				r.lits = r.pattern.Literals()
+			}
+		})
+	}
+	wg.Wait()
 }
 
 // maxReach is how far before its literal a match is looked for when its
