@@ -32,6 +32,10 @@ type Pattern struct {
 	reOnce    sync.Once
 	atStart   *regexp.Regexp // for a match at the start of the text
 	afterByte *regexp.Regexp // for a match after one byte of context
+
+	openOnce sync.Once
+	opens    [2]*regexp.Regexp // likewise, of the opening
+	opening  int               // bytes that it has at most
 }
 
 // New returns the Pattern of a parsed expression. group is the number of the
@@ -282,6 +286,39 @@ func (p *Pattern) Match(text []byte, start int) []int {
 	}
 	at[0] = start
 	return at
+}
+
+// Opens reports whether the beginning of the expression, up to its first part
+// of very varied length, matches at text[start], its assertions included, which
+// the automaton does not know. known is false when that needs more than text[:end].
+func (p *Pattern) Opens(text []byte, start, end int) (ok, known bool) {
+	p.openOnce.Do(func() {
+		tree := p.tree
+		for tree.Op == syntax.OpCapture {
+			tree = tree.Sub[0]
+		}
+		parts := []*syntax.Regexp{tree}
+		if tree.Op == syntax.OpConcat {
+			parts = tree.Sub
+		}
+		source := ""
+		for _, part := range parts {
+			lo, hi := length(part)
+			if hi < 0 || hi-lo > 16 {
+				break
+			}
+			p.opening += hi
+			source += "(?:" + part.String() + ")"
+		}
+		p.opens = [2]*regexp.Regexp{regexp.MustCompile(`\A` + source), regexp.MustCompile(`\A(?s:.)` + source)}
+	})
+	if end-start <= p.opening {
+		return false, false
+	}
+	if start == 0 {
+		return p.opens[0].Match(text[:end]), true
+	}
+	return p.opens[1].Match(text[start-1 : end]), true
 }
 
 // withoutLead leaves out what many published rules begin with: a lazy,
