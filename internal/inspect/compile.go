@@ -24,8 +24,10 @@ import (
 // concurrently; [Set.With] makes another that shares its engine.
 type Set struct {
 	*engine
-	modes []Mode // by rule
-	exact Mode
+	modes []Mode          // by rule
+	exact Mode            // of known secrets without a mode of their own
+	own   map[string]Mode // of those with one, by "secret:NAME"
+	most  Mode            // the sternest of all those
 
 	prefixes *match.Prefixes // of literals that secrets begin with
 	reach    int             // how much of a secret may stand before its literal
@@ -101,6 +103,16 @@ func (s *Set) With(o Overrides) *Set {
 		n.modes[i] = limit(cmp.Or(o.Modes[r.ID], r.Mode, o.Default, Mask))
 	}
 	n.exact = limit(cmp.Or(o.Exact, Mask))
+	n.most = n.exact
+	for id, m := range o.Modes {
+		if strings.HasPrefix(id, secretPrefix) && m != Unset {
+			if n.own == nil {
+				n.own = map[string]Mode{}
+			}
+			n.own[id] = limit(m)
+			n.most = max(n.most, n.own[id])
+		}
+	}
 	n.prefixes, n.reach = n.beginnings()
 	sum := sha256.New()
 	fmt.Fprint(sum, s.source, o.Default, o.Ceiling, o.Exact)
@@ -113,6 +125,17 @@ func (s *Set) With(o Overrides) *Set {
 	fmt.Fprintf(sum, "|%q", o.AllowPaths)
 	n.hash = hex.EncodeToString(sum.Sum(nil))[:16]
 	return n
+}
+
+// secretPrefix begins the rule id of every known secret.
+const secretPrefix = "secret:"
+
+// exactMode returns the mode of a known secret, by its rule id.
+func (s *Set) exactMode(id string) Mode {
+	if m, ok := s.own[id]; ok {
+		return m
+	}
+	return s.exact
 }
 
 func sortedKeys(m map[string]Mode) []string {

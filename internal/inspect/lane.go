@@ -161,7 +161,8 @@ func (l *lane) literal(as *anchors, at int, eof bool) {
 	}
 	inWord := at > 0 && isWord(l.text[at-1]) && !escapedBefore(l.text, at)
 	whole := inWord && l.text[at-1] != '_' && isWord(l.text[at]) // the word goes on here
-	if as.any != nil && !(inWord && as.word) && !(whole && as.bounded) && !as.hopeless(l.text[at:]) {
+	none := as.any == nil || inWord && as.word || whole && as.bounded
+	if !none && !as.hopeless(l.text[at:]) {
 		for i := range as.fixed {
 			a := &as.fixed[i]
 			if inWord && a.word || whole && a.rule.bounded {
@@ -591,7 +592,7 @@ func (l *lane) report(r *rule, start, end int) *found {
 // findExact looks for known secrets.
 func (l *lane) findExact(eof bool) {
 	set := l.s.cfg.Exact
-	if set == nil || l.s.set.exact <= Off {
+	if set == nil || l.s.set.most <= Off {
 		l.exactTo = len(l.text)
 		return
 	}
@@ -607,12 +608,16 @@ func (l *lane) findExact(eof bool) {
 		l.s.matches = l.exact.Feed(l.s.matches[:0], l.text[l.exactTo:])
 	}
 	for _, m := range l.s.matches {
-		name := "secret:" + m.Name
+		name := secretPrefix + m.Name
+		mode := l.s.set.exactMode(name)
+		if mode <= Off {
+			continue
+		}
 		sum := l.s.set.sum([]byte(name))
 		if l.s.set.allowance(&l.s.cfg.ScanConfig, name, sum) {
 			continue
 		}
-		f := &found{rule: name, priority: exactPriority, mode: l.s.set.exact, sum: sum, lane: l.name}
+		f := &found{rule: name, priority: exactPriority, mode: mode, sum: sum, lane: l.name}
 		f.start, f.end = l.raw(int(l.exactAt+int64(m.Start)-l.base), int(l.exactAt+int64(m.End)-l.base))
 		l.s.add(f)
 	}
@@ -709,8 +714,8 @@ func (l *lane) tick() {
 	clear(l.cands[len(kept):])
 	l.cands = kept
 	l.loose = true
-	if p := l.partial; p.Length > 0 && p.Share >= 0.5 && l.s.set.exact >= Mask {
-		f := &found{rule: "secret", priority: exactPriority, mode: l.s.set.exact, lane: l.name}
+	if p := l.partial; p.Length > 0 && p.Share >= 0.5 && l.s.set.most >= Mask {
+		f := &found{rule: "secret", priority: exactPriority, mode: l.s.set.most, lane: l.name}
 		f.start, f.end = l.raw(len(l.text)-p.Length, len(l.text))
 		l.s.add(f)
 	}

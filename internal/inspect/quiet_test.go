@@ -46,8 +46,13 @@ func TestQuietHidesNoPositive(t *testing.T) {
 func FuzzQuiet(f *testing.F) {
 	set, known := fuzzSets(f)
 	for _, seed := range [][2]string{
-		{"sk-sk-sk-Zq81kTp", "x"}, {"sk-sk-sk", "-Zq81kTp"}, {"api_key", "= 0123456789abcdef"}, {"\x1b[1m", "a\b"}, {"11010519491231002X", "62"},
-		{"ghp_0123456789abcdefghijABCDEFGHIJ012345", "10.0.0.1"}, {"aGVsbG8gd29ybGQgaGVsbG8gd29ybGQ=", "&amp;<b"}, // bailey:allow
+		{"sk-sk-sk-Zq81kTp", "x"},
+		{"sk-sk-sk", "-Zq81kTp"},
+		{"api_key", "= 0123456789abcdef"},
+		{"\x1b[1m", "a\b"},
+		{"11010519491231002X", "62"},
+		{"ghp_0123456789abcdefghijABCDEFGHIJ012345", "10.0.0.1"},
+		{"aGVsbG8gd29ybGQgaGVsbG8gd29ybGQ=", "&amp;<b"}, // bailey:allow
 	} {
 		f.Add([]byte(seed[0]), []byte(seed[1]))
 	}

@@ -10,6 +10,7 @@ import (
 	"regexp"
 	"regexp/syntax"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 )
@@ -219,7 +220,7 @@ func (p *Pattern) Within(head string, most int) (n int, ok bool) {
 		var classes [256]bool
 		for c, yes := range ordinary {
 			if n < len(head) {
-				yes = byte(c) == head[n] || byte(c) == upper(head[n]) //nolint:gosec // 256 of them
+				yes = byte(c) == head[n] || byte(c) == upper(head[n])
 			}
 			if yes {
 				classes[d.class[c]] = true
@@ -234,7 +235,7 @@ func (p *Pattern) Within(head string, most int) (n int, ok bool) {
 				if !classes[class] {
 					continue
 				}
-				if cell := d.step(g, from, uint8(class)); cell != dead && !slices.Contains(next, cell) { //nolint:gosec // at most 256 classes
+				if cell := d.step(g, from, uint8(class)); cell != dead && !slices.Contains(next, cell) {
 					next = append(next, cell)
 				}
 			}
@@ -301,16 +302,16 @@ func (p *Pattern) Opens(text []byte, start, end int) (ok, known bool) {
 		if tree.Op == syntax.OpConcat {
 			parts = tree.Sub
 		}
-		source := ""
+		var source strings.Builder
 		for _, part := range parts {
 			lo, hi := length(part)
 			if hi < 0 || hi-lo > 16 {
 				break
 			}
 			p.opening += hi
-			source += "(?:" + part.String() + ")"
+			source.WriteString("(?:" + part.String() + ")")
 		}
-		p.opens = [2]*regexp.Regexp{regexp.MustCompile(`\A` + source), regexp.MustCompile(`\A(?s:.)` + source)}
+		p.opens = [2]*regexp.Regexp{regexp.MustCompile(`\A` + source.String()), regexp.MustCompile(`\A(?s:.)` + source.String())}
 	})
 	if end-start <= p.opening {
 		return false, false
