@@ -5,7 +5,7 @@
 # be measured ends it with an error.
 #
 #   scripts/bench.sh                       everything
-#   scripts/bench.sh -only launch,get      some parts: launch get ws audit password memory filter trust egress
+#   scripts/bench.sh -only launch,get      some parts: launch get ws audit password guessing memory filter trust egress ssh
 #   scripts/bench.sh -quick                a smoke of the bench; writes nothing
 #   scripts/bench.sh -profile DIR …        keep profiles of bailey under load
 #   scripts/bench.sh -render               write the document again, with new notes

@@ -29,6 +29,7 @@ Known ./internal/identity TestNobodyLocksTheAdministratorOut$
 SelfBan ./internal/guard TestABridgeIsSlowedNotBanned$|TestOurOwnAddressIsSlowedNotBanned$
 HashQueue ./internal/password Queue
 Places ./internal/identity TestAListOfAddressesHoldsAtEveryDoor$
+Places ./internal/gateway TestAttack25WebSocketsEndWithABan$
 Endings ./internal/gateway TestAttack25LongRequestsEndWithSessionAndRun$|TestAttack25SocketsEndWithWhatAllowedThem$
 TunnelLimits ./internal/gateway TestAttack25TunnelLimits$
 SlowBodies ./internal/edge TestUploadsMayBeLongButNotSlow$

@@ -43,6 +43,7 @@ func parts() []part {
 		{"ws", sockets},
 		{"audit", auditAppend},
 		{"password", password},
+		{"guessing", guessing},
 		{"memory", memory},
 		{"filter", filterBench},
 		{"trust", trustDecisions},
@@ -95,7 +96,7 @@ func run(ctx context.Context, args []string) error {
 	fs := flag.NewFlagSet("bench", flag.ContinueOnError)
 	bin := fs.String("bin", "bin/bailey", "the bailey binary")
 	tools := fs.String("tools", "build/bench", "folder with the bench's helpers and npm peers, made by scripts/bench.sh")
-	only := fs.String("only", "", "parts to measure, with commas: launch,get,ws,audit,password,memory,filter,trust,egress,ssh; the others stay as they were")
+	only := fs.String("only", "", "parts to measure, with commas: launch,get,ws,audit,password,guessing,memory,filter,trust,egress,ssh; the others stay as they were")
 	quick := fs.Bool("quick", false, "a smoke of the bench: few samples, nothing is written")
 	out := fs.String("out", "docs/benchmarks.md", "the file to write")
 	notes := fs.String("notes", "e2e/bench/notes.md", "hand-written reasons, by row")

@@ -133,7 +133,7 @@ func (p Process) run(ctx context.Context, args []string) int {
 		return exitFailed
 	}
 	defer srv.close()
-	srv.people = newSessions(kids, cfg.Jupyter.Root, srv.bufs)
+	srv.people = newSessions(kids, cfg.Jupyter.Root, srv.self, srv.bufs)
 	go srv.serve(ctx) // ends with close, which waits for it
 	if cfg.Egress != (egressConfig{}) {
 		out, err := listenEgress(cfg.Egress)
@@ -175,7 +175,7 @@ func (p Process) serve(ctx context.Context, args []string) int {
 		return exitFailed
 	}
 	defer srv.close()
-	srv.people = newSessions(kids, *dir, srv.bufs)
+	srv.people = newSessions(kids, *dir, srv.self, srv.bufs)
 	srv.people.open(p.Env)
 	go srv.serve(ctx) // ends with close, which waits for it
 	<-sig.end

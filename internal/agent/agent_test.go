@@ -383,6 +383,17 @@ func TestSFTP(t *testing.T) {
 	if wd, err := client.Getwd(); err != nil || wd != dir {
 		t.Errorf("start directory = %q, %v; want %q", wd, err, dir)
 	}
+	// A link's target is what the client says, relative or not.
+	if err := client.Mkdir("runs"); err != nil {
+		t.Fatal(err)
+	}
+	for link, target := range map[string]string{"latest": "runs", "runs/back": "../data.csv", "far": "/etc/hostname"} {
+		if err := client.Symlink(target, link); err != nil {
+			t.Errorf("Symlink(%q, %q) = %v", target, link, err)
+		} else if got, err := os.Readlink(filepath.Join(dir, link)); err != nil || got != target {
+			t.Errorf("the link %s leads to %q, %v; want %q", link, got, err, target)
+		}
+	}
 	_ = client.Close()
 	if err := cmd.Wait(); err != nil {
 		t.Errorf("sftp ended with %v, want 0", err)

@@ -41,6 +41,7 @@ const maxSessions = 256
 type sessions struct {
 	kids *reaper
 	dir  string // where they begin
+	self string // the agent's own socket, to which nobody is connected
 	bufs *buffers
 
 	mu      sync.Mutex // guards what follows
@@ -49,8 +50,8 @@ type sessions struct {
 	calls   map[string]*call // by id: callers at listeners, waiting to be taken
 }
 
-func newSessions(kids *reaper, dir string, bufs *buffers) *sessions {
-	return &sessions{kids: kids, dir: dir, bufs: bufs, calls: map[string]*call{}}
+func newSessions(kids *reaper, dir, self string, bufs *buffers) *sessions {
+	return &sessions{kids: kids, dir: dir, self: self, bufs: bufs, calls: map[string]*call{}}
 }
 
 // open lets people in, with that environment.
@@ -67,6 +68,8 @@ func (x *sessions) answer(ctx context.Context, c duplex, req request, early []by
 		x.exec(ctx, c, early)
 	case "listen":
 		x.listen(ctx, c, early)
+	case "connect":
+		x.connect(ctx, c, early)
 	case "accept":
 		if caller := x.takeCall(req.call); caller != nil {
 			defer caller.Close() //nolint:errcheck // the tunnel has ended

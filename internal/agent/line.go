@@ -32,13 +32,13 @@ type request struct {
 	ping bool
 	dial target
 
-	verb string // of what the agent itself does: exec, listen or accept
+	verb string // of what the agent itself does: exec, listen, connect or accept
 	call string // of accept: which call
 }
 
 // parseRequest reads a line without its newline: "PING", "DIAL tcp HOST:PORT",
-// "DIAL unix PATH", "DIAL agent exec", "DIAL agent listen" or "DIAL agent
-// accept:ID", with single spaces. Everything else is an error.
+// "DIAL unix PATH", "DIAL agent exec", "DIAL agent listen", "DIAL agent connect"
+// or "DIAL agent accept:ID", with single spaces. Everything else is an error.
 func parseRequest(line string) (request, error) {
 	if line == "PING" {
 		return request{ping: true}, nil
@@ -59,7 +59,7 @@ func parseRequest(line string) (request, error) {
 func parseVerb(what string) (request, error) {
 	verb, call, _ := strings.Cut(what, ":")
 	switch {
-	case what == "exec" || what == "listen":
+	case what == "exec" || what == "listen" || what == "connect":
 		return request{verb: what}, nil
 	case verb == "accept" && len(call) == 32 && strings.Trim(call, "0123456789abcdef") == "":
 		return request{verb: verb, call: call}, nil

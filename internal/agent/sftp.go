@@ -22,21 +22,23 @@ func (p Process) sftp(args []string) int {
 	if err := flags.Parse(args); err != nil || flags.NArg() > 0 {
 		return exitUsage
 	}
-	if err := serveSFTP(p.Stdin, p.Stdout, *dir); err != nil {
+	err = os.Chdir(*dir)
+	if err == nil {
+		err = serveSFTP(p.Stdin, p.Stdout)
+	}
+	if err != nil {
 		fmt.Fprintf(p.Stderr, "bailey-agent: sftp: %v\n", err)
 		return exitFailed
 	}
 	return exitOK
 }
 
-// serveSFTP serves until the client ends its stream.
-func serveSFTP(in io.Reader, out io.WriteCloser, dir string) error {
-	if fi, err := os.Stat(dir); err != nil {
-		return err
-	} else if !fi.IsDir() {
-		return fmt.Errorf("%s is not a directory", dir)
-	}
-	srv, err := sftp.NewServer(stdio{in, out}, sftp.WithServerWorkingDirectory(dir))
+// serveSFTP serves until the client ends its stream. Relative paths start from
+// the process's own directory: told of another one, the library would put it
+// before the target of a relative symbolic link as well, and the link would
+// lead elsewhere than the client said.
+func serveSFTP(in io.Reader, out io.WriteCloser) error {
+	srv, err := sftp.NewServer(stdio{in, out})
 	if err != nil {
 		return err
 	}

@@ -1,12 +1,18 @@
 package agent
 
 import (
+	"bytes"
+	"context"
 	"errors"
+	"fmt"
+	"io"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/baileyhq/bailey/internal/agent/wire"
 )
 
 // chunk is how much is moved at once.
@@ -26,6 +32,46 @@ type buffers struct {
 
 func newBuffers() *buffers {
 	return &buffers{farewell: farewell, pool: sync.Pool{New: func() any { return new([chunk]byte) }}}
+}
+
+// connect connects to something inside and says how that went, in words where
+// it failed, before the first byte. DIAL says nothing: its caller cannot tell a
+// port on which nobody listens from one that closes at once.
+func (x *sessions) connect(ctx context.Context, c duplex, early []byte) {
+	r := wire.NewReader(io.MultiReader(bytes.NewReader(early), c))
+	var want wire.Socket
+	if first(c, r, &want) != nil {
+		return
+	}
+	out := &frames{c: c}
+	to, err := parseTarget(want.Network, want.Addr)
+	if err == nil && to.network == "unix" && to.addrs[0] == x.self {
+		err = errors.New("that is the agent's own socket")
+	}
+	var t duplex
+	if err == nil {
+		t, err = to.connect(ctx)
+	}
+	if err != nil {
+		_ = out.send(wire.Failed, []byte(plainly(want, err)))
+		_ = c.CloseWrite()
+		return
+	}
+	defer t.Close() //nolint:errcheck // the tunnel has ended
+	if out.send(wire.Started, nil) == nil {
+		x.bufs.tunnel(c, t, r.Rest())
+	}
+}
+
+// plainly says why something cannot be connected to.
+func plainly(to wire.Socket, err error) string {
+	switch {
+	case errors.Is(err, unix.ECONNREFUSED), errors.Is(err, unix.ENOENT):
+		return fmt.Sprintf("nothing listens on %.120s in the workspace", to.Addr)
+	case errors.Is(err, unix.EACCES):
+		return fmt.Sprintf("%.120s in the workspace may not be connected to", to.Addr)
+	}
+	return err.Error()
 }
 
 // tunnel sends early to the target and then copies both ways until both sides

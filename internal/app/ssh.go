@@ -6,6 +6,7 @@ import (
 
 	"github.com/baileyhq/bailey"
 	"github.com/baileyhq/bailey/internal/config"
+	"github.com/baileyhq/bailey/internal/edge/peer"
 	"github.com/baileyhq/bailey/internal/sshgate"
 )
 
@@ -14,16 +15,12 @@ func (a *App) listenSSH(ctx context.Context, f *config.Config) error {
 	if f.Listen.SSH == "" {
 		return nil
 	}
-	people, ok := any(a.identity).(sshgate.People)
-	if !ok {
-		return &bailey.Error{Kind: bailey.Unavailable, Msg: "this build knows no SSH keys yet", Hint: "leave listen.ssh empty"}
-	}
 	keys, next, err := sshgate.LoadHostKeys(a.st.path("ssh"), f.SSH.HostKeys)
 	if err != nil {
 		return err
 	}
 	if a.ssh, err = sshgate.New(ctx, sshgate.Config{
-		People: people, Workspaces: a.workspaces, Filter: a.filtering.filter, Audit: a.journal, Log: a.log,
+		People: a.identity, Workspaces: a.workspaces, Filter: a.filtering.filter, Audit: a.journal, Log: a.log,
 		HostKeys: keys, NextKeys: next, Live: a.sshLive, Recorder: a.witness,
 		Policy: func(class string) sshgate.Policy { return sshPolicy(a.settings.configuration().SSHFor(class)) },
 	}); err != nil {
@@ -36,6 +33,11 @@ func (a *App) listenSSH(ctx context.Context, f *config.Config) error {
 			Hint: "is the port taken, by another bailey or the machine's own sshd? choose another with listen.ssh", Cause: err,
 		}
 	}
+	told, err := f.Proxies.ProtocolTrust()
+	if err != nil {
+		return err // the configuration was checked
+	}
+	a.sshLn = peer.Listen(a.sshLn, told)
 	a.onClose(func() error {
 		_ = a.sshLn.Close() // Drain may have closed it
 		return nil
@@ -44,7 +46,7 @@ func (a *App) listenSSH(ctx context.Context, f *config.Config) error {
 	for _, k := range append(keys, next...) {
 		wires = append(wires, k.PublicKey().Marshal())
 	}
-	a.sshAt, err = sshDoorAt(a.origins.Console(), a.sshLn.Addr(), wires)
+	a.sshAt, err = sshDoorAt(a.origins.Console(), f.SSH.Public, a.sshLn.Addr(), wires)
 	return err
 }
 

@@ -2,13 +2,17 @@ package config
 
 import (
 	"fmt"
+	"net"
+	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 )
 
 // SSH says what people may do over SSH. A class has its own word in
 // [ClassSSH].
 type SSH struct {
+	Public           string   `yaml:"public" example:"ssh.example.org:22" doc:"Host and port by which clients reach the SSH port, where it is not the console's host and the port of listen.ssh: behind a load balancer or a port mapping. It is what ssh-config, links and pages name. A change needs a restart."`
 	HostKeys         []string `yaml:"host_keys" example:"[ed25519, ecdsa]" doc:"Kinds of host keys that are offered: ed25519, ecdsa. Those that are listed are made in the state directory; none listed: ed25519. Clients that know no ed25519 need ecdsa. A change needs a restart."`
 	Access           string   `yaml:"access" enum:"full,sftp-only,off" doc:"full: shells, commands and sftp. sftp-only: sftp and, as far as the lines below go, forwarding. off: nothing."`
 	ForceCommand     string   `yaml:"force_command" example:"/usr/local/bin/menu" doc:"Runs in place of every shell, command and subsystem, which it finds in SSH_ORIGINAL_COMMAND. internal-sftp: sftp, whatever was asked for. Empty: none."`
@@ -93,6 +97,9 @@ func (d *decoder) checkSSH() {
 			d.wrong([]string{fmt.Sprintf("ssh.host_keys[%d]", i), "ssh.host_keys"}, quote(k)+" is no kind of host key, or is there twice", "the kinds are ed25519 and ecdsa", "host_keys: [ed25519]")
 		}
 	}
+	if s.Public != "" && !publicSSH(s.Public) {
+		d.wrong([]string{"ssh.public"}, quote(s.Public)+" is not HOST:PORT", "clients are told to connect there", "public: ssh.example.org:22")
+	}
 	d.checkForward("ssh", s.ForwardPorts, s.ForceCommand)
 	for i, c := range d.cfg.Classes {
 		at := fmt.Sprintf("classes[%d].ssh", i)
@@ -117,6 +124,21 @@ func (d *decoder) checkSSH() {
 		d.checkForward(at, c.SSH.ForwardPorts, force)
 	}
 }
+
+// publicSSH reports whether text can stand in a client's configuration as the
+// place of the server: a host's name or address, and a port.
+func publicSSH(text string) bool {
+	host, port, err := net.SplitHostPort(text)
+	if err != nil {
+		return false
+	}
+	n, err := strconv.ParseUint(port, 10, 16)
+	return err == nil && n > 0 && strconv.FormatUint(n, 10) == port && sshHost.MatchString(host)
+}
+
+// sshHost is a name or an address as ssh reads it: it is written into files of
+// people's machines, where a space or a line break would be a setting.
+var sshHost = regexp.MustCompile(`^[a-zA-Z0-9][a-zA-Z0-9.-]{0,252}$|^[0-9a-fA-F:.]{2,45}$`)
 
 func (d *decoder) checkForward(at string, ports []int, force string) {
 	for i, p := range ports {

@@ -15,6 +15,7 @@ import (
 	"github.com/baileyhq/bailey/internal/console"
 	"github.com/baileyhq/bailey/internal/edge"
 	"github.com/baileyhq/bailey/internal/gateway"
+	"github.com/baileyhq/bailey/internal/jupyterhub"
 )
 
 // A site is a whole server: console, API and gateway, each on its origin.
@@ -39,7 +40,12 @@ func serve(t *testing.T, w *apptest.World, changes ...func(*console.Config)) *si
 	if err != nil {
 		t.Fatal(err)
 	}
+	hub, err := jupyterhub.New(jupyterhub.Config{Identity: w.Identity, Workspaces: w.Workspaces, Log: w.Logger()})
+	if err != nil {
+		t.Fatal(err)
+	}
 	cfg := console.Config{
+		Hub: hub, Alias: gw.Alias(hub.Resolve), // as the server has them: their patterns share the pages' mux
 		Identity: w.Identity, Workspaces: w.Workspaces, Egress: w.Egress, Images: w.Images, Rules: w.Rules, SSH: w.SSH, Origins: w.Origins, Audit: w.Journal, Log: w.Logger(),
 		Open: gw.OpenHandler(),
 		API: api.New(api.Config{

@@ -16,6 +16,7 @@ const (
 	AgentNetwork = "agent"
 	AgentExec    = "exec"
 	AgentListen  = "listen"
+	AgentConnect = "connect"
 	AgentAccept  = "accept:" // and the 32 hex digits of the call
 )
 
@@ -33,7 +34,7 @@ func CheckDial(network, addr string) error {
 		return checkLoopback(addr)
 	case AgentNetwork:
 		id, accept := strings.CutPrefix(addr, AgentAccept)
-		if addr == AgentExec || addr == AgentListen || accept && len(id) == 32 && strings.Trim(id, "0123456789abcdef") == "" {
+		if addr == AgentExec || addr == AgentListen || addr == AgentConnect || accept && len(id) == 32 && strings.Trim(id, "0123456789abcdef") == "" {
 			return nil
 		}
 		return invalid(fmt.Sprintf("%q is nothing that the agent does", shorten(addr)), "")

@@ -137,6 +137,17 @@ func (p *Pipe) becomeWatched() ([]byte, error) {
 	return rest, err
 }
 
+// Resize says how wide the Screen is from here on.
+func (p *Pipe) Resize(columns int) {
+	if p.kind != Screen || p.off || columns <= 0 {
+		return
+	}
+	p.stream.Resize(columns)
+	if p.shadow != nil {
+		p.shadow.Resize(columns)
+	}
+}
+
 // exactly goes on with known secrets alone: patterns are for text.
 func (p *Pipe) exactly() {
 	p.shadow = nil

@@ -5,11 +5,14 @@
 package gatehouse
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"net/netip"
+	"slices"
 	"strings"
 	"time"
 
@@ -30,6 +33,8 @@ type Store interface {
 const (
 	syncEach  = 500 * time.Millisecond
 	pruneEach = 10 * time.Minute
+	tellEach  = 30 * time.Second
+	tellApart = 256                  // addresses with an event of their own at a time; the rest share one
 	longest   = 366 * 24 * time.Hour // of an administrator's ban
 )
 
@@ -75,8 +80,9 @@ func New(ctx context.Context, cfg Config) (*Keeper, error) {
 // does not answer stops nobody: this server's own guard goes on deciding, and
 // what it decided is told later.
 func (k *Keeper) Run(ctx context.Context) error {
-	tick, prune := time.NewTicker(syncEach), time.NewTicker(pruneEach)
+	tick, prune, tell := time.NewTicker(syncEach), time.NewTicker(pruneEach), time.NewTicker(tellEach)
 	defer tick.Stop()
+	defer tell.Stop()
 	defer prune.Stop()
 	failing := false
 	try := func(ctx context.Context, do func(context.Context) error) {
@@ -91,13 +97,45 @@ func (k *Keeper) Run(ctx context.Context) error {
 		case <-ctx.Done():
 			last, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
 			defer cancel()
+			k.tell(last, true)
 			return k.Sync(last)
 		case <-tick.C:
 			try(ctx, k.Sync)
 		case <-k.cfg.Guard.Wake():
 			try(ctx, k.Sync)
+		case <-tell.C:
+			k.tell(ctx, false)
 		case <-prune.C:
 			try(ctx, k.cfg.Store.PruneGuard)
+		}
+	}
+}
+
+// tell records refused attempts that were counted and of which nobody has heard:
+// without it the end of every flood would be missing from the journal. Those of
+// one address are one event.
+func (k *Keeper) tell(ctx context.Context, all bool) {
+	refused := map[string]int64{}
+	k.cfg.Guard.Unreported(all, func(prefix string, n int) {
+		ip, _, _ := strings.Cut(prefix, "/")
+		if _, err := netip.ParseAddr(ip); err != nil {
+			ip = "" // a device, or nobody's
+		}
+		refused[ip] += int64(n)
+	})
+	most := slices.SortedFunc(maps.Keys(refused), func(a, b string) int { return cmp.Compare(refused[b], refused[a]) })
+	for _, ip := range most[min(tellApart, len(most)):] {
+		refused[""] += refused[ip]
+		delete(refused, ip)
+	}
+	for ip, n := range refused {
+		err := k.cfg.Audit.Append(ctx, audit.Event{
+			Actor: audit.Actor{IP: ip}, Action: audit.SignIn, Target: audit.Target{Kind: "user"},
+			Outcome: audit.Refused, Reason: audit.LockedOut, Attrs: audit.Attrs{Count: n},
+		})
+		if err != nil {
+			k.cfg.Log.ErrorContext(ctx, "refused attempts not in the audit journal", slog.Int64("count", n), slog.String("error", err.Error()))
+			return
 		}
 	}
 }

@@ -3,6 +3,7 @@ package gatehouse_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"path/filepath"
 	"slices"
 	"sync"
@@ -140,6 +141,52 @@ func TestSprayingIsRecordedAsABan(t *testing.T) {
 		if b.Prefix == "127.0.0.1/32" && !b.Slowed {
 			t.Errorf("the machine itself is banned: %+v", b)
 		}
+	}
+}
+
+// The server stops in the middle of a flood. What was refused and only counted is
+// in the journal, of each address once; a flood from very many addresses does not
+// become very many events.
+func TestRefusedAttemptsAreAllInTheJournal(t *testing.T) {
+	s := start(t, filepath.Join(t.TempDir(), "bailey.db"))
+	s.fail(attacker, "alice", 5) // locked
+	told := int64(0)
+	refuse := func(prefix string, times int) (refused int64) {
+		for range times {
+			if v := s.guard.Check(prefix, "alice"); !v.Allowed {
+				refused++
+				told += int64(v.Report)
+			}
+		}
+		return refused
+	}
+	refused := refuse(attacker, 100)
+	for i := range 1000 {
+		prefix := fmt.Sprintf("198.51.%d.%d/32", i/250, i%250)
+		s.fail(prefix, "alice", 5)
+		refused += refuse(prefix, 3)
+	}
+	ctx, stop := context.WithCancel(t.Context())
+	stop()
+	if err := s.Run(ctx); err != nil {
+		t.Fatal(err)
+	}
+	var counted, ofAttacker int64
+	events := s.journal.of(audit.SignIn)
+	for _, e := range events {
+		counted += e.Attrs.Count
+		if e.Outcome != audit.Refused || e.Reason != audit.LockedOut {
+			t.Errorf("event %+v", e)
+		}
+		if e.Actor.IP == "203.0.113.9" {
+			ofAttacker += e.Attrs.Count
+		}
+	}
+	if counted != refused-told || ofAttacker != 99 {
+		t.Errorf("the journal counts %d, of the attacker %d; want %d and 99", counted, ofAttacker, refused-told)
+	}
+	if len(events) > 300 {
+		t.Errorf("%d events, want a few hundred", len(events))
 	}
 }
 

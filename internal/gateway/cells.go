@@ -40,8 +40,8 @@ func (g *Gateway) watchCells(t *tunnel, route Route, protocol string) *cells.Wat
 				},
 			}
 			e.Outcome, e.Reason = cellOutcome(r.Outcome)
-			g.wg.Go(func() { //nolint:forbidigo // the journal syncs a disk; the message must not wait
-				ctx, cancel := context.WithTimeout(context.Background(), auditLimit)
+			g.wg.Go(func() { // the journal syncs a disk; the message must not wait
+				ctx, cancel := context.WithTimeout(context.Background(), auditLimit) //nolint:forbidigo // it outlives the message
 				defer cancel()
 				if err := g.cfg.Audit.Append(ctx, e); err != nil {
 					g.cfg.Log.ErrorContext(ctx, "cell not in the audit journal", logWorkspace(t.run), logError(err))

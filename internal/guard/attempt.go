@@ -40,6 +40,7 @@ func (g *Guard) Check(prefix, subject string) Verdict {
 		v.Masked, v.RetryAfter, v.Why = true, stranger.RetryAfter, stranger.Why
 	}
 	v.Pressed = v.Allowed && !known && g.pressed(p, now)
+	v.Known = v.Allowed && known
 	return v
 }
 
@@ -50,7 +51,7 @@ func (g *Guard) blocked(p place, known bool, now time.Duration) Verdict {
 	v := Verdict{Allowed: true}
 	look := func(e *entry) {
 		if e.until > now {
-			v = e.refuse(PairBlocked, max(e.until, e.mask)-now, now)
+			v = e.refuse(p.prefix, PairBlocked, max(e.until, e.mask)-now, now)
 		}
 	}
 	g.counters.with(p.pairKey, now, look)
@@ -72,16 +73,16 @@ func (g *Guard) reserve(p place, known bool, now time.Duration) Verdict {
 		live, rate, burst := e.live(now, g.cfg.Window), perMinute(g.cfg.SubjectPerMinute), g.cfg.SubjectPerMinute
 		switch {
 		case e.until > now:
-			v = e.refuse(PairBlocked, max(e.until, e.mask)-now, now)
+			v = e.refuse(p.prefix, PairBlocked, max(e.until, e.mask)-now, now)
 			return
 		case live >= g.cfg.PairFailures && e.pending == 0:
 			// A shared address, see Fail: one attempt at a time.
 		case live+e.pending >= g.cfg.PairFailures:
-			v = e.refuse(InFlight, time.Second, now)
+			v = e.refuse(p.prefix, InFlight, time.Second, now)
 			return
 		}
 		if known && !e.bucket.take(now, rate, burst) {
-			v = e.refuse(SubjectRate, e.bucket.wait(now, rate, burst), now)
+			v = e.refuse(p.prefix, SubjectRate, e.bucket.wait(now, rate, burst), now)
 			return
 		}
 		e.pending, e.pendingAt = e.pending+1, now

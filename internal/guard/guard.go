@@ -87,6 +87,10 @@ type Verdict struct {
 	// that costs a hash would be no protection.)
 	Masked bool
 
+	// Known is set when an allowed attempt comes from where the subject has
+	// succeeded before: it need not wait behind a crowd of strangers.
+	Known bool
+
 	RetryAfter time.Duration // when it makes sense to try again; zero when allowed and not masked
 	Why        Reason
 

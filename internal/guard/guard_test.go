@@ -3,6 +3,7 @@ package guard_test
 import (
 	"fmt"
 	"runtime"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -250,6 +251,46 @@ func TestRefusedAttemptsCostNobodyAnything(t *testing.T) {
 				t.Fatalf("Check = %+v; refused attempts of a stranger used up alice's", v)
 			}
 			g.Succeed(home, "alice")
+		}
+	})
+}
+
+// A flood is refused and counted, and stops. What nobody has heard of is told
+// afterwards, once, with the address; before the end also what is fresh.
+func TestTheEndOfAFloodIsToldToo(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		g := newGuard(t, guard.Config{})
+		told, refused := 0, 0
+		for i := range 5000 {
+			if v := g.Check(stranger, fmt.Sprintf("name%d", i)); v.Allowed {
+				g.Fail(stranger, fmt.Sprintf("name%d", i), false)
+			} else {
+				refused++
+				told += v.Report
+			}
+		}
+		if told == 0 || told == refused {
+			t.Fatalf("%d of %d refusals were told at once", told, refused)
+		}
+		tell := func(all bool) (n int, from []string) {
+			g.Unreported(all, func(prefix string, refused int) { n += refused; from = append(from, prefix) })
+			return n, from
+		}
+		if n, _ := tell(false); n != 0 {
+			t.Errorf("%d are told before the minute is over", n)
+		}
+		time.Sleep(time.Minute)
+		if n, from := tell(false); n != refused-told || !slices.Contains(from, stranger) {
+			t.Errorf("after a minute %d are told, from %q; want %d from %s", n, from, refused-told, stranger)
+		}
+		if n, _ := tell(true); n != 0 {
+			t.Errorf("%d are told twice", n)
+		}
+		for range 30 {
+			g.Check(stranger, "again")
+		}
+		if n, _ := tell(true); n == 0 {
+			t.Error("what is fresh is lost at the end")
 		}
 	})
 }

@@ -34,7 +34,7 @@ func (g *Guard) asStranger(p place, now time.Duration, take bool) Verdict {
 	steps := g.steps(p)
 	v := Verdict{Allowed: true}
 	for i, s := range steps {
-		look := func(e *entry) { v = s.pass(e, now, take, g.cfg.SlowPerMinute) }
+		look := func(e *entry) { v = s.pass(e, p.prefix, now, take, g.cfg.SlowPerMinute) }
 		switch {
 		case s.key == 0:
 			g.globalMu.Lock()
@@ -56,11 +56,11 @@ func (g *Guard) asStranger(p place, now time.Duration, take bool) Verdict {
 }
 
 // pass applies one limit. The caller holds the entry's lock.
-func (s step) pass(e *entry, now time.Duration, take bool, slowPerMinute int) Verdict {
+func (s step) pass(e *entry, prefix string, now time.Duration, take bool, slowPerMinute int) Verdict {
 	rate, burst, why := s.rate, s.burst, s.why
 	no := func(why Reason, after time.Duration) Verdict {
 		if take {
-			return e.refuse(why, after, now)
+			return e.refuse(prefix, why, after, now)
 		}
 		return Verdict{Why: why, RetryAfter: max(after, time.Second)}
 	}

@@ -12,8 +12,8 @@ func (g *Guard) Lookup(prefix, id string) Verdict {
 	v := Verdict{Allowed: true}
 	s := step{why: PrefixRate, rate: perMinute(g.cfg.MissesPerMinute), burst: g.cfg.MissesPerMinute}
 	g.counters.with(g.key(kindMiss, prefix, ""), now, func(e *entry) {
-		if v = s.pass(e, now, false, 0); !v.Allowed {
-			v.Report = e.refuse(v.Why, 0, now).Report
+		if v = s.pass(e, prefix, now, false, 0); !v.Allowed {
+			v.Report = e.refuse(prefix, v.Why, 0, now).Report
 		}
 	})
 	return v
@@ -26,7 +26,7 @@ func (g *Guard) Miss(prefix string) (report int) {
 	now := g.now()
 	g.counters.make(g.key(kindMiss, prefix, ""), now, func(e *entry) {
 		e.bucket.take(now, perMinute(g.cfg.MissesPerMinute), g.cfg.MissesPerMinute)
-		report = e.refuse(PrefixRate, 0, now).Report
+		report = e.refuse(prefix, PrefixRate, 0, now).Report
 	})
 	return report
 }

@@ -15,7 +15,7 @@ func (g *Guard) Proven(prefix, subject string) Verdict {
 	v := Verdict{Allowed: true}
 	look := func(e *entry) {
 		if e.until > now && v.Allowed {
-			v = e.refuse(PrefixBanned, e.until-now, now)
+			v = e.refuse(prefix, PrefixBanned, e.until-now, now)
 		}
 	}
 	if p.private {

@@ -24,6 +24,7 @@ type shard struct {
 	plain ring
 	bans  ring
 	nbans int
+	lost  int // refusals that were to be reported, of entries that made room for others
 }
 
 // A ring is a list with its newest entry at head.next.
@@ -105,6 +106,7 @@ func (s *shard) drop(e *entry) {
 	if e.banned {
 		s.nbans--
 	}
+	s.lost += e.refused
 	delete(s.byKey, e.key)
 }
 
@@ -197,6 +199,7 @@ type entry struct {
 
 	refused    int           // refusals since the last report
 	nextReport time.Duration // when they may be reported again
+	from       string        // the prefix of the last of them
 }
 
 // An hour counts the failures of one, in sixths.
@@ -320,8 +323,9 @@ func inWindow(at uint32, now, window time.Duration) bool {
 func seconds(d time.Duration) uint32 { return uint32(d / time.Second) } //nolint:gosec // never negative, and 136 years fit
 
 // refuse says no, and how many refusals to report.
-func (e *entry) refuse(why Reason, after, now time.Duration) Verdict {
+func (e *entry) refuse(prefix string, why Reason, after, now time.Duration) Verdict {
 	e.refused++
+	e.from = prefix
 	v := Verdict{Why: why, RetryAfter: max(after, time.Second)}
 	if now >= e.nextReport {
 		v.Report, e.refused = e.refused, 0

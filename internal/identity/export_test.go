@@ -13,10 +13,10 @@ import (
 func Hashes(s *Service) int { return int(s.queue.Done()) }
 
 // HasherSlots is how many hashes run at a time, MaxQueue how many more wait.
-func HasherSlots() int { return password.NewQueue().Slots() }
+func HasherSlots() int { return password.NewQueue(0).Slots() }
 
 // MaxQueue is how many hashes wait at most.
-var MaxQueue = password.NewQueue().Waiting()
+var MaxQueue = password.NewQueue(0).Waiting()
 
 // HashNow hashes at today's cost.
 func HashNow(text secret.Value) string { return password.New(password.DefaultParams(), text).String() }

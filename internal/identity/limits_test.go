@@ -8,6 +8,8 @@ import (
 	"testing/synctest"
 	"time"
 
+	"golang.org/x/crypto/ssh"
+
 	"github.com/baileyhq/bailey"
 	"github.com/baileyhq/bailey/internal/audit"
 	"github.com/baileyhq/bailey/internal/identity"
@@ -413,4 +415,66 @@ func TestGroupManagers(t *testing.T) {
 			t.Errorf("a manager removes bob: %v", err)
 		}
 	})
+}
+
+// A token that is good from one network gets no way in that is good from
+// another: its certificates are bound to the same networks, and keys, which are
+// good from everywhere, it cannot add.
+func TestATokensNetworksBindItsCertificates(t *testing.T) {
+	w := identitytest.NewWorld(t)
+	_, alice := identitytest.SignIn(t, w.Service, "alice")
+	g, err := w.CreateToken(t.Context(), alice, identity.TokenRequest{Scopes: []bailey.Scope{bailey.ScopeSSH}, Networks: []string{"192.0.2.0/24", "2001:db8::/32"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ci, err := w.ByToken(t.Context(), g.Secret, "192.0.2.10")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = w.AddSSHKey(t.Context(), ci, identity.NewSSHKey{Line: lineOf(pair(t).PublicKey())})
+	wantKind(t, "a key", err, bailey.Denied)
+	issue := func(sources ...string) (*ssh.Certificate, error) {
+		line, _, err := w.IssueSSHCertificate(t.Context(), ci, identity.NewSSHCertificate{Line: lineOf(pair(t).PublicKey()), Sources: sources})
+		if err != nil {
+			return nil, err
+		}
+		return parseCertificate(t, line), nil
+	}
+	whole, err := issue()
+	if err != nil {
+		t.Fatal(err)
+	}
+	part, err := issue("192.0.2.10")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, tt := range []struct {
+		cert *ssh.Certificate
+		ip   string
+		ok   bool
+	}{
+		{whole, "192.0.2.99", true}, {whole, "2001:db8::7", true}, {whole, "198.51.100.1", false}, {whole, "2001:db9::7", false},
+		{part, "192.0.2.10", true}, {part, "192.0.2.99", false},
+	} {
+		in := byCertificate("alice", tt.cert)
+		in.IP = tt.ip
+		if _, _, err := w.SignInSSH(t.Context(), in); (err == nil) != tt.ok {
+			t.Errorf("from %s with a certificate for %q: %v, want success %v", tt.ip, tt.cert.CriticalOptions["source-address"], err, tt.ok)
+		}
+	}
+	for _, wider := range []string{"192.0.0.0/16", "198.51.100.1", "::/0", "0.0.0.0/0"} {
+		_, err := issue("192.0.2.10", wider)
+		wantKind(t, "a certificate also for "+wider, err, bailey.Denied)
+	}
+	_, err = issue("nonsense")
+	wantKind(t, "a certificate for nonsense", err, bailey.Invalid)
+	// A token for something else gets none at all.
+	if g, err = w.CreateToken(t.Context(), alice, identity.TokenRequest{Scopes: []bailey.Scope{bailey.ScopeWorkspacesOpen}}); err != nil {
+		t.Fatal(err)
+	}
+	if ci, err = w.ByToken(t.Context(), g.Secret, home); err != nil {
+		t.Fatal(err)
+	}
+	_, err = issue()
+	wantKind(t, "a certificate with a token for workspaces", err, bailey.Denied)
 }

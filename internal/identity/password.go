@@ -19,9 +19,10 @@ func errBusy() error {
 	}
 }
 
-// queued runs f within the bounds of hashing.
-func (s *Service) queued(ctx context.Context, memory int64, f func()) error {
-	err := s.queue.Do(ctx, memory, f)
+// queued runs f within the bounds of hashing; known says for whom, see
+// [password.Queue.Do].
+func (s *Service) queued(ctx context.Context, memory int64, known bool, f func()) error {
+	err := s.queue.Do(ctx, memory, known, f)
 	if errors.Is(err, password.ErrBusy) {
 		return errBusy()
 	}
@@ -32,7 +33,7 @@ func (s *Service) queued(ctx context.Context, memory int64, f func()) error {
 func (s *Service) hash(ctx context.Context, text secret.Value) (string, error) {
 	p := s.rules().Params
 	var h password.Hash
-	err := s.queued(ctx, int64(p.Memory), func() { h = password.New(p, text) })
+	err := s.queued(ctx, int64(p.Memory), true, func() { h = password.New(p, text) })
 	if err != nil {
 		return "", err
 	}
@@ -58,15 +59,15 @@ func (s *Service) stored(ctx context.Context, text string) password.Hash {
 // matches compares a password with a stored hash within the bounds.
 func (s *Service) matches(ctx context.Context, stored string, text secret.Value) (bool, error) {
 	h, right := s.stored(ctx, stored), false
-	err := s.queued(ctx, h.Memory(), func() { right = h.Matches(text) })
+	err := s.queued(ctx, h.Memory(), true, func() { right = h.Matches(text) })
 	return right && err == nil, err
 }
 
 // guess is matches for strangers, who time it. Hashes that were imported, or
 // made at another cost, take another time than ours, and that would tell which
 // names are such accounts. So as long as there are any, everybody pays for one
-// hash of each class that is in store.
-func (s *Service) guess(ctx context.Context, stored string, text secret.Value) (bool, error) {
+// hash of each class that is in store. Who is known from before goes first.
+func (s *Service) guess(ctx context.Context, stored string, text secret.Value, known bool) (bool, error) {
 	h := s.stored(ctx, stored)
 	work, err := s.classes.others(ctx, s, h)
 	if err != nil {
@@ -77,7 +78,7 @@ func (s *Service) guess(ctx context.Context, stored string, text secret.Value) (
 		memory = max(memory, other.Memory())
 	}
 	right := false
-	err = s.queued(ctx, memory, func() {
+	err = s.queued(ctx, memory, known, func() {
 		right = h.Matches(text)
 		for _, other := range work {
 			_ = other.Matches(text)

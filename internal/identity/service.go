@@ -86,7 +86,7 @@ func New(cfg Config) (*Service, error) {
 		cfg.UnknownKey = make([]byte, 32)
 		_, _ = rand.Read(cfg.UnknownKey) // never fails since Go 1.24: the program aborts instead
 	}
-	s := &Service{cfg: cfg, queue: password.NewQueue(), live: newLive(), strays: audit.NewDenials(cfg.Audit, cfg.Log)}
+	s := &Service{cfg: cfg, queue: password.NewQueue(0), live: newLive(), strays: audit.NewDenials(cfg.Audit, cfg.Log)}
 	s.waits = newWaits(cfg.Now, cfg.SessionIdle)
 	return s, nil
 }

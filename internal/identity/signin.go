@@ -125,7 +125,7 @@ func (s *Service) prove(ctx context.Context, a attempt, given secret.Value) (pro
 	if err != nil {
 		return proof{}, err
 	}
-	right, err := s.guess(ctx, stored, given)
+	right, err := s.guess(ctx, stored, given, v.Known)
 	if err != nil {
 		return proof{}, err
 	}

@@ -6,6 +6,9 @@ import (
 	"encoding/binary"
 	"fmt"
 	"log/slog"
+	"net/netip"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/baileyhq/bailey"
@@ -29,13 +32,18 @@ type NewSSHCertificate struct {
 // IssueSSHCertificate signs the actor in for SSH with a key that need not be
 // stored: the certificate says who they are for a day at most. Invalid when key,
 // lifetime or sources cannot be, OverQuota when too many are valid. It does not
-// outlive the token it was asked for with, and ends with that token or session.
+// outlive the token it was asked for with, ends with that token or session, and
+// is good from where the token is and from nowhere else.
 func (s *Service) IssueSSHCertificate(ctx context.Context, actor bailey.Actor, n NewSSHCertificate) (line string, row bailey.SSHCertificate, err error) {
 	fail := func(err error) (string, bailey.SSHCertificate, error) { return "", bailey.SSHCertificate{}, err }
 	if err := s.allowSSH(ctx, actor, policy.SSHKeyAdd, actor.UserID); err != nil {
 		return fail(err)
 	}
 	key, err := sshkey.ParseLine(n.Line)
+	if err != nil {
+		return fail(err)
+	}
+	sources, err := certificateSources(actor, n.Sources)
 	if err != nil {
 		return fail(err)
 	}
@@ -48,7 +56,7 @@ func (s *Service) IssueSSHCertificate(ctx context.Context, actor bailey.Actor, n
 		return fail(err)
 	}
 	wire, err := ca.SignUser(sshkey.UserRequest{
-		Key: key, Name: actor.Name, Serial: row.Serial, ID: actor.Name + " " + row.ID, From: row.CreatedAt, Until: row.ExpiresAt, Sources: n.Sources,
+		Key: key, Name: actor.Name, Serial: row.Serial, ID: actor.Name + " " + row.ID, From: row.CreatedAt, Until: row.ExpiresAt, Sources: sources,
 	})
 	if err != nil {
 		return fail(err)
@@ -61,6 +69,32 @@ func (s *Service) IssueSSHCertificate(ctx context.Context, actor bailey.Actor, n
 		return fail(err)
 	}
 	return line, row, nil
+}
+
+// certificateSources says where a certificate is good from: where it was asked
+// for, within the networks of the token that asks. Without that a token that is
+// good from one network alone would make itself one that is good from anywhere.
+func certificateSources(actor bailey.Actor, want []string) ([]string, error) {
+	if len(actor.Networks) == 0 || len(want) == 0 {
+		return slices.Concat(want, actor.Networks), nil // one of them has nothing to say
+	}
+	asked, err := sshkey.ParseSources(want)
+	if err != nil {
+		return nil, err
+	}
+	mine, err := sshkey.ParseSources(actor.Networks)
+	if err != nil {
+		return nil, err // in doubt it is good nowhere
+	}
+	for _, a := range asked {
+		if !slices.ContainsFunc(mine, func(m netip.Prefix) bool { return m.Bits() <= a.Bits() && m.Contains(a.Addr()) }) {
+			return nil, &bailey.Error{
+				Kind: bailey.Denied, Msg: "a certificate that is asked for with a token is good from no more networks than the token",
+				Hint: "ask for networks inside " + strings.Join(actor.Networks, ", "),
+			}
+		}
+	}
+	return want, nil
 }
 
 func sshCertificateEvent(actor bailey.Actor, action audit.Action, c bailey.SSHCertificate) audit.Event {

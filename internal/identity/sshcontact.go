@@ -11,7 +11,6 @@ import (
 	"github.com/baileyhq/bailey"
 	"github.com/baileyhq/bailey/internal/audit"
 	"github.com/baileyhq/bailey/internal/guard"
-	"github.com/baileyhq/bailey/internal/policy"
 	"github.com/baileyhq/bailey/internal/secret"
 	"github.com/baileyhq/bailey/internal/sshkey"
 )
@@ -82,7 +81,7 @@ func hashCode(code string) string { return secret.New("ssh contact " + code).Has
 // it. NotFound for everybody but the person whose account was named: for them
 // there is no such code.
 func (s *Service) Contact(ctx context.Context, actor bailey.Actor, code string) (bailey.SSHPending, error) {
-	if err := s.allowSSH(ctx, actor, policy.SSHKeyAdd, actor.UserID); err != nil {
+	if err := s.allowSSHKey(ctx, actor); err != nil {
 		return bailey.SSHPending{}, err
 	}
 	prefix := guard.Prefix(actor.IP)

@@ -34,7 +34,7 @@ type NewSSHKey struct {
 // OverQuota when there are too many. A key that is added with an API token does
 // not outlive the token: whoever steals one for a day gets in for a day.
 func (s *Service) AddSSHKey(ctx context.Context, actor bailey.Actor, n NewSSHKey) (bailey.SSHKey, error) {
-	if err := s.allowSSH(ctx, actor, policy.SSHKeyAdd, actor.UserID); err != nil {
+	if err := s.allowSSHKey(ctx, actor); err != nil {
 		return bailey.SSHKey{}, err
 	}
 	key, err := sshkey.ParseLine(n.Line)
@@ -59,10 +59,25 @@ func sshKeyEvent(actor bailey.Actor, action audit.Action, k bailey.SSHKey) audit
 	}
 }
 
+// allowSSHKey refuses who may add no key to their account: a key is good from
+// everywhere, so a token that is not must not make one.
+func (s *Service) allowSSHKey(ctx context.Context, actor bailey.Actor) error {
+	if err := s.allowSSH(ctx, actor, policy.SSHKeyAdd, actor.UserID); err != nil {
+		return err
+	}
+	if len(actor.Networks) > 0 {
+		return &bailey.Error{
+			Kind: bailey.Denied, Msg: "a token that is good from some networks alone cannot add SSH keys, which are good from everywhere",
+			Hint: "get a certificate with it, which is bound to the same networks: bailey ssh login",
+		}
+	}
+	return nil
+}
+
 // allowSSH refuses what policy refuses about the SSH keys of a user.
 func (s *Service) allowSSH(ctx context.Context, actor bailey.Actor, action policy.Action, ownerID string) error {
-	if _, err := person(actor); err != nil {
-		return err
+	if actor.UserID == "" {
+		return errSignedOut()
 	}
 	if policy.Decide(actor, action, policy.Thing{OwnerID: ownerID}) {
 		return nil
@@ -70,6 +85,9 @@ func (s *Service) allowSSH(ctx context.Context, actor bailey.Actor, action polic
 	s.note(ctx, audit.Event{
 		Actor: audit.By(actor), Action: audit.AccessDenied, Target: audit.Target{Kind: "sshkey"}, Outcome: audit.Refused, Reason: audit.NotAllowed,
 	})
+	if ownerID == actor.UserID {
+		return errScope(bailey.ScopeSSH)
+	}
 	return &bailey.Error{Kind: bailey.Denied, Msg: "you may not manage SSH keys of others", Hint: "ask an administrator"}
 }
 

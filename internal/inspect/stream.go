@@ -251,6 +251,17 @@ func (s *Stream) Close(dst []byte) ([]byte, error) {
 	return dst, s.err
 }
 
+// Resize says how wide the terminal is from here on: what is broken into lines
+// at its edge is put together again. 0 means unknown.
+func (s *Stream) Resize(columns int) {
+	s.cfg.Columns = columns
+	for _, d := range s.sides {
+		if d.reading != nil {
+			d.reader.Resize(columns)
+		}
+	}
+}
+
 // Sampled returns how many bytes were looked at by part of the rules only.
 func (s *Stream) Sampled() int64 { return s.sampled }
 

@@ -185,20 +185,17 @@ func TestTheHostAndOurOwnWordsAreGuessedToo(t *testing.T) {
 // Attack 13: dear hashes do not run beside each other, cheap ones do.
 func TestTheQueueBoundsTheMemoryOfAllThatRuns(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		q := password.NewQueue()
-		if q.Slots() < 2 {
-			t.Skip("one processor: hashes run one by one here anyway")
-		}
+		q := password.NewQueue(2)
 		leave, ran := make(chan struct{}), false
 		var all sync.WaitGroup
 		all.Go(func() {
-			if err := q.Do(t.Context(), 128<<10, func() { <-leave }); err != nil {
+			if err := q.Do(t.Context(), 128<<10, false, func() { <-leave }); err != nil {
 				t.Error(err)
 			}
 		})
 		synctest.Wait()
 		all.Go(func() {
-			if err := q.Do(t.Context(), 64, func() { ran = true }); err != nil {
+			if err := q.Do(t.Context(), 64, false, func() { ran = true }); err != nil {
 				t.Error(err)
 			}
 		})

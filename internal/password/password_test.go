@@ -3,6 +3,7 @@ package password_test
 import (
 	"context"
 	"errors"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -160,14 +161,14 @@ func FuzzRules(f *testing.F) {
 // others are told to come back, at once.
 func TestTheHashingQueueIsBounded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		q := password.NewQueue()
+		q := password.NewQueue(2)
 		var mu sync.Mutex
 		running, peak, hashed, busy := 0, 0, 0, 0
 		var all sync.WaitGroup
 		begin := time.Now()
 		for range 500 {
 			all.Go(func() {
-				err := q.Do(t.Context(), 1, func() {
+				err := q.Do(t.Context(), 1, false, func() {
 					mu.Lock()
 					running++
 					peak = max(peak, running)
@@ -200,26 +201,83 @@ func TestTheHashingQueueIsBounded(t *testing.T) {
 	})
 }
 
+// Attack 12: while a crowd of strangers fills the queue, somebody who has signed
+// in from the same place before is let in, and before all of them.
+func TestStrangersDoNotFillTheLaneOfKnownPeople(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		q := password.NewQueue(1)
+		var mu sync.Mutex
+		var order []string
+		leave := make(chan struct{})
+		hash := func(who string, known bool) error {
+			return q.Do(t.Context(), 1, known, func() {
+				<-leave
+				mu.Lock()
+				defer mu.Unlock()
+				order = append(order, who)
+			})
+		}
+		var all sync.WaitGroup
+		for range 500 {
+			all.Go(func() { _ = hash("stranger", false) })
+		}
+		synctest.Wait()
+		all.Go(func() {
+			if err := hash("ada", true); err != nil {
+				t.Errorf("ada gets %v", err)
+			}
+		})
+		synctest.Wait()
+		if err := hash("one stranger more", false); !errors.Is(err, password.ErrBusy) {
+			t.Errorf("one stranger more gets %v, want %v", err, password.ErrBusy)
+		}
+		close(leave)
+		all.Wait()
+		if len(order) != 2+q.Waiting() || order[1] != "ada" {
+			t.Errorf("ada came %d. of %d, want second, after the one that ran already", 1+slices.Index(order, "ada"), len(order))
+		}
+	})
+}
+
+// Whoever gives up as it becomes their turn gives the turn on: no slot is lost.
+func TestNoSlotIsLost(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		q := password.NewQueue(1)
+		for range 200 {
+			ctx, cancel := context.WithTimeout(t.Context(), 10*time.Millisecond)
+			var all sync.WaitGroup
+			for range 5 {
+				all.Go(func() { _ = q.Do(ctx, 1, false, func() { time.Sleep(10 * time.Millisecond) }) })
+			}
+			all.Wait()
+			cancel()
+		}
+		if err := q.Do(t.Context(), 1, false, func() {}); err != nil {
+			t.Errorf("afterwards: %v", err)
+		}
+	})
+}
+
 func TestNobodyWaitsLongerThanTwoSecondsForAHash(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		q := password.NewQueue()
+		q := password.NewQueue(2)
 		var all sync.WaitGroup
 		for range q.Slots() {
-			all.Go(func() { _ = q.Do(t.Context(), 1, func() { time.Sleep(time.Minute) }) })
+			all.Go(func() { _ = q.Do(t.Context(), 1, false, func() { time.Sleep(time.Minute) }) })
 		}
 		synctest.Wait()
 		begin := time.Now()
-		err := q.Do(t.Context(), 1, func() { t.Error("it ran") })
+		err := q.Do(t.Context(), 1, false, func() { t.Error("it ran") })
 		if took := time.Since(begin); !errors.Is(err, password.ErrBusy) || took != 2*time.Second {
 			t.Errorf("behind a stuck queue: %v after %v, want busy after 2s", err, took)
 		}
 		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 		defer cancel()
-		if err := q.Do(ctx, 1, func() { t.Error("it ran") }); !errors.Is(err, context.DeadlineExceeded) {
+		if err := q.Do(ctx, 1, false, func() { t.Error("it ran") }); !errors.Is(err, context.DeadlineExceeded) {
 			t.Errorf("whoever hangs up gets %v, want %v", err, context.DeadlineExceeded)
 		}
 		all.Wait()
-		if err := q.Do(t.Context(), 1, func() {}); err != nil {
+		if err := q.Do(t.Context(), 1, false, func() {}); err != nil {
 			t.Errorf("afterwards: %v, want nil", err)
 		}
 	})

@@ -337,7 +337,9 @@ func TestListeningForClientsAndLentAgents(t *testing.T) {
 	}
 	w.setPolicy(sshgate.Policy{})
 	s = session(t, c)
-	_ = agent.RequestAgentForwarding(s)
+	if err := agent.RequestAgentForwarding(s); err == nil {
+		t.Error("the client is told that its agent is lent, and it is not")
+	}
 	if got, err := s.Output("echo \"<$SSH_AUTH_SOCK>\""); string(got) != "<>\n" {
 		t.Errorf("an agent was lent against the class: %q, %v", got, err)
 	}

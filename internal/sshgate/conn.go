@@ -232,12 +232,16 @@ func (c *conn) channel(nc ssh.NewChannel) {
 }
 
 // route returns the way into the connection's workspace. It asks policy every
-// time; the workspace is chosen once.
+// time, with the rights that the person has now; the workspace is chosen once.
 func (c *conn) route(ctx context.Context) (workspace.Route, Policy, *place, error) {
+	actor, err := c.g.cfg.People.SSHActor(ctx, c.actor)
+	if err != nil {
+		return workspace.Route{}, Policy{}, nil, err
+	}
 	c.once.Lock()
 	defer c.once.Unlock()
 	if c.at == nil {
-		ws, route, err := c.g.find(ctx, c.actor, c.want)
+		ws, route, err := c.g.find(ctx, actor, c.want)
 		if err != nil {
 			return workspace.Route{}, Policy{}, nil, err
 		}
@@ -253,7 +257,7 @@ func (c *conn) route(ctx context.Context) (workspace.Route, Policy, *place, erro
 		})
 		return route, c.g.cfg.Policy(ws.Class), c.at, nil
 	}
-	route, err := c.g.cfg.Workspaces.Route(ctx, c.actor, c.at.ws.Slug)
+	route, err := c.g.cfg.Workspaces.Route(ctx, actor, c.at.ws.Slug)
 	return route, c.g.cfg.Policy(c.at.ws.Class), c.at, err
 }
 

@@ -111,7 +111,7 @@ func (c *conn) direct(nc ssh.NewChannel, network, addr string, port int, err err
 		_ = nc.Reject(ssh.ConnectionFailed, say(err))
 		return
 	}
-	conn, err := route.Dial(ctx, network, addr)
+	conn, err := route.Connect(ctx, network, addr)
 	if err != nil {
 		_ = nc.Reject(ssh.ConnectionFailed, say(err))
 		return

@@ -208,6 +208,12 @@ func (g *Gate) serve(nc net.Conn, ip string, leave func()) {
 	if ctx.Err() != nil { // overhearing has moved the deadline
 		_ = raw.SetDeadline(time.Unix(1, 0))
 	}
+	if !strings.HasPrefix(version, "SSH-") && !strings.HasPrefix("SSH-", version) {
+		// RFC 4253, 4.2: a client's first line is its version. The library skips
+		// others, such as the PROXY header of somebody who is no proxy of ours.
+		stop()
+		return
+	}
 	k := &knock{g: g, ctx: ctx, ip: ip}
 	defer func() {
 		if k.taken != "" {

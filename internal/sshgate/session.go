@@ -54,6 +54,7 @@ type session struct {
 	proc   *workspace.Process
 	entry  *sshlive.Entry
 	rec    *recording
+	screen *outlet // of a terminal
 	reason string // why it was ended from here
 }
 
@@ -113,14 +114,28 @@ func (s *session) request(req *ssh.Request, running *sync.WaitGroup) bool {
 		if s.started {
 			return false
 		}
-		s.lend = true // whether it may is decided with the workspace; then nothing is lent
-		return true
+		return s.borrow()
 	case "window-change":
 		return s.resize(req.Payload)
 	case "signal":
 		return s.signal(req.Payload)
 	}
 	return false // x11-req, break, and what nobody has heard of
+}
+
+// borrow notes that the client's agent is to be lent, where class and key let
+// it. The answer is true: a client that was told yes and finds no agent inside
+// looks for a fault of its own. What is asked for before the workspace is known
+// waits for it, as the command that follows would.
+func (s *session) borrow() bool {
+	_, p, at, err := s.c.route(s.c.ctx)
+	if err != nil {
+		return false // the command that follows says why
+	}
+	if s.lend = p.AgentForwarding && !s.c.grant.NoAgentForwarding; !s.lend {
+		s.c.refused(s.c.ctx, sshlive.Agent, at.ws, 0)
+	}
+	return s.lend
 }
 
 func (s *session) pty(payload []byte) bool {
@@ -158,8 +173,11 @@ func (s *session) resize(payload []byte) bool {
 	}
 	cols, rows := clamp(p.Cols), clamp(p.Rows)
 	s.mu.Lock()
-	proc, entry, rec := s.proc, s.entry, s.rec
+	proc, entry, rec, screen := s.proc, s.entry, s.rec, s.screen
 	s.mu.Unlock()
+	if screen != nil {
+		screen.columns.Store(int32(cols))
+	}
 	if proc == nil {
 		s.cols, s.rows = cols, rows // not started yet: it begins with this size
 		return !s.started
@@ -379,6 +397,11 @@ func (s *session) carry(proc *workspace.Process, t task, p Policy, at *place, en
 	out := newOutlet(s, at.scope.Pipe(filter.SSH, false, kind, int(s.cols), ""), s.ch, t.kind != sshlive.SFTP)
 	errs := newOutlet(s, at.scope.Pipe(filter.SSH, false, kind, 0, ""), s.ch.Stderr(), t.kind != sshlive.SFTP)
 	in := &inlet{s: s, at: at, proc: proc, pipe: at.scope.Pipe(filter.SSH, true, inputKind(t, s.tty), 0, ""), typed: s.tty}
+	if s.tty {
+		s.mu.Lock()
+		s.screen = out
+		s.mu.Unlock()
+	}
 	o := &outputs{s: s, at: at, out: out, errs: errs, counts: !s.tty}
 	if t.kind == sshlive.SFTP {
 		w := newSFTP(s, at, p)

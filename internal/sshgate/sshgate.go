@@ -37,6 +37,10 @@ type People interface {
 	// everything anew, and is audited. The actor's Session names what Ended
 	// waits for.
 	SignInSSH(ctx context.Context, in identity.SSHSignIn) (bailey.Actor, identity.SSHGrant, error)
+	// SSHActor returns the actor of an open connection with the groups and the
+	// role that the account has now. Unauthenticated when the sign-in is no
+	// longer good.
+	SSHActor(ctx context.Context, actor bailey.Actor) (bailey.Actor, error)
 	// FailedSSH counts a connection that ended without a sign-in, once, with
 	// as many keys as it offered.
 	FailedSSH(ctx context.Context, name, ip string, offered int)
@@ -107,6 +111,7 @@ type Gate struct {
 	closing   bool
 	strangers map[string]int   // by prefix
 	waiting   int              // all of them
+	silent    int              // connections whose proxy has not said yet who is calling
 	people    map[string]*load // by user
 	raw       map[net.Conn]struct{}
 	stats     Stats
@@ -166,7 +171,9 @@ func (g *Gate) Stats() Stats {
 
 // Serve accepts connections until the listener is closed. The address of a
 // connection is what its RemoteAddr says: a listener behind a proxy has to tell
-// the truth there.
+// the truth there. A connection of a proxy has a method Socket with the proxy's
+// own address, as those of package peer do, and its RemoteAddr may wait for the
+// proxy's word.
 func (g *Gate) Serve(ln net.Listener) error {
 	for {
 		nc, err := ln.Accept()
@@ -185,8 +192,41 @@ func (g *Gate) Serve(ln net.Listener) error {
 			}
 			continue
 		}
-		g.admit(nc)
+		if _, told := nc.(interface{ Socket() net.Addr }); told {
+			g.introduce(nc)
+			continue
+		}
+		g.admit(nc, hostOf(nc.RemoteAddr()))
 	}
+}
+
+// introduce waits until a proxy has said who is calling, which nobody else has
+// to wait for. As many proxies' connections may be silent as there may be
+// strangers: whoever fills them keeps out what comes by that proxy alone.
+func (g *Gate) introduce(nc net.Conn) {
+	g.mu.Lock()
+	full := g.closing || g.silent >= g.cfg.Limits.Strangers
+	if full {
+		g.stats.Dropped++
+	} else {
+		g.silent++
+		g.wg.Add(1)
+	}
+	g.mu.Unlock()
+	if full {
+		_ = nc.Close()
+		return
+	}
+	go func() {
+		defer g.wg.Done()
+		stop := context.AfterFunc(g.ctx, func() { _ = nc.Close() })
+		ip := hostOf(nc.RemoteAddr()) // waits for the header
+		stop()
+		g.mu.Lock()
+		g.silent--
+		g.mu.Unlock()
+		g.admit(nc, ip)
+	}()
 }
 
 // Drain ends every connection and waits until they are gone, or ctx ends. The
@@ -212,8 +252,7 @@ func (g *Gate) Drain(ctx context.Context) error {
 }
 
 // admit decides whether a connection is listened to, and then does.
-func (g *Gate) admit(nc net.Conn) {
-	ip := hostOf(nc.RemoteAddr())
+func (g *Gate) admit(nc net.Conn, ip string) {
 	leave, why := g.enter(nc, ip)
 	if leave == nil {
 		g.log.Debug("ssh connection dropped", slog.String("ip", ip), slog.String("why", why))

@@ -6,6 +6,7 @@ import (
 	"path"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/baileyhq/bailey/internal/filter"
@@ -59,6 +60,11 @@ type outlet struct {
 	w     io.Writer
 	shown bool // to people, not a protocol's own words: sftp's files are told one by one
 
+	// columns is how wide the terminal became; 0: no news. It is no call that
+	// waits for mu: a client that does not read holds that, and its requests
+	// must go on being read.
+	columns atomic.Int32
+
 	mu    sync.Mutex // held for the length of a write: what a timer lets go keeps its place
 	pipe  *filter.Pipe
 	timer *time.Timer
@@ -75,6 +81,9 @@ func (o *outlet) write(p []byte) error {
 	defer o.mu.Unlock()
 	if o.err != nil {
 		return o.err
+	}
+	if n := o.columns.Swap(0); n > 0 {
+		o.pipe.Resize(int(n))
 	}
 	out, err := o.pipe.Write(p)
 	o.deliver(out, err)

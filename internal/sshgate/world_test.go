@@ -213,6 +213,8 @@ type people struct {
 	offers  int
 	banned  bool
 	link    string
+	groups  map[string][]string // what somebody is in now
+	gone    map[string]bool     // whose sign-in is no longer good
 
 	contacts int
 	raw      map[string]ed25519.PrivateKey
@@ -256,6 +258,16 @@ func (p *people) SignInSSH(ctx context.Context, in identity.SSHSignIn) (bailey.A
 	g := p.grants[in.Name]
 	g.Fingerprint = ssh.FingerprintSHA256(in.Key)
 	return p.actors[in.Name], g, nil
+}
+
+func (p *people) SSHActor(_ context.Context, a bailey.Actor) (bailey.Actor, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.gone[a.Name] {
+		return bailey.Actor{}, bailey.Errorf(bailey.Unauthenticated, "this key is not accepted for this account")
+	}
+	a.Groups = p.groups[a.Name]
+	return a, nil
 }
 
 func (p *people) FailedSSH(_ context.Context, name, _ string, offered int) {
@@ -302,6 +314,7 @@ type room struct {
 	dial func(ctx context.Context, network, addr string) (net.Conn, error)
 
 	container string
+	asked     bailey.Actor // who wanted in last
 }
 
 // start starts a workspace: an agent with its sessions' directory.
@@ -412,6 +425,7 @@ func (r *rooms) Route(_ context.Context, actor bailey.Actor, slug string) (works
 		if ro.ws.Slug != slug {
 			continue
 		}
+		ro.asked = actor
 		if !policy.Decide(actor, policy.WorkspaceOpen, policy.Thing{OwnerID: ro.ws.OwnerID}) {
 			return workspace.Route{}, bailey.Errorf(bailey.NotFound, "there is no such workspace")
 		}

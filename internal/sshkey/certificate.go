@@ -216,14 +216,15 @@ func (c Checker) fromAddress(list string) error {
 	return nil
 }
 
-// maxSources is how many addresses a certificate may be bound to.
-const maxSources = 16
+// maxSources is how many addresses a certificate may be bound to: as many as a
+// token that asks for one.
+const maxSources = 64
 
 // ParseSources reads addresses and networks such as "192.0.2.0/24". Invalid
 // when one cannot be read, when there are none, or too many.
 func ParseSources(list []string) ([]netip.Prefix, error) {
 	if len(list) == 0 || len(list) > maxSources {
-		return nil, refuse("give 1 to 16 addresses or networks such as 192.0.2.0/24", "the list of source addresses has %d entries", len(list))
+		return nil, refuse("give 1 to 64 addresses or networks such as 192.0.2.0/24", "the list of source addresses has %d entries", len(list))
 	}
 	out := make([]netip.Prefix, 0, len(list))
 	for _, text := range list {

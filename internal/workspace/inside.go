@@ -271,6 +271,59 @@ func (p *Process) Close() error {
 	return err
 }
 
+// Connect connects to something on the workspace's loopback, as Dial does, and
+// waits until it is known to be there: Invalid, in the workspace's own words,
+// when nobody listens.
+func (r Route) Connect(ctx context.Context, network, addr string) (net.Conn, error) {
+	if err := engine.CheckDial(network, addr); err != nil {
+		return nil, err
+	}
+	if network == engine.AgentNetwork {
+		return nil, bailey.Errorf(bailey.Invalid, "that is no address in a workspace")
+	}
+	spec, err := json.Marshal(wire.Socket{Network: network, Addr: addr})
+	if err != nil {
+		return nil, err
+	}
+	conn, fr, _, err := r.ask(ctx, engine.AgentConnect, spec, wire.Started)
+	if errors.Is(err, io.EOF) {
+		// An agent that was started by an older server knows no such request,
+		// and closes: it connects without a word.
+		return r.dial(ctx, network, addr)
+	}
+	if err != nil {
+		return nil, err
+	}
+	if early := fr.Rest(); len(early) > 0 {
+		return &spoken{conn, early}, nil
+	}
+	return conn, nil
+}
+
+// A spoken connection is one whose first bytes came with the agent's answer.
+type spoken struct {
+	net.Conn
+
+	early []byte // not read yet; belongs to the reader
+}
+
+func (s *spoken) Read(p []byte) (int, error) {
+	if len(s.early) == 0 {
+		return s.Conn.Read(p)
+	}
+	n := copy(p, s.early)
+	s.early = s.early[n:]
+	return n, nil
+}
+
+// CloseWrite ends the sending half, where there is one.
+func (s *spoken) CloseWrite() error {
+	if half, ok := s.Conn.(interface{ CloseWrite() error }); ok {
+		return half.CloseWrite()
+	}
+	return nil
+}
+
 // A Listener listens inside a workspace.
 type Listener struct {
 	route Route

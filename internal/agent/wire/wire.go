@@ -38,7 +38,7 @@ const (
 
 // From the agent to the server.
 const (
-	Started Type = 'T' // the process runs
+	Started Type = 'T' // the process runs; of a connection: it is made, and its bytes follow
 	Output  Type = 'O' // from its standard output, or its terminal
 	Errors  Type = 'R' // from its standard error
 	Taken   Type = 'C' // four bytes: so much of the input was taken
@@ -110,6 +110,12 @@ func (r *Reader) Next() (Type, []byte, error) {
 	return t, payload, nil
 }
 
+// Rest returns a copy of what was read and belongs to no frame that Next gave
+// out: where frames end and plain bytes follow, the first of them.
+func (r *Reader) Rest() []byte {
+	return append([]byte(nil), r.buf[r.from:r.to]...)
+}
+
 // fill makes sure that n bytes are there.
 func (r *Reader) fill(n int) error {
 	if r.to-r.from >= n {
@@ -154,7 +160,7 @@ type Command struct {
 
 // A Socket is what a listener is to listen on: "tcp" with a loopback address
 // and a port (0: any), "unix" with a path, or "agent" for a fresh path that
-// nobody knows yet.
+// nobody knows yet. Of a connection it is what to connect to.
 type Socket struct {
 	Network string `json:"network"`
 	Addr    string `json:"addr,omitempty"`

@@ -95,7 +95,7 @@ func (w *world) dns() string {
 			m.Answer = append(m.Answer, &dns.A{Hdr: dns.RR_Header{Name: name, Rrtype: dns.TypeA, Class: dns.ClassINET}, A: net.IPv4(127, 0, 0, 1)})
 		case dns.TypeTXT:
 			lines, _ := os.ReadFile(filepath.Join(w.txt, strings.ToLower(name)))
-			for _, v := range strings.Fields(string(lines)) {
+			for v := range strings.FieldsSeq(string(lines)) {
 				m.Answer = append(m.Answer, &dns.TXT{Hdr: dns.RR_Header{Name: name, Rrtype: dns.TypeTXT, Class: dns.ClassINET}, Txt: []string{v}})
 			}
 		}
@@ -169,8 +169,7 @@ func (w *world) visit(name string) string {
 	w.Helper()
 	conn, err := tls.Dial("tcp", w.https.Addr().String(), &tls.Config{ServerName: name, RootCAs: w.issued, MinVersion: tls.VersionTLS12})
 	if err != nil {
-		var unknown x509.UnknownAuthorityError
-		if !errors.As(err, &unknown) {
+		if _, ok := errors.AsType[x509.UnknownAuthorityError](err); !ok {
 			w.Fatalf("visit %s: %v", name, err)
 		}
 		return "own"

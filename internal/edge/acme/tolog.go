@@ -3,6 +3,7 @@ package acme
 import (
 	"context"
 	"log/slog"
+	"slices"
 
 	"go.uber.org/zap/zapcore" //nolint:depguard // certmagic logs with zap; this leads it to slog
 )
@@ -17,7 +18,7 @@ type toSlog struct {
 func (t toSlog) Enabled(l zapcore.Level) bool { return l >= zapcore.InfoLevel }
 
 func (t toSlog) With(f []zapcore.Field) zapcore.Core {
-	return toSlog{log: t.log, with: append(t.with[:len(t.with):len(t.with)], f...)}
+	return toSlog{log: t.log, with: append(slices.Clip(t.with), f...)}
 }
 
 func (t toSlog) Check(e zapcore.Entry, c *zapcore.CheckedEntry) *zapcore.CheckedEntry {
@@ -29,7 +30,7 @@ func (t toSlog) Check(e zapcore.Entry, c *zapcore.CheckedEntry) *zapcore.Checked
 
 func (t toSlog) Write(e zapcore.Entry, fields []zapcore.Field) error {
 	m := zapcore.NewMapObjectEncoder()
-	for _, f := range append(t.with[:len(t.with):len(t.with)], fields...) {
+	for _, f := range append(slices.Clip(t.with), fields...) {
 		f.AddTo(m)
 	}
 	attrs := []slog.Attr{slog.String("text", e.Message)}
@@ -45,7 +46,7 @@ func (t toSlog) Write(e zapcore.Entry, fields []zapcore.Field) error {
 	} else if e.Message == "certificate obtained successfully" {
 		level = slog.LevelInfo
 	}
-	t.log.LogAttrs(context.Background(), level, "certificate authority", attrs...)
+	t.log.LogAttrs(context.Background(), level, "certificate authority", attrs...) //nolint:forbidigo // zap hands none down
 	return nil
 }
 

@@ -650,6 +650,9 @@ func (r *Reader) decode(out *Seen, end bool) {
 	r.runAt = append(r.runAt[:0], r.runAt[k:]...)
 }
 
+// Resize says how wide the terminal is from here on.
+func (r *Reader) Resize(columns int) { r.columns = columns }
+
 // Reset makes the Reader one that begins at an offset of a stream, and keeps
 // what memory it has.
 func (r *Reader) Reset(lane Lane, columns int, offset int64) {
