@@ -19,6 +19,8 @@ const (
 	Conflict                    // the thing is in a state that forbids this
 	OverQuota                   // a limit of the user, the group or the machine is reached
 	TooMany                     // asked too often; wait and try again
+	SecondFactor                // the password was right, and is not enough
+	StepUp                      // signed in, but too long ago for this: prove it again
 	Unavailable                 // something needed (engine, store, journal) does not answer now
 )
 
@@ -41,6 +43,10 @@ func (k Kind) String() string {
 		return "quota"
 	case TooMany:
 		return "too_many"
+	case SecondFactor:
+		return "second_factor"
+	case StepUp:
+		return "step_up"
 	case Unavailable:
 		return "unavailable"
 	}

@@ -96,6 +96,9 @@ type Actor struct {
 	// everywhere. It has been checked for IP; who derives a credential from this
 	// one passes it on.
 	Networks []string
+
+	AuthTime time.Time // when the actor last proved who they are, with Methods; zero: not known
+	Methods  []string  // "pwd", "otp", "hwk", "user", "mfa", as RFC 8176 calls them, and "sso"
 }
 
 // System is the actor of what bailey does by itself: idle stops, reconciling.
@@ -110,6 +113,8 @@ type Session struct {
 	CreatedAt time.Time `json:"created_at"`
 	SeenAt    time.Time `json:"seen_at"`
 	ExpiresAt time.Time `json:"expires_at"` // absolute
+	AuthAt    time.Time `json:"auth_at"`    // when its owner last proved who they are
+	Methods   string    `json:"methods"`    // by what, as RFC 8176 calls it: "pwd otp"
 }
 
 // A Scope is one thing that a token may be used for. policy says which actions
@@ -153,6 +158,8 @@ type Token struct {
 	UsedAt     time.Time `json:"used_at"`           // zero: never
 	UsedIP     string    `json:"used_ip,omitempty"` // where it was used from then
 	ExpiresAt  time.Time `json:"expires_at"`
+	AuthAt     time.Time `json:"auth_at"` // when its owner last proved with it who they are; zero: never
+	Methods    string    `json:"methods"` // by what, as in a Session
 }
 
 // A DeviceState is how far an RFC 8628 device authorization has come.

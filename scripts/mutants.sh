@@ -28,6 +28,9 @@ Counters ./internal/identity TestSprayingAndStuffingEndEarly$|TestAllWaysToGuess
 Known ./internal/identity TestNobodyLocksTheAdministratorOut$
 SelfBan ./internal/guard TestABridgeIsSlowedNotBanned$|TestOurOwnAddressIsSlowedNotBanned$
 HashQueue ./internal/password Queue
+SecondFactor ./internal/identity TestASecondFactorIsAskedForOnEveryWayIn$
+CodeOnce ./internal/identity TestACodeCountsOnce$
+StepUp ./internal/identity TestWhatMattersTakesAFreshProof$
 Places ./internal/identity TestAListOfAddressesHoldsAtEveryDoor$
 Places ./internal/gateway TestAttack25WebSocketsEndWithABan$
 Endings ./internal/gateway TestAttack25LongRequestsEndWithSessionAndRun$|TestAttack25SocketsEndWithWhatAllowedThem$

@@ -80,7 +80,7 @@ async function removeContainers() {
 before(async () => {
   dir = await mkdtemp(path.join(tmpdir(), "bailey-browser-"));
   const port = await freePort();
-  server = spawn(bin, ["up", "--demo", "--state", path.join(dir, "state"), "--https", `127.0.0.1:${port}`, "--metrics", `127.0.0.1:${await freePort()}`]);
+  server = spawn(bin, ["up", "--demo", "--state", path.join(dir, "state"), "--https", `127.0.0.1:${port}`, "--metrics", `127.0.0.1:${await freePort()}`, "--ssh", `127.0.0.1:${await freePort()}`]);
   for (const stream of [server.stdout, server.stderr]) stream.on("data", (b) => { output += b; });
   setupLink = await until("the set-up link", () => output.match(/https:\/\/\S+\/setup#\S+/)?.[0]);
   origin = new URL(setupLink).origin;
@@ -200,7 +200,7 @@ test("account, volumes, images and administration are there and accessible, dark
     const page = await (await context({ colorScheme })).newPage();
     const errors = watch(page);
     await signIn(page);
-    for (const at of ["workspaces", "volumes", "network", "images", "account", "admin"]) {
+    for (const at of ["workspaces", "volumes", "network", "images", "sessions", "groups", "device", "account", "admin"]) {
       await page.goto(`${origin}/${at}`);
       await page.getByRole("heading", { level: 1 }).waitFor();
       await accessible(page);

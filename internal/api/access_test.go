@@ -10,6 +10,7 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"golang.org/x/crypto/ssh"
@@ -130,6 +131,9 @@ func checkRefusal(t *testing.T, a answer) {
 		t.Errorf("a refusal with status %d: %s", a.status, a.body)
 		return
 	}
+	if a.status == http.StatusForbidden && strings.Contains(a.body, `"step_up"`) {
+		code = "step_up"
+	}
 	a.problem(t, a.status, code)
 	if got := a.header.Get("WWW-Authenticate"); (got != "") != (a.status == http.StatusUnauthorized) {
 		t.Errorf("status %d with WWW-Authenticate %q", a.status, got)
@@ -242,6 +246,14 @@ func attemptsOnAlice(d *door, lab bailey.Workspace) []attempt {
 		}
 		return n + " " + g.Row.ID
 	}
+	knownBrowser := func() string {
+		now := time.Now()
+		b := bailey.Browser{ID: bailey.NewID(), UserID: d.User(Alice).ID, CreatedAt: now, SeenAt: now, ExpiresAt: now.Add(time.Hour)}
+		if err := d.Store.CreateBrowser(d.t.Context(), b, b.ID); err != nil {
+			d.t.Fatal(err)
+		}
+		return b.ID
+	}
 	inResearch := func() string { return "research " + account() }
 	asked := func() string {
 		r, err := d.Store.AskEgress(d.t.Context(), bailey.EgressRequest{
@@ -287,6 +299,16 @@ func attemptsOnAlice(d *door, lab bailey.Workspace) []attempt {
 		{op: post + "/tokens/signin", body: `{"user":"alice","password":"` + Password + `"}`, want: wants{200, 200, 200, 200, 200}},
 		{op: get + "/me", want: everybody},
 		{op: post + "/me/password", body: `{"old":"not this one","new":"seven orange bridges"}`, want: wants{401, 403, 403, 403, 403}},
+		// What changes second factors takes a proof, whatever the credential.
+		{op: get + "/me/factors", want: everybody},
+		{op: post + "/me/stepup", body: `{"password":"not this one"}`, want: wants{401, 401, 401, 401, 401}},
+		{op: post + "/me/factors/offer", want: wants{401, 403, 403, 403, 403}},
+		{op: post + "/me/factors", body: `{"note":"x","code":"123456"}`, want: wants{401, 403, 403, 403, 403}},
+		{op: post + "/me/recovery-codes", want: wants{401, 403, 403, 403, 403}},
+		{op: del + "/me/factors/{id}", target: func() string { return never }, want: wants{401, 403, 403, 403, 403}},
+		{op: del + "/me/browsers/{id}", target: knownBrowser, want: wants{401, 404, 404, 404, 204}, hidden: never},
+		{op: get + "/users/{name}/factors", target: account, want: wants{401, 403, 403, 200, 403}},
+		{op: del + "/users/{name}/factors", target: account, want: wants{401, 403, 403, 403, 403}},
 		{op: get + "/me/sessions", want: everybody},
 		{op: del + "/me/sessions/{id}", target: session, want: wants{401, 404, 404, 404, 204}, hidden: never},
 		{op: get + "/me/tokens", want: everybody},

@@ -14,6 +14,8 @@ func (a *API) adminRoutes() {
 	register(a, op(http.MethodGet, "/users", "listUsers", "The accounts", "admin"), a.listUsers)
 	register(a, withStatus(op(http.MethodPost, "/users", "createUser", "Make an account", "admin"), http.StatusCreated), a.createUser)
 	register(a, op(http.MethodPatch, "/users/{name}", "updateUser", "Change an account", "admin"), a.updateUser)
+	register(a, op(http.MethodGet, "/users/{name}/factors", "listUserFactors", "Somebody's second factors", "admin"), a.listUserFactors)
+	register(a, withStatus(op(http.MethodDelete, "/users/{name}/factors", "resetFactors", "Remove all second factors of somebody who lost them; ends their sessions and tokens", "admin"), http.StatusNoContent), a.resetFactors)
 	register(a, withStatus(op(http.MethodDelete, "/users/{name}", "deleteUser", "Delete an account without workspaces and volumes", "admin"), http.StatusNoContent), a.deleteUser)
 	register(a, op(http.MethodGet, "/gpus", "listGPUs", "The cards and who holds them", "admin"), a.listGPUs)
 	register(a, op(http.MethodGet, "/orphans", "listOrphans", "Containers of this installation that no run accounts for", "admin"), a.listOrphans)

@@ -14,6 +14,13 @@ import (
 func (a *API) sessionRoutes() {
 	registerPublic(a, op(http.MethodGet, "/info", "info", "What this server is", "session"), a.info)
 	registerPublic(a, op(http.MethodPost, "/tokens/signin", "signInForToken", "Name and password for an API token", "session"), a.signInForToken)
+	register(a, withStatus(op(http.MethodPost, "/me/stepup", "stepUp", "Prove again who you are, for what takes a fresh proof", "session"), http.StatusNoContent), a.stepUp)
+	register(a, op(http.MethodGet, "/me/factors", "listFactors", "Your second factors and known browsers", "session"), a.listFactors)
+	register(a, op(http.MethodPost, "/me/factors/offer", "offerFactor", "Begin to set up an authenticator app", "session"), a.offerFactor)
+	register(a, withStatus(op(http.MethodPost, "/me/factors", "addFactor", "Set up the app that was offered, by its first code; ends your other sessions", "session"), http.StatusCreated), a.addFactor)
+	register(a, op(http.MethodPost, "/me/recovery-codes", "newRecoveryCodes", "Make recovery codes anew; the old ones are void", "session"), a.newRecoveryCodes)
+	register(a, withStatus(op(http.MethodDelete, "/me/factors/{id}", "removeFactor", "Remove one of your second factors; ends your other sessions", "session"), http.StatusNoContent), a.removeFactor)
+	register(a, withStatus(op(http.MethodDelete, "/me/browsers/{id}", "forgetBrowser", "Make a browser a stranger again", "session"), http.StatusNoContent), a.forgetBrowser)
 	register(a, op(http.MethodGet, "/me", "me", "Your account", "session"), a.me)
 	register(a, withStatus(op(http.MethodPost, "/me/password", "changePassword", "Change your password; ends your other sessions", "session"), http.StatusNoContent), a.changePassword)
 	register(a, op(http.MethodGet, "/me/sessions", "listSessions", "Your browsers", "session"), a.listSessions)
@@ -43,6 +50,8 @@ type signInInput struct {
 	Body struct {
 		User     string `json:"user" maxLength:"256"`
 		Password string `json:"password" maxLength:"4096"`
+		TOTP     string `json:"totp,omitempty" maxLength:"16" doc:"Code of an authenticator app, for accounts that have a second factor"`
+		Recovery string `json:"recovery_code,omitempty" maxLength:"64" doc:"A recovery code in place of totp"`
 		Note     string `json:"note,omitempty" maxLength:"64" doc:"What the token is for"`
 		Days     int    `json:"days,omitempty" minimum:"0" maximum:"365" doc:"Lifetime; 0 means 90"`
 
@@ -56,6 +65,7 @@ func (a *API) signInForToken(ctx context.Context, in *signInInput) (*newTokenOut
 	r := requestOf(ctx)
 	grant, user, err := a.cfg.Identity.SignInForToken(ctx, identity.SignInRequest{
 		Name: in.Body.User, Password: secret.New(in.Body.Password), IP: edge.ClientIP(r), UserAgent: r.UserAgent(),
+		Factor: identity.FactorAnswer{Code: secret.New(in.Body.TOTP), Recovery: secret.New(in.Body.Recovery)},
 	}, in.Body.Note, time.Duration(in.Body.Days)*24*time.Hour, scopesOf(in.Body.Scopes)...)
 	if err != nil {
 		return nil, err

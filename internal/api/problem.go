@@ -26,7 +26,7 @@ type Problem struct { //nolint:errname // what RFC 9457 calls it, and the docume
 	Title     string         `json:"title" doc:"The status in words"`
 	Status    int            `json:"status" doc:"HTTP status"`
 	Detail    string         `json:"detail" doc:"What happened and why"`
-	Code      string         `json:"code" doc:"Stable code: internal, invalid, unauthenticated, denied, not_found, conflict, quota, too_many, unavailable"`
+	Code      string         `json:"code" doc:"Stable code: internal, invalid, unauthenticated, denied, not_found, conflict, quota, too_many, second_factor, step_up, unavailable"`
 	Hint      string         `json:"hint,omitempty" doc:"What to do next"`
 	RequestID string         `json:"request_id,omitempty" doc:"Under which the server's log has more"`
 	Errors    []FieldProblem `json:"errors,omitempty" doc:"What does not fit, field by field"`

@@ -185,7 +185,8 @@ func New(ctx context.Context, cfg Config) (_ *App, err error) {
 	if a.identity, err = identity.New(identity.Config{
 		Store: a.store, Guard: limits, Audit: a.journal, Log: a.log,
 		SessionIdle: time.Duration(f.Sessions.Idle), SessionLifetime: time.Duration(f.Sessions.Lifetime),
-		Directories: outside.asked(), External: outside.rules, Rules: a.signInRules, Host: f.Web.Host,
+		Directories: outside.asked(), External: outside.rules, Rules: a.signInRules,
+		Host: f.Web.Host, Origin: a.origins.Console(), Key: a.st.key("sign-in notes"),
 		UnknownKey: a.st.key("unknown names"), Places: a.settings.places.Load,
 		SSHLink: func(code string) string { return a.origins.Console() + "/ssh/" + code }, // nobody asks before there are origins
 	}); err != nil {

@@ -199,11 +199,18 @@ func testDirectory(ctx context.Context, f *config.Config, l config.LDAP, user st
 	}), nil
 }
 
-// signInRules is what the configuration in force says about passwords.
+// signInRules is what the configuration in force says about passwords and
+// second factors.
 func (a *App) signInRules() identity.Rules {
-	p := a.settings.configuration().Passwords
-	return identity.Rules{
+	f := a.settings.configuration()
+	p := f.Passwords
+	r := identity.Rules{
 		Params:    password.Params{Memory: uint32(p.Memory >> 10), Passes: uint32(p.Passes), Threads: uint8(p.Threads)}, //nolint:gosec // config has checked them
 		Passwords: password.Rules{Length: p.Length, Words: p.Words},
+		MaxAge:    time.Duration(p.MaxAge), StepUp: time.Duration(f.Factors.StepUp), FactorGroups: f.Factors.RequireGroups,
 	}
+	for _, role := range f.Factors.RequireRoles {
+		r.FactorRoles = append(r.FactorRoles, bailey.Role(role))
+	}
+	return r
 }

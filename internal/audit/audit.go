@@ -46,6 +46,17 @@ const (
 	UserUnlink     Action = "user.unlink"
 	PasswordChange Action = "user.password"
 	PasswordImport Action = "user.password_import" // an account made with a hash from elsewhere
+	PasswordRehash Action = "user.password_rehash" // the same password, hashed anew
+	PasswordExpire Action = "user.password_expire" // too old: changed before anything else
+	FactorAsk      Action = "factor.ask"           // the password was right; a second factor is asked for
+	FactorUse      Action = "factor.use"
+	FactorAdd      Action = "factor.add"
+	FactorRemove   Action = "factor.remove"
+	FactorReset    Action = "factor.reset" // all of a user's, by an administrator
+	FactorCodes    Action = "factor.codes" // fresh recovery codes
+	StepUp         Action = "session.step_up"
+	BrowserAdd     Action = "browser.add" // somebody is known by it from now on
+	BrowserForget  Action = "browser.forget"
 	SecretSet      Action = "secret.set"
 	SecretRemove   Action = "secret.remove"
 	Launch         Action = "workspace.launch"
@@ -182,6 +193,8 @@ const (
 	Revoked       Reason = "revoked"
 	WrongAddress  Reason = "wrong_address" // a credential that is bound to another
 	FirstContact  Reason = "first_contact" // a key that its owner recognised on the page of a link
+	Replayed      Reason = "replayed"      // a code or an answer that counted before
+	Cloned        Reason = "cloned"        // a passkey whose counter went back
 )
 
 // A Target is what an action was done to.
@@ -194,11 +207,17 @@ type Target struct {
 // Attrs are the typed details of an event. Only the fields that belong to its
 // action are set; there is no free-text field.
 type Attrs struct {
-	Class  string   `json:"class,omitempty"`
-	Image  string   `json:"image,omitempty"` // digest
-	Run    string   `json:"run,omitempty"`
-	GPUs   []string `json:"gpus,omitempty"` // UUIDs
-	Role   string   `json:"role,omitempty"`
+	Class string   `json:"class,omitempty"`
+	Image string   `json:"image,omitempty"` // digest
+	Run   string   `json:"run,omitempty"`
+	GPUs  []string `json:"gpus,omitempty"` // UUIDs
+	Role  string   `json:"role,omitempty"`
+
+	// Of a sign-in and its parts.
+	Factor  string `json:"factor,omitempty"`  // "totp", "passkey", "recovery"
+	Methods string `json:"methods,omitempty"` // as RFC 8176 calls them: "pwd otp mfa"
+	Browser string `json:"browser,omitempty"` // id of one that somebody is known by
+
 	Count  int64    `json:"count,omitempty"`
 	Source string   `json:"source,omitempty"` // of a company account: "oidc:NAME", "ldap:NAME"
 	Digest string   `json:"digest,omitempty"` // of a configuration file or a recording

@@ -91,6 +91,7 @@ func cleanAttrs(a Attrs) Attrs {
 	a.Class, a.Run, a.Role = name(a.Class), name(a.Run), name(a.Role)
 	a.Rule, a.Mode, a.Route = plain(a.Rule, maxDigest), name(a.Mode), name(a.Route)
 	a.Length, a.Sum = name(a.Length), plain(a.Sum, maxDigest)
+	a.Factor, a.Methods, a.Browser = name(a.Factor), name(a.Methods), name(a.Browser)
 	a.Image, a.Digest = plain(a.Image, maxDigest), plain(a.Digest, maxDigest)
 	a.Policy, a.Root = plain(a.Policy, maxDigest), plain(a.Root, maxDigest)
 	a.Signer, a.Verdict = plain(a.Signer, maxSigner), name(a.Verdict)

@@ -138,7 +138,7 @@ func volumeRemove(s *streams) *cobra.Command {
 func adminCommand(s *streams) *cobra.Command {
 	cmd := &cobra.Command{Use: "admin", Short: "Accounts, classes, bans, GPUs and orphans; for administrators"}
 	user := &cobra.Command{Use: "user", Short: "Accounts"}
-	user.AddCommand(userAdd(s), userList(s), userSet(s), userRemove(s), userImport(s), userEnd(s), userLinks(s), userLink(s), userUnlink(s))
+	user.AddCommand(userAdd(s), userList(s), userSet(s), userRemove(s), userImport(s), userFactors(s), userEnd(s), userLinks(s), userLink(s), userUnlink(s))
 	cmd.AddCommand(user, groupCommand(s), signInCommand(s), adminTokenCommand(s), classCommand(s, "class"), secretCommand(s), banCommand(s), gpuCommand(s), orphanCommand(s))
 	return cmd
 }

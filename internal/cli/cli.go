@@ -103,7 +103,7 @@ func newRoot(s *streams) *cobra.Command {
 	})
 	root.AddCommand(
 		upCommand(s), serveCommand(s), doctorCommand(s), configCommand(s),
-		loginCommand(s), logoutCommand(s), hashPasswordCommand(s), accountCommand(s), tokenCommand(s),
+		loginCommand(s), logoutCommand(s), hashPasswordCommand(s), accountCommand(s), factorCommand(s), tokenCommand(s),
 		runCommand(s), lsCommand(s), openCommand(s), stopCommand(s), rmCommand(s), logsCommand(s),
 		classCommand(s, "class"), imageCommand(s), volumeCommand(s), auditCommand(s), adminCommand(s),
 		redactCommand(s), scanCommand(s), stripCommand(s), hooksCommand(s), rulesCommand(s),
@@ -157,7 +157,7 @@ func codeOf(code string) int {
 	switch code {
 	case "invalid":
 		return exitUsage
-	case "unauthenticated":
+	case "unauthenticated", "second_factor", "step_up":
 		return exitSignIn
 	case "not_found":
 		return exitNotFound

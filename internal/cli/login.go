@@ -16,13 +16,13 @@ import (
 )
 
 func loginCommand(s *streams) *cobra.Command {
-	var user, passwordFile, caFile, fingerprint string
+	var user, passwordFile, otp, caFile, fingerprint string
 	var scopes []string
 	cmd := &cobra.Command{
 		Use:   "login URL",
 		Short: "Sign in to a server and remember it",
 		Long: "Sign in and keep an API token in your profile (mode 0600). It shows a code, which you type at the console in\n" +
-			"a browser where you are signed in. With --user it asks for the password instead.\n" +
+			"a browser where you are signed in. With --user it asks for the password instead, and for a second factor if you have one.\n" +
 			"A server with its own CA is trusted by --ca FILE or by --fingerprint, both of which it prints at start.",
 		Example: "  bailey login https://hub.example.org:8443\n  bailey login https://10.0.0.5:8443 --user alice --fingerprint SHA256:AB:CD:…",
 		Args:    cobra.ExactArgs(1),
@@ -42,6 +42,9 @@ func loginCommand(s *streams) *cobra.Command {
 				p.CA = pem
 			}
 			if user == "" && passwordFile == "" {
+				if otp != "" {
+					return usage("leave it out: the browser asks for it; or give --user", "--otp is for signing in with a password")
+				}
 				return s.loginByDevice(cmd.Context(), p, scopes)
 			}
 			if len(scopes) > 0 {
@@ -55,18 +58,19 @@ func loginCommand(s *streams) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return s.login(cmd.Context(), p, password)
+			return s.login(cmd.Context(), p, password, secret.New(otp))
 		},
 	}
 	cmd.Flags().StringVarP(&user, "user", "u", "", "your name, to sign in with a password instead of a code")
 	cmd.Flags().StringSliceVar(&scopes, "scope", nil, "what the token is for; none: everything that you may")
 	cmd.Flags().StringVar(&passwordFile, "password-file", "", `file that holds the password ("-" for stdin); asked for when empty`)
+	cmd.Flags().StringVar(&otp, "otp", "", "with --user: a code of your authenticator app, or a recovery code; it counts once. Asked for when one is needed")
 	cmd.Flags().StringVar(&caFile, "ca", "", "PEM file of the CA that signed the server's certificate")
 	cmd.Flags().StringVar(&fingerprint, "fingerprint", "", "SHA-256 of the server's CA or certificate")
 	return cmd
 }
 
-func (s *streams) login(ctx context.Context, p profile, password secret.Value) error {
+func (s *streams) login(ctx context.Context, p profile, password, code secret.Value) error {
 	r, err := p.connect()
 	if err != nil {
 		return err
@@ -76,7 +80,16 @@ func (s *streams) login(ctx context.Context, p profile, password secret.Value) e
 	if host != "" {
 		note = "cli on " + host
 	}
-	a, err := r.api.SignInForTokenWithResponse(ctx, client.SignInInputBody{User: p.User, Password: password.Reveal(), Note: &note})
+	body := client.SignInInputBody{User: p.User, Password: password.Reveal(), Note: &note}
+	body.Totp, body.RecoveryCode = codes(code)
+	a, err := r.api.SignInForTokenWithResponse(ctx, body)
+	if err == nil && code.Empty() && problemCode(a.Body) == "second_factor" {
+		if code, err = s.code(); err != nil {
+			return err
+		}
+		body.Totp, body.RecoveryCode = codes(code)
+		a, err = r.api.SignInForTokenWithResponse(ctx, body)
+	}
 	if err != nil {
 		return unreachable(err)
 	}

@@ -21,10 +21,10 @@ import (
 
 // serverFlags are what up and serve share.
 type serverFlags struct {
-	config, state, https, metrics, dockerHost string
-	logLevel, logFormat                       string
-	adminPasswordFile, agent                  string
-	demo                                      bool
+	config, state, https, metrics, ssh, dockerHost string
+	logLevel, logFormat                            string
+	adminPasswordFile, agent                       string
+	demo                                           bool
 }
 
 func (f *serverFlags) add(cmd *cobra.Command) {
@@ -33,6 +33,7 @@ func (f *serverFlags) add(cmd *cobra.Command) {
 	fl.StringVar(&f.state, "state", "", "folder for everything the server keeps (default /var/lib/bailey)")
 	fl.StringVar(&f.https, "https", "", "address of the HTTPS listener (default 127.0.0.1:8443)")
 	fl.StringVar(&f.metrics, "metrics", "", "address of metrics and health (default 127.0.0.1:9443)")
+	fl.StringVar(&f.ssh, "ssh", "", "address of SSH into workspaces, 0.0.0.0:2222 for instance (default: there is none)")
 	fl.StringVar(&f.dockerHost, "docker-host", "", "Docker's socket (default unix:///var/run/docker.sock)")
 	fl.StringVar(&f.logLevel, "log-level", "", "debug, info, warn or error")
 	fl.StringVar(&f.logFormat, "log-format", "", "text or json")
@@ -55,7 +56,7 @@ func (f *serverFlags) source() config.Source {
 		}
 	}
 	for path, v := range map[string]string{
-		"state": state, "listen.https": f.https, "listen.metrics": f.metrics, "docker.host": f.dockerHost,
+		"state": state, "listen.https": f.https, "listen.metrics": f.metrics, "listen.ssh": f.ssh, "docker.host": f.dockerHost,
 		"log.level": f.logLevel, "log.format": f.logFormat,
 	} {
 		if v != "" {

@@ -218,6 +218,24 @@ func (e EgressTestOutputBodyWhy) Valid() bool {
 	}
 }
 
+// Defines values for FactorKind.
+const (
+	Passkey FactorKind = "passkey"
+	Totp    FactorKind = "totp"
+)
+
+// Valid indicates whether the value is a known member of the FactorKind enum.
+func (e FactorKind) Valid() bool {
+	switch e {
+	case Passkey:
+		return true
+	case Totp:
+		return true
+	default:
+		return false
+	}
+}
+
 // Defines values for ImageSource.
 const (
 	Archive  ImageSource = "archive"
@@ -567,6 +585,16 @@ type AddBanInputBody struct {
 	Seconds *int64 `json:"seconds,omitempty"`
 }
 
+// AddFactorInputBody defines model for AddFactorInputBody.
+type AddFactorInputBody struct {
+	// Code That the app shows now
+	Code string  `json:"code"`
+	Name *string `json:"name,omitempty"`
+
+	// Note Of the offer
+	Note string `json:"note"`
+}
+
 // AddImageInputBody defines model for AddImageInputBody.
 type AddImageInputBody struct {
 	// Name What classes will call it
@@ -590,12 +618,14 @@ type AddSSHKeyInputBody struct {
 
 // Attrs defines model for Attrs.
 type Attrs struct {
+	Browser *string   `json:"browser,omitempty"`
 	Bytes   *int64    `json:"bytes,omitempty"`
 	Class   *string   `json:"class,omitempty"`
 	Count   *int64    `json:"count,omitempty"`
 	Digest  *string   `json:"digest,omitempty"`
 	Down    *int64    `json:"down,omitempty"`
 	Exit    *int64    `json:"exit,omitempty"`
+	Factor  *string   `json:"factor,omitempty"`
 	Gpus    *[]string `json:"gpus,omitempty"`
 	Group   *string   `json:"group,omitempty"`
 	Host    *string   `json:"host,omitempty"`
@@ -604,6 +634,7 @@ type Attrs struct {
 	Key     *string   `json:"key,omitempty"`
 	Kind    *string   `json:"kind,omitempty"`
 	Length  *string   `json:"length,omitempty"`
+	Methods *string   `json:"methods,omitempty"`
 	Millis  *int64    `json:"millis,omitempty"`
 	Mode    *string   `json:"mode,omitempty"`
 	Owner   *string   `json:"owner,omitempty"`
@@ -618,6 +649,8 @@ type Attrs struct {
 	Serial  *int64    `json:"serial,omitempty"`
 	Session *string   `json:"session,omitempty"`
 	Signer  *string   `json:"signer,omitempty"`
+	Silent  *bool     `json:"silent,omitempty"`
+	Size    *int64    `json:"size,omitempty"`
 	Source  *string   `json:"source,omitempty"`
 	Status  *int64    `json:"status,omitempty"`
 	Sum     *string   `json:"sum,omitempty"`
@@ -658,6 +691,17 @@ type BansOutputBody struct {
 	Bans []Ban `json:"bans"`
 }
 
+// Browser defines model for Browser.
+type Browser struct {
+	CreatedAt time.Time `json:"created_at"`
+	Id        string    `json:"id"`
+
+	// Ip Of the last sign-in
+	Ip        string    `json:"ip"`
+	SeenAt    time.Time `json:"seen_at"`
+	UserAgent string    `json:"user_agent"`
+}
+
 // ChangePasswordInputBody defines model for ChangePasswordInputBody.
 type ChangePasswordInputBody struct {
 	New string `json:"new"`
@@ -695,6 +739,12 @@ type ClassNetwork string
 // ClassesOutputBody defines model for ClassesOutputBody.
 type ClassesOutputBody struct {
 	Classes []Class `json:"classes"`
+}
+
+// CodesOutputBody defines model for CodesOutputBody.
+type CodesOutputBody struct {
+	// RecoveryCodes Shown this once. With the first factor there are ten
+	RecoveryCodes []string `json:"recovery_codes"`
 }
 
 // CreateServiceTokenInputBody defines model for CreateServiceTokenInputBody.
@@ -941,6 +991,33 @@ type Event struct {
 type ExportOutputBody struct {
 	// File Path on the server
 	File string `json:"file"`
+}
+
+// Factor defines model for Factor.
+type Factor struct {
+	// Cloned A passkey's counter went back: there may be a copy of it
+	Cloned    *bool      `json:"cloned,omitempty"`
+	CreatedAt time.Time  `json:"created_at"`
+	Id        string     `json:"id"`
+	Kind      FactorKind `json:"kind"`
+	Name      string     `json:"name"`
+	UsedAt    *time.Time `json:"used_at,omitempty"`
+}
+
+// FactorKind defines model for Factor.Kind.
+type FactorKind string
+
+// FactorsOutputBody defines model for FactorsOutputBody.
+type FactorsOutputBody struct {
+	// Browsers Those that you are known by: strangers who try your name do not lock you out of them
+	Browsers []Browser `json:"browsers"`
+	Factors  []Factor  `json:"factors"`
+
+	// RecoveryCodes How many are left
+	RecoveryCodes int64 `json:"recovery_codes"`
+
+	// Required Your account may not be without one
+	Required bool `json:"required"`
 }
 
 // FieldProblem defines model for FieldProblem.
@@ -1205,6 +1282,18 @@ type NewToken struct {
 	Workspaces *[]string `json:"workspaces,omitempty"`
 }
 
+// OfferOutputBody defines model for OfferOutputBody.
+type OfferOutputBody struct {
+	// Note Comes back with the first code, within ten minutes
+	Note string `json:"note"`
+
+	// Secret For typing into an app
+	Secret string `json:"secret"`
+
+	// Uri The same, for a picture to scan (otpauth)
+	Uri string `json:"uri"`
+}
+
 // Orphan defines model for Orphan.
 type Orphan struct {
 	Container string     `json:"container"`
@@ -1221,7 +1310,7 @@ type OrphansOutputBody struct {
 
 // Problem defines model for Problem.
 type Problem struct {
-	// Code Stable code: internal, invalid, unauthenticated, denied, not_found, conflict, quota, too_many, unavailable
+	// Code Stable code: internal, invalid, unauthenticated, denied, not_found, conflict, quota, too_many, second_factor, step_up, unavailable
 	Code string `json:"code"`
 
 	// Detail What happened and why
@@ -1506,9 +1595,15 @@ type SignInInputBody struct {
 	Note     *string `json:"note,omitempty"`
 	Password string  `json:"password"`
 
+	// RecoveryCode A recovery code in place of totp
+	RecoveryCode *string `json:"recovery_code,omitempty"`
+
 	// Scopes What the token is for; none: everything
 	Scopes *[]string `json:"scopes,omitempty"`
-	User   string    `json:"user"`
+
+	// Totp Code of an authenticator app, for accounts that have a second factor
+	Totp *string `json:"totp,omitempty"`
+	User string  `json:"user"`
 }
 
 // SshCertificatesOutputBody defines model for SshCertificatesOutputBody.
@@ -1543,6 +1638,16 @@ type StageStatus string
 // StagesOutputBody defines model for StagesOutputBody.
 type StagesOutputBody struct {
 	Stages []Stage `json:"stages"`
+}
+
+// StepUpInputBody defines model for StepUpInputBody.
+type StepUpInputBody struct {
+	// Password For accounts without a second factor
+	Password     *string `json:"password,omitempty"`
+	RecoveryCode *string `json:"recovery_code,omitempty"`
+
+	// Totp Code of an authenticator app
+	Totp *string `json:"totp,omitempty"`
 }
 
 // Target defines model for Target.
@@ -1619,6 +1724,17 @@ type User struct {
 
 // UserRole defines model for User.Role.
 type UserRole string
+
+// UserFactorsOutputBody defines model for UserFactorsOutputBody.
+type UserFactorsOutputBody struct {
+	Factors []Factor `json:"factors"`
+
+	// RecoveryCodes How many are left
+	RecoveryCodes int64 `json:"recovery_codes"`
+
+	// Required The account may not be without one
+	Required bool `json:"required"`
+}
 
 // UsersOutputBody defines model for UsersOutputBody.
 type UsersOutputBody struct {
@@ -1841,6 +1957,9 @@ type RetireImageJSONRequestBody = RetireImageInputBody
 // ImportImageJSONRequestBody defines body for ImportImage for application/json ContentType.
 type ImportImageJSONRequestBody = ImportInputBody
 
+// AddFactorJSONRequestBody defines body for AddFactor for application/json ContentType.
+type AddFactorJSONRequestBody = AddFactorInputBody
+
 // ChangePasswordJSONRequestBody defines body for ChangePassword for application/json ContentType.
 type ChangePasswordJSONRequestBody = ChangePasswordInputBody
 
@@ -1852,6 +1971,9 @@ type AddSSHKeyJSONRequestBody = AddSSHKeyInputBody
 
 // RenameSSHKeyJSONRequestBody defines body for RenameSSHKey for application/json ContentType.
 type RenameSSHKeyJSONRequestBody = RenameSSHKeyInputBody
+
+// StepUpJSONRequestBody defines body for StepUp for application/json ContentType.
+type StepUpJSONRequestBody = StepUpInputBody
 
 // CreateTokenJSONRequestBody defines body for CreateToken for application/json ContentType.
 type CreateTokenJSONRequestBody = CreateTokenInputBody
@@ -2222,6 +2344,11 @@ type ClientInterface interface {
 	// Corresponds with GET /api/v1/me (the `Me` operationId).
 	Me(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error)
 
+	// ForgetBrowser Make a browser a stranger again
+	//
+	// Corresponds with DELETE /api/v1/me/browsers/{id} (the `ForgetBrowser` operationId).
+	ForgetBrowser(ctx context.Context, id string, reqEditors ...RequestEditorFn) (*http.Response, error)
+
 	// EndEverything End all of your access: sessions, tokens, open connections
 	//
 	// Corresponds with POST /api/v1/me/end (the `EndEverything` operationId).
@@ -2231,6 +2358,35 @@ type ClientInterface interface {
 	//
 	// Corresponds with GET /api/v1/me/events (the `MyEvents` operationId).
 	MyEvents(ctx context.Context, params *MyEventsParams, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// ListFactors Your second factors and known browsers
+	//
+	// Corresponds with GET /api/v1/me/factors (the `ListFactors` operationId).
+	ListFactors(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// AddFactorWithBody Set up the app that was offered, by its first code; ends your other sessions
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with POST /api/v1/me/factors (the `AddFactor` operationId).
+	AddFactorWithBody(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// AddFactor Set up the app that was offered, by its first code; ends your other sessions
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with POST /api/v1/me/factors (the `AddFactor` operationId).
+	AddFactor(ctx context.Context, body AddFactorJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// OfferFactor Begin to set up an authenticator app
+	//
+	// Corresponds with POST /api/v1/me/factors/offer (the `OfferFactor` operationId).
+	OfferFactor(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// RemoveFactor Remove one of your second factors; ends your other sessions
+	//
+	// Corresponds with DELETE /api/v1/me/factors/{id} (the `RemoveFactor` operationId).
+	RemoveFactor(ctx context.Context, id string, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// ChangePasswordWithBody Change your password; ends your other sessions
 	//
@@ -2245,6 +2401,11 @@ type ClientInterface interface {
 	//
 	// Corresponds with POST /api/v1/me/password (the `ChangePassword` operationId).
 	ChangePassword(ctx context.Context, body ChangePasswordJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// NewRecoveryCodes Make recovery codes anew; the old ones are void
+	//
+	// Corresponds with POST /api/v1/me/recovery-codes (the `NewRecoveryCodes` operationId).
+	NewRecoveryCodes(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// ListSessions Your browsers
 	//
@@ -2322,6 +2483,20 @@ type ClientInterface interface {
 	//
 	// Corresponds with PATCH /api/v1/me/ssh-keys/{id} (the `RenameSSHKey` operationId).
 	RenameSSHKey(ctx context.Context, id string, body RenameSSHKeyJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// StepUpWithBody Prove again who you are, for what takes a fresh proof
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with POST /api/v1/me/stepup (the `StepUp` operationId).
+	StepUpWithBody(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// StepUp Prove again who you are, for what takes a fresh proof
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with POST /api/v1/me/stepup (the `StepUp` operationId).
+	StepUp(ctx context.Context, body StepUpJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// ListTokens Your API tokens
 	//
@@ -2467,6 +2642,16 @@ type ClientInterface interface {
 	//
 	// Corresponds with POST /api/v1/users/{name}/end (the `EndUser` operationId).
 	EndUser(ctx context.Context, name string, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// ResetFactors Remove all second factors of somebody who lost them; ends their sessions and tokens
+	//
+	// Corresponds with DELETE /api/v1/users/{name}/factors (the `ResetFactors` operationId).
+	ResetFactors(ctx context.Context, name string, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// ListUserFactors Somebody's second factors
+	//
+	// Corresponds with GET /api/v1/users/{name}/factors (the `ListUserFactors` operationId).
+	ListUserFactors(ctx context.Context, name string, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// ListLinks The company accounts that an account is tied to
 	//
@@ -3347,6 +3532,21 @@ func (c *Client) Me(ctx context.Context, reqEditors ...RequestEditorFn) (*http.R
 	return c.Client.Do(req)
 }
 
+// ForgetBrowser Make a browser a stranger again
+//
+// Corresponds with DELETE /api/v1/me/browsers/{id} (the `ForgetBrowser` operationId).
+func (c *Client) ForgetBrowser(ctx context.Context, id string, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewForgetBrowserRequest(c.Server, id)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
 // EndEverything End all of your access: sessions, tokens, open connections
 //
 // Corresponds with POST /api/v1/me/end (the `EndEverything` operationId).
@@ -3367,6 +3567,85 @@ func (c *Client) EndEverything(ctx context.Context, reqEditors ...RequestEditorF
 // Corresponds with GET /api/v1/me/events (the `MyEvents` operationId).
 func (c *Client) MyEvents(ctx context.Context, params *MyEventsParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
 	req, err := NewMyEventsRequest(c.Server, params)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// ListFactors Your second factors and known browsers
+//
+// Corresponds with GET /api/v1/me/factors (the `ListFactors` operationId).
+func (c *Client) ListFactors(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewListFactorsRequest(c.Server)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// AddFactorWithBody Set up the app that was offered, by its first code; ends your other sessions
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with POST /api/v1/me/factors (the `AddFactor` operationId).
+func (c *Client) AddFactorWithBody(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewAddFactorRequestWithBody(c.Server, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// AddFactor Set up the app that was offered, by its first code; ends your other sessions
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with POST /api/v1/me/factors (the `AddFactor` operationId).
+func (c *Client) AddFactor(ctx context.Context, body AddFactorJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewAddFactorRequest(c.Server, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// OfferFactor Begin to set up an authenticator app
+//
+// Corresponds with POST /api/v1/me/factors/offer (the `OfferFactor` operationId).
+func (c *Client) OfferFactor(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewOfferFactorRequest(c.Server)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// RemoveFactor Remove one of your second factors; ends your other sessions
+//
+// Corresponds with DELETE /api/v1/me/factors/{id} (the `RemoveFactor` operationId).
+func (c *Client) RemoveFactor(ctx context.Context, id string, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewRemoveFactorRequest(c.Server, id)
 	if err != nil {
 		return nil, err
 	}
@@ -3401,6 +3680,21 @@ func (c *Client) ChangePasswordWithBody(ctx context.Context, contentType string,
 // Corresponds with POST /api/v1/me/password (the `ChangePassword` operationId).
 func (c *Client) ChangePassword(ctx context.Context, body ChangePasswordJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
 	req, err := NewChangePasswordRequest(c.Server, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// NewRecoveryCodes Make recovery codes anew; the old ones are void
+//
+// Corresponds with POST /api/v1/me/recovery-codes (the `NewRecoveryCodes` operationId).
+func (c *Client) NewRecoveryCodes(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewNewRecoveryCodesRequest(c.Server)
 	if err != nil {
 		return nil, err
 	}
@@ -3608,6 +3902,40 @@ func (c *Client) RenameSSHKeyWithBody(ctx context.Context, id string, contentTyp
 // Corresponds with PATCH /api/v1/me/ssh-keys/{id} (the `RenameSSHKey` operationId).
 func (c *Client) RenameSSHKey(ctx context.Context, id string, body RenameSSHKeyJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
 	req, err := NewRenameSSHKeyRequest(c.Server, id, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// StepUpWithBody Prove again who you are, for what takes a fresh proof
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with POST /api/v1/me/stepup (the `StepUp` operationId).
+func (c *Client) StepUpWithBody(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewStepUpRequestWithBody(c.Server, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// StepUp Prove again who you are, for what takes a fresh proof
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with POST /api/v1/me/stepup (the `StepUp` operationId).
+func (c *Client) StepUp(ctx context.Context, body StepUpJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewStepUpRequest(c.Server, body)
 	if err != nil {
 		return nil, err
 	}
@@ -4003,6 +4331,36 @@ func (c *Client) UpdateUser(ctx context.Context, name string, body UpdateUserJSO
 // Corresponds with POST /api/v1/users/{name}/end (the `EndUser` operationId).
 func (c *Client) EndUser(ctx context.Context, name string, reqEditors ...RequestEditorFn) (*http.Response, error) {
 	req, err := NewEndUserRequest(c.Server, name)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// ResetFactors Remove all second factors of somebody who lost them; ends their sessions and tokens
+//
+// Corresponds with DELETE /api/v1/users/{name}/factors (the `ResetFactors` operationId).
+func (c *Client) ResetFactors(ctx context.Context, name string, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewResetFactorsRequest(c.Server, name)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// ListUserFactors Somebody's second factors
+//
+// Corresponds with GET /api/v1/users/{name}/factors (the `ListUserFactors` operationId).
+func (c *Client) ListUserFactors(ctx context.Context, name string, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewListUserFactorsRequest(c.Server, name)
 	if err != nil {
 		return nil, err
 	}
@@ -5885,6 +6243,40 @@ func NewMeRequest(server string) (*http.Request, error) {
 	return req, nil
 }
 
+// NewForgetBrowserRequest constructs an http.Request for the ForgetBrowser method
+func NewForgetBrowserRequest(server string, id string) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "id", id, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/v1/me/browsers/%s", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodDelete, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
 // NewEndEverythingRequest constructs an http.Request for the EndEverything method
 func NewEndEverythingRequest(server string) (*http.Request, error) {
 	var err error
@@ -5990,6 +6382,134 @@ func NewMyEventsRequest(server string, params *MyEventsParams) (*http.Request, e
 	return req, nil
 }
 
+// NewListFactorsRequest constructs an http.Request for the ListFactors method
+func NewListFactorsRequest(server string) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/v1/me/factors")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewAddFactorRequest calls the generic AddFactor builder with application/json body
+func NewAddFactorRequest(server string, body AddFactorJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewAddFactorRequestWithBody(server, "application/json", bodyReader)
+}
+
+// NewAddFactorRequestWithBody constructs an http.Request for the AddFactor method, with any body, and a specified content type
+func NewAddFactorRequestWithBody(server string, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/v1/me/factors")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	return req, nil
+}
+
+// NewOfferFactorRequest constructs an http.Request for the OfferFactor method
+func NewOfferFactorRequest(server string) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/v1/me/factors/offer")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewRemoveFactorRequest constructs an http.Request for the RemoveFactor method
+func NewRemoveFactorRequest(server string, id string) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "id", id, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/v1/me/factors/%s", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodDelete, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
 // NewChangePasswordRequest calls the generic ChangePassword builder with application/json body
 func NewChangePasswordRequest(server string, body ChangePasswordJSONRequestBody) (*http.Request, error) {
 	var bodyReader io.Reader
@@ -6026,6 +6546,33 @@ func NewChangePasswordRequestWithBody(server string, contentType string, body io
 	}
 
 	req.Header.Add("Content-Type", contentType)
+
+	return req, nil
+}
+
+// NewNewRecoveryCodesRequest constructs an http.Request for the NewRecoveryCodes method
+func NewNewRecoveryCodesRequest(server string) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/v1/me/recovery-codes")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
 
 	return req, nil
 }
@@ -6358,6 +6905,46 @@ func NewRenameSSHKeyRequestWithBody(server string, id string, contentType string
 	}
 
 	req, err := http.NewRequest(http.MethodPatch, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	return req, nil
+}
+
+// NewStepUpRequest calls the generic StepUp builder with application/json body
+func NewStepUpRequest(server string, body StepUpJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewStepUpRequestWithBody(server, "application/json", bodyReader)
+}
+
+// NewStepUpRequestWithBody constructs an http.Request for the StepUp method, with any body, and a specified content type
+func NewStepUpRequestWithBody(server string, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/v1/me/stepup")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), body)
 	if err != nil {
 		return nil, err
 	}
@@ -7180,6 +7767,74 @@ func NewEndUserRequest(server string, name string) (*http.Request, error) {
 	}
 
 	req, err := http.NewRequest(http.MethodPost, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewResetFactorsRequest constructs an http.Request for the ResetFactors method
+func NewResetFactorsRequest(server string, name string) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "name", name, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/v1/users/%s/factors", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodDelete, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewListUserFactorsRequest constructs an http.Request for the ListUserFactors method
+func NewListUserFactorsRequest(server string, name string) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "name", name, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/v1/users/%s/factors", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
 	if err != nil {
 		return nil, err
 	}
@@ -8520,6 +9175,13 @@ type ClientWithResponsesInterface interface {
 	// Corresponds with GET /api/v1/me (the `Me` operationId).
 	MeWithResponse(ctx context.Context, reqEditors ...RequestEditorFn) (*MeResponse, error)
 
+	// ForgetBrowserWithResponse Make a browser a stranger again
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with DELETE /api/v1/me/browsers/{id} (the `ForgetBrowser` operationId).
+	ForgetBrowserWithResponse(ctx context.Context, id string, reqEditors ...RequestEditorFn) (*ForgetBrowserResponse, error)
+
 	// EndEverythingWithResponse End all of your access: sessions, tokens, open connections
 	//
 	// Returns a wrapper object for the known response body format(s).
@@ -8534,6 +9196,41 @@ type ClientWithResponsesInterface interface {
 	// Corresponds with GET /api/v1/me/events (the `MyEvents` operationId).
 	MyEventsWithResponse(ctx context.Context, params *MyEventsParams, reqEditors ...RequestEditorFn) (*MyEventsResponse, error)
 
+	// ListFactorsWithResponse Your second factors and known browsers
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with GET /api/v1/me/factors (the `ListFactors` operationId).
+	ListFactorsWithResponse(ctx context.Context, reqEditors ...RequestEditorFn) (*ListFactorsResponse, error)
+
+	// AddFactorWithBodyWithResponse Set up the app that was offered, by its first code; ends your other sessions
+	//
+	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /api/v1/me/factors (the `AddFactor` operationId).
+	AddFactorWithBodyWithResponse(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*AddFactorResponse, error)
+
+	// AddFactorWithResponse Set up the app that was offered, by its first code; ends your other sessions
+	//
+	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /api/v1/me/factors (the `AddFactor` operationId).
+	AddFactorWithResponse(ctx context.Context, body AddFactorJSONRequestBody, reqEditors ...RequestEditorFn) (*AddFactorResponse, error)
+
+	// OfferFactorWithResponse Begin to set up an authenticator app
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /api/v1/me/factors/offer (the `OfferFactor` operationId).
+	OfferFactorWithResponse(ctx context.Context, reqEditors ...RequestEditorFn) (*OfferFactorResponse, error)
+
+	// RemoveFactorWithResponse Remove one of your second factors; ends your other sessions
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with DELETE /api/v1/me/factors/{id} (the `RemoveFactor` operationId).
+	RemoveFactorWithResponse(ctx context.Context, id string, reqEditors ...RequestEditorFn) (*RemoveFactorResponse, error)
+
 	// ChangePasswordWithBodyWithResponse Change your password; ends your other sessions
 	//
 	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
@@ -8547,6 +9244,13 @@ type ClientWithResponsesInterface interface {
 	//
 	// Corresponds with POST /api/v1/me/password (the `ChangePassword` operationId).
 	ChangePasswordWithResponse(ctx context.Context, body ChangePasswordJSONRequestBody, reqEditors ...RequestEditorFn) (*ChangePasswordResponse, error)
+
+	// NewRecoveryCodesWithResponse Make recovery codes anew; the old ones are void
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /api/v1/me/recovery-codes (the `NewRecoveryCodes` operationId).
+	NewRecoveryCodesWithResponse(ctx context.Context, reqEditors ...RequestEditorFn) (*NewRecoveryCodesResponse, error)
 
 	// ListSessionsWithResponse Your browsers
 	//
@@ -8638,6 +9342,20 @@ type ClientWithResponsesInterface interface {
 	//
 	// Corresponds with PATCH /api/v1/me/ssh-keys/{id} (the `RenameSSHKey` operationId).
 	RenameSSHKeyWithResponse(ctx context.Context, id string, body RenameSSHKeyJSONRequestBody, reqEditors ...RequestEditorFn) (*RenameSSHKeyResponse, error)
+
+	// StepUpWithBodyWithResponse Prove again who you are, for what takes a fresh proof
+	//
+	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /api/v1/me/stepup (the `StepUp` operationId).
+	StepUpWithBodyWithResponse(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*StepUpResponse, error)
+
+	// StepUpWithResponse Prove again who you are, for what takes a fresh proof
+	//
+	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /api/v1/me/stepup (the `StepUp` operationId).
+	StepUpWithResponse(ctx context.Context, body StepUpJSONRequestBody, reqEditors ...RequestEditorFn) (*StepUpResponse, error)
 
 	// ListTokensWithResponse Your API tokens
 	//
@@ -8813,6 +9531,20 @@ type ClientWithResponsesInterface interface {
 	//
 	// Corresponds with POST /api/v1/users/{name}/end (the `EndUser` operationId).
 	EndUserWithResponse(ctx context.Context, name string, reqEditors ...RequestEditorFn) (*EndUserResponse, error)
+
+	// ResetFactorsWithResponse Remove all second factors of somebody who lost them; ends their sessions and tokens
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with DELETE /api/v1/users/{name}/factors (the `ResetFactors` operationId).
+	ResetFactorsWithResponse(ctx context.Context, name string, reqEditors ...RequestEditorFn) (*ResetFactorsResponse, error)
+
+	// ListUserFactorsWithResponse Somebody's second factors
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with GET /api/v1/users/{name}/factors (the `ListUserFactors` operationId).
+	ListUserFactorsWithResponse(ctx context.Context, name string, reqEditors ...RequestEditorFn) (*ListUserFactorsResponse, error)
 
 	// ListLinksWithResponse The company accounts that an account is tied to
 	//
@@ -10800,6 +11532,47 @@ func (r MeResponse) ContentType() string {
 	return ""
 }
 
+type ForgetBrowserResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// ApplicationproblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationproblemJSONDefault *Problem
+}
+
+// GetApplicationproblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r ForgetBrowserResponse) GetApplicationproblemJSONDefault() *Problem {
+	return r.ApplicationproblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r ForgetBrowserResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r ForgetBrowserResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r ForgetBrowserResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r ForgetBrowserResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
 type EndEverythingResponse struct {
 	Body         []byte
 	HTTPResponse *http.Response
@@ -10889,6 +11662,191 @@ func (r MyEventsResponse) ContentType() string {
 	return ""
 }
 
+type ListFactorsResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *FactorsOutputBody
+	// ApplicationproblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationproblemJSONDefault *Problem
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r ListFactorsResponse) GetJSON200() *FactorsOutputBody {
+	return r.JSON200
+}
+
+// GetApplicationproblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r ListFactorsResponse) GetApplicationproblemJSONDefault() *Problem {
+	return r.ApplicationproblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r ListFactorsResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r ListFactorsResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r ListFactorsResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r ListFactorsResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type AddFactorResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON201 the response for an HTTP 201 `application/json` response
+	JSON201 *CodesOutputBody
+	// ApplicationproblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationproblemJSONDefault *Problem
+}
+
+// GetJSON201 returns the response for an HTTP 201 `application/json` response
+func (r AddFactorResponse) GetJSON201() *CodesOutputBody {
+	return r.JSON201
+}
+
+// GetApplicationproblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r AddFactorResponse) GetApplicationproblemJSONDefault() *Problem {
+	return r.ApplicationproblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r AddFactorResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r AddFactorResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r AddFactorResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r AddFactorResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type OfferFactorResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *OfferOutputBody
+	// ApplicationproblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationproblemJSONDefault *Problem
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r OfferFactorResponse) GetJSON200() *OfferOutputBody {
+	return r.JSON200
+}
+
+// GetApplicationproblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r OfferFactorResponse) GetApplicationproblemJSONDefault() *Problem {
+	return r.ApplicationproblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r OfferFactorResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r OfferFactorResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r OfferFactorResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r OfferFactorResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type RemoveFactorResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// ApplicationproblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationproblemJSONDefault *Problem
+}
+
+// GetApplicationproblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r RemoveFactorResponse) GetApplicationproblemJSONDefault() *Problem {
+	return r.ApplicationproblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r RemoveFactorResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r RemoveFactorResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r RemoveFactorResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r RemoveFactorResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
 type ChangePasswordResponse struct {
 	Body         []byte
 	HTTPResponse *http.Response
@@ -10924,6 +11882,54 @@ func (r ChangePasswordResponse) StatusCode() int {
 
 // ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
 func (r ChangePasswordResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type NewRecoveryCodesResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *CodesOutputBody
+	// ApplicationproblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationproblemJSONDefault *Problem
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r NewRecoveryCodesResponse) GetJSON200() *CodesOutputBody {
+	return r.JSON200
+}
+
+// GetApplicationproblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r NewRecoveryCodesResponse) GetApplicationproblemJSONDefault() *Problem {
+	return r.ApplicationproblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r NewRecoveryCodesResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r NewRecoveryCodesResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r NewRecoveryCodesResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r NewRecoveryCodesResponse) ContentType() string {
 	if r.HTTPResponse != nil {
 		return r.HTTPResponse.Header.Get("Content-Type")
 	}
@@ -11376,6 +12382,47 @@ func (r RenameSSHKeyResponse) StatusCode() int {
 
 // ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
 func (r RenameSSHKeyResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type StepUpResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// ApplicationproblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationproblemJSONDefault *Problem
+}
+
+// GetApplicationproblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r StepUpResponse) GetApplicationproblemJSONDefault() *Problem {
+	return r.ApplicationproblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r StepUpResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r StepUpResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r StepUpResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r StepUpResponse) ContentType() string {
 	if r.HTTPResponse != nil {
 		return r.HTTPResponse.Header.Get("Content-Type")
 	}
@@ -12280,6 +13327,95 @@ func (r EndUserResponse) StatusCode() int {
 
 // ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
 func (r EndUserResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type ResetFactorsResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// ApplicationproblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationproblemJSONDefault *Problem
+}
+
+// GetApplicationproblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r ResetFactorsResponse) GetApplicationproblemJSONDefault() *Problem {
+	return r.ApplicationproblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r ResetFactorsResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r ResetFactorsResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r ResetFactorsResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r ResetFactorsResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type ListUserFactorsResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *UserFactorsOutputBody
+	// ApplicationproblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationproblemJSONDefault *Problem
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r ListUserFactorsResponse) GetJSON200() *UserFactorsOutputBody {
+	return r.JSON200
+}
+
+// GetApplicationproblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r ListUserFactorsResponse) GetApplicationproblemJSONDefault() *Problem {
+	return r.ApplicationproblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r ListUserFactorsResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r ListUserFactorsResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r ListUserFactorsResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r ListUserFactorsResponse) ContentType() string {
 	if r.HTTPResponse != nil {
 		return r.HTTPResponse.Header.Get("Content-Type")
 	}
@@ -13904,6 +15040,19 @@ func (c *ClientWithResponses) MeWithResponse(ctx context.Context, reqEditors ...
 	return ParseMeResponse(rsp)
 }
 
+// ForgetBrowserWithResponse Make a browser a stranger again
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with DELETE /api/v1/me/browsers/{id} (the `ForgetBrowser` operationId).
+func (c *ClientWithResponses) ForgetBrowserWithResponse(ctx context.Context, id string, reqEditors ...RequestEditorFn) (*ForgetBrowserResponse, error) {
+	rsp, err := c.ForgetBrowser(ctx, id, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseForgetBrowserResponse(rsp)
+}
+
 // EndEverythingWithResponse End all of your access: sessions, tokens, open connections
 //
 // Returns a wrapper object for the known response body format(s).
@@ -13930,6 +15079,71 @@ func (c *ClientWithResponses) MyEventsWithResponse(ctx context.Context, params *
 	return ParseMyEventsResponse(rsp)
 }
 
+// ListFactorsWithResponse Your second factors and known browsers
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with GET /api/v1/me/factors (the `ListFactors` operationId).
+func (c *ClientWithResponses) ListFactorsWithResponse(ctx context.Context, reqEditors ...RequestEditorFn) (*ListFactorsResponse, error) {
+	rsp, err := c.ListFactors(ctx, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseListFactorsResponse(rsp)
+}
+
+// AddFactorWithBodyWithResponse Set up the app that was offered, by its first code; ends your other sessions
+//
+// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /api/v1/me/factors (the `AddFactor` operationId).
+func (c *ClientWithResponses) AddFactorWithBodyWithResponse(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*AddFactorResponse, error) {
+	rsp, err := c.AddFactorWithBody(ctx, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseAddFactorResponse(rsp)
+}
+
+// AddFactorWithResponse Set up the app that was offered, by its first code; ends your other sessions
+//
+// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /api/v1/me/factors (the `AddFactor` operationId).
+func (c *ClientWithResponses) AddFactorWithResponse(ctx context.Context, body AddFactorJSONRequestBody, reqEditors ...RequestEditorFn) (*AddFactorResponse, error) {
+	rsp, err := c.AddFactor(ctx, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseAddFactorResponse(rsp)
+}
+
+// OfferFactorWithResponse Begin to set up an authenticator app
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /api/v1/me/factors/offer (the `OfferFactor` operationId).
+func (c *ClientWithResponses) OfferFactorWithResponse(ctx context.Context, reqEditors ...RequestEditorFn) (*OfferFactorResponse, error) {
+	rsp, err := c.OfferFactor(ctx, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseOfferFactorResponse(rsp)
+}
+
+// RemoveFactorWithResponse Remove one of your second factors; ends your other sessions
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with DELETE /api/v1/me/factors/{id} (the `RemoveFactor` operationId).
+func (c *ClientWithResponses) RemoveFactorWithResponse(ctx context.Context, id string, reqEditors ...RequestEditorFn) (*RemoveFactorResponse, error) {
+	rsp, err := c.RemoveFactor(ctx, id, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseRemoveFactorResponse(rsp)
+}
+
 // ChangePasswordWithBodyWithResponse Change your password; ends your other sessions
 //
 // Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
@@ -13954,6 +15168,19 @@ func (c *ClientWithResponses) ChangePasswordWithResponse(ctx context.Context, bo
 		return nil, err
 	}
 	return ParseChangePasswordResponse(rsp)
+}
+
+// NewRecoveryCodesWithResponse Make recovery codes anew; the old ones are void
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /api/v1/me/recovery-codes (the `NewRecoveryCodes` operationId).
+func (c *ClientWithResponses) NewRecoveryCodesWithResponse(ctx context.Context, reqEditors ...RequestEditorFn) (*NewRecoveryCodesResponse, error) {
+	rsp, err := c.NewRecoveryCodes(ctx, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseNewRecoveryCodesResponse(rsp)
 }
 
 // ListSessionsWithResponse Your browsers
@@ -14123,6 +15350,32 @@ func (c *ClientWithResponses) RenameSSHKeyWithResponse(ctx context.Context, id s
 		return nil, err
 	}
 	return ParseRenameSSHKeyResponse(rsp)
+}
+
+// StepUpWithBodyWithResponse Prove again who you are, for what takes a fresh proof
+//
+// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /api/v1/me/stepup (the `StepUp` operationId).
+func (c *ClientWithResponses) StepUpWithBodyWithResponse(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*StepUpResponse, error) {
+	rsp, err := c.StepUpWithBody(ctx, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseStepUpResponse(rsp)
+}
+
+// StepUpWithResponse Prove again who you are, for what takes a fresh proof
+//
+// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /api/v1/me/stepup (the `StepUp` operationId).
+func (c *ClientWithResponses) StepUpWithResponse(ctx context.Context, body StepUpJSONRequestBody, reqEditors ...RequestEditorFn) (*StepUpResponse, error) {
+	rsp, err := c.StepUp(ctx, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseStepUpResponse(rsp)
 }
 
 // ListTokensWithResponse Your API tokens
@@ -14448,6 +15701,32 @@ func (c *ClientWithResponses) EndUserWithResponse(ctx context.Context, name stri
 		return nil, err
 	}
 	return ParseEndUserResponse(rsp)
+}
+
+// ResetFactorsWithResponse Remove all second factors of somebody who lost them; ends their sessions and tokens
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with DELETE /api/v1/users/{name}/factors (the `ResetFactors` operationId).
+func (c *ClientWithResponses) ResetFactorsWithResponse(ctx context.Context, name string, reqEditors ...RequestEditorFn) (*ResetFactorsResponse, error) {
+	rsp, err := c.ResetFactors(ctx, name, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseResetFactorsResponse(rsp)
+}
+
+// ListUserFactorsWithResponse Somebody's second factors
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with GET /api/v1/users/{name}/factors (the `ListUserFactors` operationId).
+func (c *ClientWithResponses) ListUserFactorsWithResponse(ctx context.Context, name string, reqEditors ...RequestEditorFn) (*ListUserFactorsResponse, error) {
+	rsp, err := c.ListUserFactors(ctx, name, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseListUserFactorsResponse(rsp)
 }
 
 // ListLinksWithResponse The company accounts that an account is tied to
@@ -16021,6 +17300,35 @@ func ParseMeResponse(rsp *http.Response) (*MeResponse, error) {
 	return response, nil
 }
 
+// ParseForgetBrowserResponse parses an HTTP response from a ForgetBrowserWithResponse call
+func ParseForgetBrowserResponse(rsp *http.Response) (*ForgetBrowserResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &ForgetBrowserResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case rsp.StatusCode == 204:
+		break // No content-type
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
 // ParseEndEverythingResponse parses an HTTP response from a EndEverythingWithResponse call
 func ParseEndEverythingResponse(rsp *http.Response) (*EndEverythingResponse, error) {
 	bodyBytes, err := io.ReadAll(rsp.Body)
@@ -16083,6 +17391,134 @@ func ParseMyEventsResponse(rsp *http.Response) (*MyEventsResponse, error) {
 	return response, nil
 }
 
+// ParseListFactorsResponse parses an HTTP response from a ListFactorsWithResponse call
+func ParseListFactorsResponse(rsp *http.Response) (*ListFactorsResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &ListFactorsResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest FactorsOutputBody
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseAddFactorResponse parses an HTTP response from a AddFactorWithResponse call
+func ParseAddFactorResponse(rsp *http.Response) (*AddFactorResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &AddFactorResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 201:
+		var dest CodesOutputBody
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON201 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseOfferFactorResponse parses an HTTP response from a OfferFactorWithResponse call
+func ParseOfferFactorResponse(rsp *http.Response) (*OfferFactorResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &OfferFactorResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest OfferOutputBody
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseRemoveFactorResponse parses an HTTP response from a RemoveFactorWithResponse call
+func ParseRemoveFactorResponse(rsp *http.Response) (*RemoveFactorResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &RemoveFactorResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case rsp.StatusCode == 204:
+		break // No content-type
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
 // ParseChangePasswordResponse parses an HTTP response from a ChangePasswordWithResponse call
 func ParseChangePasswordResponse(rsp *http.Response) (*ChangePasswordResponse, error) {
 	bodyBytes, err := io.ReadAll(rsp.Body)
@@ -16099,6 +17535,39 @@ func ParseChangePasswordResponse(rsp *http.Response) (*ChangePasswordResponse, e
 	switch {
 	case rsp.StatusCode == 204:
 		break // No content-type
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseNewRecoveryCodesResponse parses an HTTP response from a NewRecoveryCodesWithResponse call
+func ParseNewRecoveryCodesResponse(rsp *http.Response) (*NewRecoveryCodesResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &NewRecoveryCodesResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest CodesOutputBody
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
 
 	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
 		var dest Problem
@@ -16413,6 +17882,35 @@ func ParseRenameSSHKeyResponse(rsp *http.Response) (*RenameSSHKeyResponse, error
 			return nil, err
 		}
 		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseStepUpResponse parses an HTTP response from a StepUpWithResponse call
+func ParseStepUpResponse(rsp *http.Response) (*StepUpResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &StepUpResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case rsp.StatusCode == 204:
+		break // No content-type
 
 	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
 		var dest Problem
@@ -17035,6 +18533,68 @@ func ParseEndUserResponse(rsp *http.Response) (*EndUserResponse, error) {
 	switch {
 	case rsp.StatusCode == 204:
 		break // No content-type
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseResetFactorsResponse parses an HTTP response from a ResetFactorsWithResponse call
+func ParseResetFactorsResponse(rsp *http.Response) (*ResetFactorsResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &ResetFactorsResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case rsp.StatusCode == 204:
+		break // No content-type
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseListUserFactorsResponse parses an HTTP response from a ListUserFactorsWithResponse call
+func ParseListUserFactorsResponse(rsp *http.Response) (*ListUserFactorsResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &ListUserFactorsResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest UserFactorsOutputBody
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
 
 	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
 		var dest Problem

@@ -197,7 +197,8 @@ type Arrival struct {
 // Finish judges what a browser brought back from a provider, with the ticket
 // that it has, and signs it in or links the account that it is signed in to.
 // Each ticket is good once.
-func (s *Service) Finish(ctx context.Context, name, cookie string, query url.Values, actor bailey.Actor, ip, userAgent string) (Arrival, error) {
+func (s *Service) Finish(ctx context.Context, name, cookie string, query url.Values, actor bailey.Actor, w identity.Where) (Arrival, error) {
+	ip := w.IP
 	p, err := s.provider(name)
 	if err != nil {
 		return Arrival{}, err
@@ -232,7 +233,7 @@ func (s *Service) Finish(ctx context.Context, name, cookie string, query url.Val
 		return arrival, err
 	}
 	arrival.Session, _, err = s.cfg.Identity.SignInExternal(ctx, identity.ExternalSignIn{
-		Person: login.Person, SID: login.SID, Refresh: login.Refresh, IP: ip, UserAgent: userAgent,
+		Person: login.Person, SID: login.SID, Refresh: login.Refresh, IP: ip, UserAgent: w.UserAgent, Known: w.Known,
 	})
 	return arrival, err
 }

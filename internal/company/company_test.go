@@ -29,6 +29,7 @@ type world struct {
 	t     *testing.T
 	idp   *oidctest.Provider
 	later time.Duration
+	rules func() identity.Rules // nil: the defaults
 }
 
 func (w *world) now() time.Time { return time.Now().Add(w.later) }
@@ -44,11 +45,17 @@ func newWorld(t *testing.T, changes ...func(*external.Rules)) *world {
 		change(&rules)
 	}
 	w.World = identitytest.NewWorld(t, func(c *identity.Config) {
+		c.Rules = func() identity.Rules {
+			if w.rules == nil {
+				return identity.Rules{}
+			}
+			return w.rules()
+		}
 		c.Now, c.External = w.now, map[string]external.Rules{"oidc:corp": rules, "oidc:other": rules}
 	})
 	p, err := oidc.New(oidc.Config{
 		Name: "corp", Issuer: w.idp.Issuer(), ClientID: oidctest.ClientID, Secret: secret.New(oidctest.Secret),
-		Redirect: "https://hub/signin/oidc/corp/callback", Roots: w.idp.Roots, GroupsClaim: "groups", Now: w.now,
+		Redirect: "https://hub/signin/oidc/corp/callback", Roots: w.idp.Roots, GroupsClaim: "groups", Factors: []string{"otp"}, Now: w.now,
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -71,7 +78,7 @@ func (w *world) comes() (bailey.Actor, error) {
 	if err != nil {
 		return bailey.Actor{}, err
 	}
-	a, err := w.Finish(w.t.Context(), "corp", ticket, w.idp.Visit(w.t, to), bailey.Actor{}, "192.0.2.1", "test")
+	a, err := w.Finish(w.t.Context(), "corp", ticket, w.idp.Visit(w.t, to), bailey.Actor{}, identity.Where{IP: "192.0.2.1", UserAgent: "test"})
 	if err != nil {
 		return bailey.Actor{}, err
 	}
@@ -222,7 +229,7 @@ func TestTickets(t *testing.T) {
 	w := newWorld(t)
 	w.idp.SignedIn("1", person("mallory", "research"))
 	finish := func(ticket string, q url.Values) error {
-		_, err := w.Finish(t.Context(), "corp", ticket, q, bailey.Actor{}, "192.0.2.1", "")
+		_, err := w.Finish(t.Context(), "corp", ticket, q, bailey.Actor{}, identity.Where{IP: "192.0.2.1", UserAgent: ""})
 		return err
 	}
 	begin := func() (string, string) {
@@ -247,7 +254,7 @@ func TestTickets(t *testing.T) {
 	answer = w.idp.Visit(t, to)
 	w.later += 16 * time.Minute
 	w.wants(finish(late, answer), bailey.Unauthenticated, "took too long")
-	if _, err := w.Finish(t.Context(), "other", hers, answer, bailey.Actor{}, "", ""); bailey.KindOf(err) != bailey.NotFound {
+	if _, err := w.Finish(t.Context(), "other", hers, answer, bailey.Actor{}, identity.Where{IP: "", UserAgent: ""}); bailey.KindOf(err) != bailey.NotFound {
 		t.Errorf("a provider that is none: %v", err)
 	}
 }
@@ -259,7 +266,7 @@ func TestFlood(t *testing.T) {
 	w.idp.SignedIn("1", person("carol", "research"))
 	limited := false
 	for range 200 {
-		_, err := w.Finish(t.Context(), "corp", "x", url.Values{"code": {"x"}, "state": {"y"}}, bailey.Actor{}, "203.0.113.7", "")
+		_, err := w.Finish(t.Context(), "corp", "x", url.Values{"code": {"x"}, "state": {"y"}}, bailey.Actor{}, identity.Where{IP: "203.0.113.7", UserAgent: ""})
 		limited = limited || bailey.KindOf(err) == bailey.TooMany
 	}
 	if !limited {
@@ -459,7 +466,7 @@ func TestLinkOwn(t *testing.T) {
 		if err != nil {
 			return err
 		}
-		_, err = w.Finish(t.Context(), "corp", ticket, w.idp.Visit(t, to), actor, "192.0.2.1", "")
+		_, err = w.Finish(t.Context(), "corp", ticket, w.idp.Visit(t, to), actor, identity.Where{IP: "192.0.2.1", UserAgent: ""})
 		return err
 	}
 	w.wants(link(bob), bailey.Denied, "not signed in as when you began")

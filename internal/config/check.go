@@ -31,6 +31,7 @@ func (d *decoder) check() {
 	d.checkProxies()
 	d.checkAccess()
 	d.checkSessions()
+	d.checkSignIn()
 	for name, digest := range d.cfg.Images {
 		d.checkDigest(join("images", name), string(digest), false)
 	}
@@ -48,6 +49,7 @@ func (d *decoder) check() {
 	d.checkEgress()
 	d.checkSignIn()
 	d.checkPasswords()
+	d.checkFactors()
 	d.checkRecordings()
 }
 

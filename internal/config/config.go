@@ -64,6 +64,7 @@ type Config struct {
 	Egress   Egress           `yaml:"egress" reload:"live" doc:"What workspaces of network mode proxied may reach. A change holds at once, also for connections that are open."`
 
 	Passwords Passwords `yaml:"passwords" reload:"live" doc:"What local passwords have to be, and how they are kept."`
+	Factors   Factors   `yaml:"factors" reload:"live" doc:"Who must have a second factor, and when it is asked for again. Everybody may have one."`
 
 	Access     Access     `yaml:"access" reload:"live" doc:"From where people may come. A list holds for the person, at every door and for every session and token, from the moment it is saved. Token lists are made with the tokens."`
 	SSH        SSH        `yaml:"ssh" reload:"live" doc:"What people may do over SSH. It holds for what is opened from then on."`
@@ -191,6 +192,7 @@ func Default() *Config {
 		Sessions: Sessions{Idle: Duration(8 * time.Hour), Lifetime: Duration(24 * time.Hour)},
 
 		Passwords: Passwords{Length: 10, Memory: 19 * mib, Passes: 2, Threads: 1},
+		Factors:   Factors{StepUp: Duration(10 * time.Minute)},
 
 		Quotas: Quotas{Default: Quota{
 			Workspaces: new(3), CPUs: new(CPUs(8000)), Memory: new(32 * gib), GPUs: new(1),

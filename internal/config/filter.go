@@ -47,7 +47,7 @@ type Filter struct {
 
 // A RuleMode is the mode of one rule.
 type RuleMode struct {
-	Rule string `yaml:"rule" required:"true" example:"email" doc:"The id of a rule, as bailey rules list prints it. Registered secrets follow mode."`
+	Rule string `yaml:"rule" required:"true" example:"email" doc:"The id of a rule, as bailey rules list prints it; of a registered secret it is secret:NAME."`
 	Mode string `yaml:"mode" required:"true" enum:"off,log_only,alert,mask,block" doc:"As filter.mode."`
 }
 

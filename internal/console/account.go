@@ -16,6 +16,9 @@ import (
 )
 
 type accountData struct {
+	Factors  identity.FactorView
+	Browsers []bailey.Browser
+	Notices  []bailey.Notice
 	User     bailey.User
 	Sessions []bailey.Session
 	Tokens   []bailey.Token
@@ -72,6 +75,15 @@ func (c *Console) accountWith(w http.ResponseWriter, r *http.Request, newToken s
 		if policy.Fits(d.User, scope) {
 			d.Scopes = append(d.Scopes, scope)
 		}
+	}
+	if d.Factors, err = c.cfg.Identity.Factors(r.Context(), actor); err != nil {
+		return err
+	}
+	if d.Browsers, err = c.cfg.Identity.Browsers(r.Context(), actor); err != nil {
+		return err
+	}
+	if d.Notices, err = c.cfg.Identity.Notices(r.Context(), actor); err != nil {
+		return err
 	}
 	if d.Sessions, err = c.cfg.Identity.Sessions(r.Context(), actor); err != nil {
 		return err
@@ -134,6 +146,9 @@ func (c *Console) newToken(w http.ResponseWriter, r *http.Request) error {
 	grant, err := c.cfg.Identity.CreateToken(r.Context(), actor, identity.TokenRequest{
 		Note: f.Get("note"), Lifetime: days(f.Get("days")), Scopes: scopesOf(f["scope"]), Networks: strings.Fields(f.Get("networks")),
 	})
+	if asksAgain(err) {
+		return err
+	}
 	if err != nil {
 		c.refuse(w, r, err)
 		return c.account(w, r)

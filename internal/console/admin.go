@@ -124,7 +124,7 @@ func (c *Console) createUser(w http.ResponseWriter, r *http.Request) error {
 	case err == nil:
 		http.Redirect(w, r, "/admin", http.StatusSeeOther)
 		return nil
-	case bailey.KindOf(err) == bailey.Denied:
+	case bailey.KindOf(err) == bailey.Denied, asksAgain(err):
 		return err
 	}
 	c.refuse(w, r, err)

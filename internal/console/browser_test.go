@@ -74,7 +74,8 @@ func serve(t *testing.T, w *apptest.World, changes ...func(*console.Config)) *si
 type browser struct {
 	*site
 
-	session string // the console's cookie; empty: none
+	session string            // the console's cookie; empty: none
+	others  map[string]string // the console's other cookies
 }
 
 // nobody's browser is not signed in.
@@ -156,6 +157,9 @@ func (b *browser) raw(req *http.Request) page {
 	if b.session != "" {
 		req.AddCookie(&http.Cookie{Name: edge.ConsoleCookie, Value: b.session})
 	}
+	for name, value := range b.others {
+		req.AddCookie(&http.Cookie{Name: name, Value: value})
+	}
 	resp, err := b.client.Do(req)
 	if err != nil {
 		b.t.Fatalf("%s %s: %v", req.Method, req.URL, err)
@@ -169,6 +173,14 @@ func (b *browser) raw(req *http.Request) page {
 	for _, c := range resp.Cookies() {
 		if c.Name == edge.ConsoleCookie {
 			b.session = c.Value
+			continue
+		}
+		if b.others == nil {
+			b.others = map[string]string{}
+		}
+		b.others[c.Name] = c.Value
+		if c.MaxAge < 0 {
+			delete(b.others, c.Name)
 		}
 	}
 	return p
@@ -283,15 +295,19 @@ func attrs(tag string) map[string]string {
 func (b *browser) submit(p page, action string, pairs ...string) page {
 	b.t.Helper()
 	forms := p.forms()
-	i := slices.IndexFunc(forms, func(f form) bool { return f.action == action })
+	i := slices.IndexFunc(forms, func(f form) bool { // of several, the one with these fields
+		for i := 0; i < len(pairs); i += 2 {
+			if !f.fields.Has(pairs[i]) {
+				return false
+			}
+		}
+		return f.action == action
+	})
 	if i < 0 {
-		b.t.Fatalf("no form leads to %s; there are %+v on %s", action, forms, p.text())
+		b.t.Fatalf("no form with %q leads to %s; there are %+v on %s", pairs, action, forms, p.text())
 	}
 	f := forms[i]
 	for i := 0; i < len(pairs); i += 2 {
-		if !f.fields.Has(pairs[i]) {
-			b.t.Fatalf("the form %s has no field %s: %v", action, pairs[i], f.fields)
-		}
 		f.fields.Set(pairs[i], pairs[i+1])
 	}
 	var sent []string

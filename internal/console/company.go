@@ -35,6 +35,9 @@ func (c *Console) toProvider(w http.ResponseWriter, r *http.Request) error {
 // that it is signed in to.
 func (c *Console) linkProvider(w http.ResponseWriter, r *http.Request) error {
 	actor, err := c.signedIn(r)
+	if err == nil {
+		err = c.cfg.Identity.Fresh(actor)
+	}
 	if err != nil {
 		return err
 	}
@@ -71,20 +74,27 @@ func (c *Console) fromProvider(w http.ResponseWriter, r *http.Request) error {
 		return &bailey.Error{Kind: bailey.Invalid, Msg: "the identity provider's answer cannot be read", Hint: "sign in again"}
 	}
 	actor, _ := edge.ActorFrom(r.Context())
-	arrival, err := c.cfg.Company.Finish(r.Context(), r.PathValue("name"), ticket, query, actor, edge.ClientIP(r), r.UserAgent())
+	arrival, err := c.cfg.Company.Finish(r.Context(), r.PathValue("name"), ticket, query, actor, where(r))
+	form := signInForm{Open: arrival.Trip.Open, N: arrival.Trip.N}
+	if asksAgain(err) {
+		return err
+	}
+	if c.nextStep(w, r, err, form) {
+		return nil
+	}
 	if err != nil {
 		c.refuse(w, r, err)
 		if actor.Name != "" {
 			return c.companyAccount(w, r)
 		}
-		return c.show(w, r, "signin", "Sign in", c.signInData(signInForm{Open: arrival.Trip.Open, N: arrival.Trip.N}))
+		return c.showSignIn(w, r, form)
 	}
 	if arrival.Linked {
 		http.Redirect(w, r, "/account/company", http.StatusSeeOther)
 		return nil
 	}
-	setSession(w, arrival.Session.Secret)
-	http.Redirect(w, r, signInForm{Open: arrival.Trip.Open, N: arrival.Trip.N}.next(), http.StatusSeeOther)
+	c.welcome(w, r, arrival.Session)
+	http.Redirect(w, r, form.next(), http.StatusSeeOther)
 	return nil
 }
 
@@ -142,7 +152,9 @@ func (c *Console) linkDirectory(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	if _, err := c.cfg.Identity.LinkByPassword(r.Context(), actor, f.Get("login"), secret.New(f.Get("password"))); err != nil {
+	if _, err := c.cfg.Identity.LinkByPassword(r.Context(), actor, f.Get("login"), secret.New(f.Get("password"))); asksAgain(err) {
+		return err
+	} else if err != nil {
 		c.refuse(w, r, err)
 		return c.companyAccount(w, r)
 	}
@@ -156,6 +168,7 @@ type signInPageData struct {
 
 	Providers, Directories []company.Choice
 	Query                  string // carries the way to a workspace along
+	Passkey                string // what an authenticator is asked; empty where passkeys are not possible
 }
 
 func (c *Console) signInData(f signInForm) signInPageData {

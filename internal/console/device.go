@@ -24,7 +24,11 @@ func (c *Console) devicePage(w http.ResponseWriter, r *http.Request) error {
 	if len(code) > 9 {
 		code = ""
 	}
-	if _, err := c.signedIn(r); err != nil {
+	actor, err := c.signedIn(r)
+	if err == nil {
+		err = c.cfg.Identity.Fresh(actor) // before they type anything
+	}
+	if err != nil {
 		return err
 	}
 	return c.show(w, r, "device", "Sign a program in", deviceData{Code: edge.Printable(code, 9)})
@@ -59,7 +63,9 @@ func (c *Console) answerDevice(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	approve := f.Get("answer") == "approve"
-	if _, err = c.cfg.Identity.AnswerDevice(r.Context(), actor, f.Get("user_code"), approve); err != nil {
+	if _, err = c.cfg.Identity.AnswerDevice(r.Context(), actor, f.Get("user_code"), approve); asksAgain(err) {
+		return err
+	} else if err != nil {
 		c.refuse(w, r, err)
 		return c.show(w, r, "device", "Sign a program in", deviceData{})
 	}

@@ -51,7 +51,9 @@ func (c *Console) changeGroup(w http.ResponseWriter, r *http.Request) error {
 	default:
 		return bailey.Errorf(bailey.Invalid, "there is no such change of a group")
 	}
-	if _, err := c.cfg.Identity.ChangeGroup(r.Context(), actor, r.PathValue("name"), f.Get("user"), change); err != nil {
+	if _, err := c.cfg.Identity.ChangeGroup(r.Context(), actor, r.PathValue("name"), f.Get("user"), change); asksAgain(err) {
+		return err
+	} else if err != nil {
 		c.refuse(w, r, err)
 		return c.groups(w, r)
 	}

@@ -26,6 +26,10 @@ func (c *Console) fail(w http.ResponseWriter, r *http.Request, err error) {
 		http.Redirect(w, r, "/signin", http.StatusSeeOther)
 		return
 	}
+	if bailey.KindOf(err) == bailey.StepUp {
+		http.Redirect(w, r, "/stepup?"+wayBackTo(r).query(), http.StatusSeeOther) //nolint:gosec // a path of ours; what the request says is a name from a list, and a code that was looked at
+		return
+	}
 	v, p := viewOf(r.Context()), c.problem(w, r, err)
 	v.Title, v.Data, v.Problem, v.Notice = p.Title, p, nil, ""
 	c.write(w, r, "error", p.Status)

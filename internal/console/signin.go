@@ -44,7 +44,17 @@ func (c *Console) signInPage(w http.ResponseWriter, r *http.Request) error {
 		http.Redirect(w, r, form.next(), http.StatusSeeOther)
 		return nil
 	}
-	return c.show(w, r, "signin", "Sign in", c.signInData(form))
+	return c.showSignIn(w, r, form)
+}
+
+func (c *Console) showSignIn(w http.ResponseWriter, r *http.Request, form signInForm) error {
+	ask, err := c.cfg.Identity.PasskeyQuestion()
+	if err != nil {
+		return err
+	}
+	data := c.signInData(form)
+	data.Passkey = string(ask)
+	return c.show(w, r, "signin", "Sign in", data)
 }
 
 func (c *Console) signIn(w http.ResponseWriter, r *http.Request) error {
@@ -55,13 +65,16 @@ func (c *Console) signIn(w http.ResponseWriter, r *http.Request) error {
 	form := signInForm{Name: f.Get("name"), Open: f.Get("open"), N: f.Get("n")}
 	grant, _, err := c.cfg.Identity.SignIn(r.Context(), identity.SignInRequest{
 		Name: form.Name, Password: secret.New(f.Get("password")),
-		IP: edge.ClientIP(r), UserAgent: r.UserAgent(),
+		IP: edge.ClientIP(r), UserAgent: r.UserAgent(), Cookies: true, Known: browsersOf(r),
 	})
+	if c.nextStep(w, r, err, form) {
+		return nil
+	}
 	if err != nil {
 		c.refuse(w, r, err)
-		return c.show(w, r, "signin", "Sign in", c.signInData(form))
+		return c.showSignIn(w, r, form)
 	}
-	setSession(w, grant.Secret)
+	c.welcome(w, r, grant)
 	http.Redirect(w, r, form.next(), http.StatusSeeOther)
 	return nil
 }
@@ -118,11 +131,14 @@ func (c *Console) setup(w http.ResponseWriter, r *http.Request) error {
 	if bailey.KindOf(err) == bailey.Conflict && err != nil {
 		return err // somebody was faster; there is nothing to fill in again
 	}
+	if c.nextStep(w, r, err, signInForm{}) {
+		return nil
+	}
 	if err != nil {
 		c.refuse(w, r, err)
 		return c.show(w, r, "setup", "Set up", form)
 	}
-	setSession(w, grant.Secret)
+	c.welcome(w, r, grant)
 	http.Redirect(w, r, "/workspaces", http.StatusSeeOther)
 	return nil
 }

@@ -48,6 +48,9 @@ func (c *Console) addSSHKey(w http.ResponseWriter, r *http.Request) error {
 	k, err := c.cfg.Identity.AddSSHKey(r.Context(), actor, identity.NewSSHKey{
 		Line: f.Get("key"), Name: f.Get("name"), Lifetime: time.Duration(days) * 24 * time.Hour,
 	})
+	if asksAgain(err) {
+		return err
+	}
 	if err != nil {
 		c.refuse(w, r, err)
 		return c.account(w, r)
@@ -100,6 +103,9 @@ func (c *Console) sshContact(w http.ResponseWriter, r *http.Request) error {
 	}
 	code := r.PathValue("code")
 	key, err := c.cfg.Identity.Contact(r.Context(), actor, code)
+	if err == nil {
+		err = c.cfg.Identity.Fresh(actor) // before they type anything
+	}
 	if err != nil {
 		return err
 	}

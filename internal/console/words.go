@@ -44,6 +44,7 @@ func funcs() template.FuncMap {
 		"when":     func(t time.Time) string { return t.UTC().Format("2 Jan 2006 15:04 UTC") },
 		"scope":    scopeWords,
 		"stage":    stageWords,
+		"notice":   noticeWords,
 		"sentence": sentence,
 		"roles": func() []string {
 			return []string{string(bailey.RoleUser), string(bailey.RoleAuditor), string(bailey.RoleAdmin)}

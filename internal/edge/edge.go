@@ -56,6 +56,10 @@ func Status(k bailey.Kind) int {
 		return http.StatusForbidden
 	case bailey.TooMany:
 		return http.StatusTooManyRequests
+	case bailey.SecondFactor:
+		return http.StatusUnauthorized
+	case bailey.StepUp:
+		return http.StatusForbidden
 	case bailey.Unavailable:
 		return http.StatusServiceUnavailable
 	case bailey.Internal:

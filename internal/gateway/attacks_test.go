@@ -707,7 +707,9 @@ func TestAttack25WebSocketsEndWithABan(t *testing.T) {
 	}
 	readUntilIdle(t, ada, false)
 	w.identity.ban("u-ada")
-	_, _, err = ada.Read(t.Context())
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
+	_, _, err = ada.Read(ctx)
 	if websocket.CloseStatus(err) != websocket.StatusPolicyViolation {
 		t.Errorf("ada's connection ends with %v, want a policy violation", err)
 	}

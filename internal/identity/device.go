@@ -217,7 +217,8 @@ func (s *Service) mayAnswer(actor bailey.Actor) error {
 
 // AnswerDevice approves or denies what [Service.Device] returns for the code.
 // It is durable in the journal before the program can fetch its token. Denied
-// when the program asks for scopes that the person cannot give.
+// when the program asks for scopes that the person cannot give, StepUp when they
+// proved too long ago who they are.
 func (s *Service) AnswerDevice(ctx context.Context, actor bailey.Actor, typed string, approve bool) (bailey.Device, error) {
 	d, err := s.Device(ctx, actor, typed)
 	if err != nil {
@@ -229,6 +230,9 @@ func (s *Service) AnswerDevice(ctx context.Context, actor bailey.Actor, typed st
 	}
 	answer := bailey.DeviceDenied
 	if approve {
+		if err := s.Fresh(actor); err != nil {
+			return d, err
+		}
 		event.Action, answer = audit.DeviceApprove, bailey.DeviceApproved
 		user, err := s.cfg.Store.UserByID(ctx, actor.UserID)
 		if err != nil {

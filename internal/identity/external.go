@@ -120,15 +120,16 @@ func (s *Service) proveOutside(ctx context.Context, a attempt, v guard.Verdict, 
 			s.cfg.Guard.Fail(a.prefix, second, true)
 		}
 		return proof{}, s.failed(ctx, a, v, user, audit.WrongPlace)
-	case v.Pressed && !s.proves(user):
+	case v.Pressed && !s.proves(ctx, user):
 		release()
 		return proof{}, &undecided{s.pressed(ctx, a, user)}
 	}
-	if second != "" {
-		s.cfg.Guard.Succeed(a.prefix, second)
+	a.second = second
+	if err := ctx.Err(); err != nil {
+		s.release(a)
+		return proof{}, err
 	}
-	s.cfg.Guard.Succeed(a.prefix, a.key)
-	return proof{attempt: a, user: user}, ctx.Err()
+	return proof{attempt: a, user: user}, nil
 }
 
 // undecided is why an attempt could not be judged: it was no guess.
@@ -369,10 +370,13 @@ type ExternalSignIn struct {
 	Person        external.Person
 	SID, Refresh  string // of the provider
 	IP, UserAgent string
+	Known         []secret.Value // as in [Where]
 }
 
 // SignInExternal makes a session for somebody whom a provider vouched for just
-// now. Denied, with the reason in words, when the rules do not let them in.
+// now. Denied, with the reason in words, when the rules do not let them in. When
+// that is not enough, because the provider says nothing of a second factor and
+// the account has one here or must, the error is that of [Service.SignIn].
 func (s *Service) SignInExternal(ctx context.Context, r ExternalSignIn) (Grant[bailey.Session], bailey.User, error) {
 	none := Grant[bailey.Session]{}
 	a := newAttempt("", r.IP)
@@ -389,20 +393,16 @@ func (s *Service) SignInExternal(ctx context.Context, r ExternalSignIn) (Grant[b
 	if err != nil {
 		return none, bailey.User{}, err
 	}
-	grant, err := s.startSession(ctx, proof{attempt: a, user: user}, r.UserAgent, r.Person.Source)
-	if err != nil {
-		return none, bailey.User{}, err
+	methods := bySource
+	if r.Person.Factors {
+		methods += " " + byTwo
 	}
-	err = s.cfg.Store.CreateExternalSession(ctx, bailey.ExternalSession{
-		SessionID: grant.Row.ID, ExternalID: tie.ID, SID: clean(r.SID, 255), Refresh: r.Refresh, CheckedAt: s.cfg.Now(),
+	w := Where{IP: r.IP, UserAgent: r.UserAgent, Cookies: true, Known: r.Known}
+	a.name, a.key = user.Name, guardKey(user.Name)
+	a = s.known(ctx, a, user.ID, w)
+	return s.enter(ctx, proof{attempt: a, user: user}, methods, w, entry{
+		by: r.Person.Source, external: tie.ID, sid: clean(r.SID, 255), refresh: r.Refresh, at: s.cfg.Now(),
 	})
-	if err != nil {
-		// A session that the provider could not end is none.
-		_ = s.cfg.Store.DeleteSession(context.WithoutCancel(ctx), user.ID, grant.Row.ID)
-		s.end(grant.Row.ID)
-		return none, bailey.User{}, err
-	}
-	return grant, user, nil
 }
 
 // RefusedExternal counts and records an answer of a provider that was not
@@ -525,6 +525,12 @@ func (s *Service) SignOutExternal(ctx context.Context, issuer, subject, sid stri
 	if err != nil {
 		return 0, err
 	}
+	// Whoever is between the provider and the second factor begins again.
+	if subject != "" {
+		err = s.cfg.Store.DeletePending(ctx, tie.UserID)
+	} else {
+		err = s.cfg.Store.DeletePendingBySID(ctx, issuer, sid)
+	}
 	for _, x := range sessions {
 		err = errors.Join(err, s.EndExternalSession(ctx, x, audit.EndedThere))
 	}
@@ -558,6 +564,9 @@ func (s *Service) LinkOwn(ctx context.Context, actor bailey.Actor, p external.Pe
 	if err != nil {
 		return bailey.External{}, err
 	}
+	if err := s.Fresh(actor); err != nil {
+		return bailey.External{}, err
+	}
 	if actor.Method == "token" {
 		return bailey.External{}, &bailey.Error{Kind: bailey.Denied, Msg: "an API token cannot link accounts", Hint: "do it on the account page"}
 	}
@@ -571,6 +580,9 @@ func (s *Service) LinkOwn(ctx context.Context, actor bailey.Actor, p external.Pe
 // LinkUser ties an account to who its owner is elsewhere; for administrators.
 func (s *Service) LinkUser(ctx context.Context, actor bailey.Actor, name string, p external.Person) (bailey.External, error) {
 	if err := s.allow(ctx, actor, policy.UserManage, audit.Target{Kind: "user", Name: clean(name, 64)}); err != nil {
+		return bailey.External{}, err
+	}
+	if err := s.Fresh(actor); err != nil {
 		return bailey.External{}, err
 	}
 	user, err := s.byName(ctx, name)
@@ -619,6 +631,9 @@ func (s *Service) LinkByPassword(ctx context.Context, actor bailey.Actor, login 
 	if len(s.cfg.Directories) == 0 {
 		return bailey.External{}, bailey.Errorf(bailey.Invalid, "there is no directory in the configuration")
 	}
+	if err := s.Fresh(actor); err != nil {
+		return bailey.External{}, err
+	}
 	a := newAttempt(login, actor.IP)
 	v := s.cfg.Guard.Check(a.prefix, a.key)
 	if !v.Allowed {
@@ -650,6 +665,9 @@ func (s *Service) LinkByPassword(ctx context.Context, actor bailey.Actor, login 
 // another tie.
 func (s *Service) Unlink(ctx context.Context, actor bailey.Actor, name, id string) error {
 	if err := s.allow(ctx, actor, policy.UserManage, audit.Target{Kind: "user", Name: clean(name, 64)}); err != nil {
+		return err
+	}
+	if err := s.Fresh(actor); err != nil {
 		return err
 	}
 	user, err := s.byName(ctx, name)

@@ -92,6 +92,9 @@ func (s *Service) ChangeGroup(ctx context.Context, actor bailey.Actor, group, na
 	if err := s.allowGroup(ctx, actor, action, group); err != nil {
 		return bailey.User{}, err
 	}
+	if err := s.Fresh(actor); err != nil {
+		return bailey.User{}, err
+	}
 	u, err := s.byName(ctx, name)
 	if err != nil {
 		return bailey.User{}, err

@@ -20,6 +20,7 @@ type Store interface { //nolint:interfacebloat // one room keeps all of it, one 
 	// ChangeGroup changes what one user is to one group, and returns the user.
 	ChangeGroup(ctx context.Context, userID, group string, c bailey.GroupChange) (bailey.User, error)
 	SSHStore
+	FactorStore
 
 	// CreateUser stores the user with a free UID from 20000–59999 that was
 	// never given out before, and sets ID, UID and CreatedAt. Conflict when
@@ -71,14 +72,22 @@ type Store interface { //nolint:interfacebloat // one room keeps all of it, one 
 // A Grant is a fresh credential: the row that was stored and the secret, which
 // is shown or set as a cookie once and never stored.
 type Grant[T any] struct {
-	Row    T
-	Secret secret.Value
+	Row     T
+	Secret  secret.Value
+	Browser secret.Value // for a browser to keep, see [BrowserCookie]; empty: none, or it has one
 }
 
 // SignInRequest is one attempt with name and password.
 type SignInRequest struct {
 	Name      string
 	Password  secret.Value
-	IP        string // the caller's address as edge determined it
+	Factor    FactorAnswer // for programs, which have one step; browsers answer when they are asked
+	IP        string       // the caller's address as edge determined it
 	UserAgent string
+	Cookies   bool           // as in [Where]
+	Known     []secret.Value // as in [Where]
+}
+
+func (r SignInRequest) where() Where {
+	return Where{IP: r.IP, UserAgent: r.UserAgent, Cookies: r.Cookies, Known: r.Known}
 }

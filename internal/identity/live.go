@@ -18,6 +18,8 @@ const (
 type credential struct {
 	id, hash string
 	method   string // "password", "token", or one of [MethodSSHKey] and [MethodSSHCertificate]
+	auth     time.Time
+	methods  []string // what was proved then
 	user     bailey.User
 	token    *limits   // what a token is limited to; nil for a session
 	usedIP   string    // where a token was last used from
@@ -29,7 +31,7 @@ type credential struct {
 func (c credential) actor(ip string) bailey.Actor {
 	a := bailey.Actor{
 		UserID: c.user.ID, Name: c.user.Name, Role: c.user.Role, Groups: c.user.Groups, Manages: c.user.Manages,
-		Method: c.method, Session: c.id, IP: ip,
+		Method: c.method, Session: c.id, IP: ip, AuthTime: c.auth, Methods: c.methods,
 	}
 	if c.token != nil {
 		a.Scopes, a.Workspaces, a.Networks = c.token.scopes, c.token.workspaces, c.token.networks

@@ -63,8 +63,13 @@ func (s *Service) elsewhere(ctx context.Context, a attempt) error {
 	return err
 }
 
-// proves reports whether the account asks for more than a password anyway.
-func (s *Service) proves(bailey.User) bool { return false }
+// proves reports whether the account asks for more than a password anyway, so
+// that a right password alone gives nothing away. When that cannot be told, it
+// does not.
+func (s *Service) proves(ctx context.Context, u bailey.User) bool {
+	step, err := s.nextStep(ctx, u, byPassword, "")
+	return err == nil && step == StepFactor
+}
 
 // pressed records that a right password was not enough.
 func (s *Service) pressed(ctx context.Context, a attempt, u bailey.User) error {

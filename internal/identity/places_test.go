@@ -28,10 +28,15 @@ func TestAListOfAddressesHoldsAtEveryDoor(t *testing.T) {
 	inside, outside := identitytest.IP, "203.0.113.77"
 	in := netip.MustParseAddr(inside)
 	only := []netip.Prefix{netip.PrefixFrom(in, in.BitLen())}
-	for name, l := range map[string]*allow.Lists{
-		"everyone": {Everyone: only}, "her own": {Users: map[string][]netip.Prefix{"alice": only}},
+	for _, tt := range []struct {
+		name  string
+		lists *allow.Lists
+	}{
+		{"everyone", &allow.Lists{Everyone: only}},
+		{"her own", &allow.Lists{Users: map[string][]netip.Prefix{"alice": only}}}, // the last: bob comes below
 	} {
-		lists = l
+		name := tt.name
+		lists = tt.lists
 		if _, err := w.Service.BySession(t.Context(), cookie, inside); err != nil {
 			t.Errorf("%s: the session from inside: %v", name, err)
 		}

@@ -2,6 +2,7 @@ package identity
 
 import (
 	"cmp"
+	"slices"
 	"time"
 
 	"github.com/baileyhq/bailey"
@@ -18,9 +19,8 @@ type Rules struct {
 
 	// Whoever is among these cannot sign in without a second factor; those who
 	// have none set one up at the next sign-in, before anything else.
-	FactorEveryone bool
-	FactorRoles    []bailey.Role
-	FactorGroups   []string
+	FactorRoles  []bailey.Role
+	FactorGroups []string
 
 	StepUp time.Duration // how long a proof of identity is fresh enough for what matters most; 0 means 10 min
 }
@@ -36,4 +36,10 @@ func (s *Service) rules() Rules {
 	}
 	r.StepUp = cmp.Or(r.StepUp, 10*time.Minute)
 	return r
+}
+
+// needsFactor reports whether the user may not sign in with a password alone.
+func (r Rules) needsFactor(u bailey.User) bool {
+	return slices.Contains(r.FactorRoles, u.Role) ||
+		slices.ContainsFunc(r.FactorGroups, func(g string) bool { return slices.Contains(u.Groups, g) })
 }

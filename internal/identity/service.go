@@ -21,8 +21,10 @@ import (
 	"github.com/baileyhq/bailey/internal/audit"
 	"github.com/baileyhq/bailey/internal/external"
 	"github.com/baileyhq/bailey/internal/guard"
+	"github.com/baileyhq/bailey/internal/passkey"
 	"github.com/baileyhq/bailey/internal/password"
 	"github.com/baileyhq/bailey/internal/policy"
+	"github.com/baileyhq/bailey/internal/ticket"
 )
 
 // Config is what a Service needs; Store, Guard, Audit are required.
@@ -37,7 +39,10 @@ type Config struct {
 	SessionLifetime time.Duration // 0 means 24 h
 	SetupLifetime   time.Duration // 0 means 30 min
 	Rules           func() Rules  // what holds now; nil means the defaults
-	Host            string        // of the console: no word for a password
+	Host            string        // of the console: no word for a password, and what an authenticator app shows
+	Origin          string        // of the console, for passkeys; empty: none
+	Key             []byte        // 32 bytes, seals what browsers carry for us; empty: a random one
+	UnknownKey      []byte        // keys the hash under which unknown names are audited; empty: a random one
 
 	// SSHLink returns the address of the console's page for a code of
 	// [Service.FirstContact]. nil: there is no such page, and no such link.
@@ -46,7 +51,6 @@ type Config struct {
 
 	Places func() *allow.Lists // from where people may come, asked each time; nil: from everywhere
 
-	UnknownKey  []byte                    // keys the hash under which unknown names are audited; empty: a random one
 	Directories []Directory               // asked about whom there is no password here
 	External    map[string]external.Rules // what each source gives, by its name
 }
@@ -60,6 +64,10 @@ type Service struct {
 	waits   *waits
 	strays  *audit.Denials // tokens used from outside their networks
 	ssh     sshState
+	notes   *ticket.Sealer
+
+	party      *passkey.Party // nil: passkeys are not possible here
+	noPasskeys error
 
 	passwordMu sync.Mutex // held while a stored hash is compared and replaced: making one anew must not undo a change
 }
@@ -88,6 +96,20 @@ func New(cfg Config) (*Service, error) {
 	}
 	s := &Service{cfg: cfg, queue: password.NewQueue(0), live: newLive(), strays: audit.NewDenials(cfg.Audit, cfg.Log)}
 	s.waits = newWaits(cfg.Now, cfg.SessionIdle)
+	if len(cfg.Key) == 0 {
+		cfg.Key = make([]byte, 32)
+		_, _ = rand.Read(cfg.Key) // see above
+	}
+	var err error
+	if s.notes, err = ticket.New(cfg.Key); err != nil {
+		return nil, err
+	}
+	s.noPasskeys = errNoPasskeys(passkey.ErrNoName)
+	if cfg.Origin != "" {
+		if s.party, err = passkey.New(cfg.Origin, s.notes); err != nil && !errors.Is(err, passkey.ErrNoName) {
+			return nil, err
+		}
+	}
 	return s, nil
 }
 

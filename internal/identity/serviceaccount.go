@@ -62,6 +62,9 @@ func (s *Service) CreateServiceToken(ctx context.Context, actor bailey.Actor, na
 	if err != nil {
 		return Grant[bailey.Token]{}, err
 	}
+	if err := s.Fresh(actor); err != nil {
+		return Grant[bailey.Token]{}, err
+	}
 	if u.Disabled {
 		return Grant[bailey.Token]{}, &bailey.Error{Kind: bailey.Conflict, Msg: name + " is disabled", Hint: "enable it first"}
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"log/slog"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/baileyhq/bailey"
@@ -71,7 +72,10 @@ func (s *Service) sessionByID(ctx context.Context, userID, id string) (credentia
 
 func sessionCredential(row bailey.Session, user bailey.User, hash string) credential {
 	user.Groups = slices.Clip(user.Groups) // shared by all who ask; nobody appends into it
-	return credential{id: row.ID, hash: hash, method: "password", user: user, seen: row.SeenAt, expires: row.ExpiresAt}
+	return credential{
+		id: row.ID, hash: hash, method: "password", user: user, seen: row.SeenAt, expires: row.ExpiresAt,
+		auth: row.AuthAt, methods: strings.Fields(row.Methods),
+	}
 }
 
 // isBase64URL reports whether the text could have come from [secret.Random]:

@@ -55,12 +55,7 @@ func (s *Service) FinishSetup(ctx context.Context, setup secret.Value, name stri
 	if err != nil {
 		return fail(err)
 	}
-	s.cfg.Guard.Succeed(a.prefix, a.key)
-	grant, err := s.startSession(ctx, proof{attempt: a, user: user, password: password}, userAgent, "setup")
-	if err != nil {
-		return fail(err)
-	}
-	return grant, user, nil
+	return s.enter(ctx, proof{attempt: a, user: user, password: password}, byPassword, Where{IP: ip, UserAgent: userAgent, Cookies: true}, entry{by: "setup"})
 }
 
 // checkSetup compares the secret with the pending one. Nobody can guess it, so

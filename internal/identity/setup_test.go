@@ -53,7 +53,7 @@ func TestTheSetupLinkMakesTheFirstAdministratorOnce(t *testing.T) {
 	for _, e := range w.Journal.Events() {
 		got = append(got, fmt.Sprint(e.Action, " ", e.Actor.Method, " ", e.Actor.Name, " ", e.Target.Name, " ", e.Outcome))
 	}
-	want := fmt.Sprint([]string{"setup.done setup carol carol success", "session.signin setup carol carol success"})
+	want := fmt.Sprint([]string{"setup.done setup carol carol success", "session.signin setup carol carol success", "browser.add password carol  success"})
 	if fmt.Sprint(got) != want {
 		t.Errorf("journal = %v, want %s", got, want)
 	}

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/baileyhq/bailey"
@@ -25,22 +26,22 @@ const (
 // stranger reads the same words in the same time; limits are checked before
 // hashing and unknown names are counted too. TooMany when limited,
 // Unauthenticated when wrong, Unavailable when the hashing queue is full.
-// Success is in the audit journal before the session exists.
+// Success is in the audit journal before the session exists. When the password
+// is right and not enough, the error's Cause is a [StepError] with the ticket for
+// the next step.
 func (s *Service) SignIn(ctx context.Context, r SignInRequest) (Grant[bailey.Session], bailey.User, error) {
-	p, err := s.prove(ctx, newAttempt(r.Name, r.IP), r.Password)
+	w := r.where()
+	p, err := s.prove(ctx, s.attempt(ctx, r.Name, w), r.Password)
 	if err != nil {
 		return Grant[bailey.Session]{}, bailey.User{}, err
 	}
-	grant, err := s.startSession(ctx, p, r.UserAgent, cmp.Or(p.method, "password"))
-	if err != nil {
-		return Grant[bailey.Session]{}, bailey.User{}, err
-	}
-	s.rehash(ctx, p)
-	return grant, p.user, nil
+	return s.enter(ctx, s.rehash(ctx, p), byPassword, w, entry{by: cmp.Or(p.method, "password")})
 }
 
 // SignInForToken is SignIn for programs: the grant is an API token, for
-// everything unless scopes are given.
+// everything unless scopes are given. It asks for no less than SignIn: the
+// second factor comes in the same request, and what takes a person (setting one
+// up, a new password) is done in the browser first.
 func (s *Service) SignInForToken(ctx context.Context, r SignInRequest, note string, lifetime time.Duration, scopes ...bailey.Scope) (Grant[bailey.Token], bailey.User, error) {
 	fail := func(err error) (Grant[bailey.Token], bailey.User, error) {
 		return Grant[bailey.Token]{}, bailey.User{}, err
@@ -52,19 +53,27 @@ func (s *Service) SignInForToken(ctx context.Context, r SignInRequest, note stri
 	if len(scopes) == 0 {
 		scopes = []bailey.Scope{bailey.ScopeAll}
 	}
-	p, err := s.prove(ctx, newAttempt(r.Name, r.IP), r.Password)
+	p, err := s.prove(ctx, s.attempt(ctx, r.Name, r.where()), r.Password)
+	if err != nil {
+		return fail(err)
+	}
+	p = s.rehash(ctx, p)
+	methods, err := s.atOnce(ctx, p, r.Factor)
 	if err != nil {
 		return fail(err)
 	}
 	actor := bailey.Actor{UserID: p.user.ID, Name: p.user.Name, Method: cmp.Or(p.method, "password"), IP: p.ip}
 	err = s.record(ctx, audit.Event{
 		Actor: audit.By(actor), Action: audit.SignIn, Target: audit.Target{Kind: "user", ID: p.user.ID, Name: p.user.Name}, Outcome: audit.Success,
+		Attrs: audit.Attrs{Methods: methods, Browser: p.browser},
 	})
 	if err != nil {
 		return fail(err)
 	}
+	actor.AuthTime, actor.Methods = s.cfg.Now(), strings.Fields(methods)
 	grant, err := s.issueToken(ctx, actor, bailey.Token{
 		UserID: p.user.ID, Note: note, Scopes: scopes, ExpiresAt: s.cfg.Now().Add(lifetime),
+		AuthAt: actor.AuthTime, Methods: methods,
 	})
 	if err == nil {
 		err = s.stillRight(ctx, p, actor, grant.Row.ID, func(ctx context.Context) error {
@@ -74,8 +83,55 @@ func (s *Service) SignInForToken(ctx context.Context, r SignInRequest, note stri
 	if err != nil {
 		return fail(err)
 	}
-	s.rehash(ctx, p)
 	return grant, p.user, nil
+}
+
+// atOnce asks for all steps of a sign-in in one request. It tells guard how it
+// ended.
+func (s *Service) atOnce(ctx context.Context, p proof, f FactorAnswer) (methods string, err error) {
+	methods = byPassword
+	step, err := s.nextStep(ctx, p.user, methods, p.stored)
+	if err == nil && step == StepFactor && f.empty() {
+		err = firstOf(s.recordStep(ctx, p.attempt, p.user, step, methods), errStep(step, secret.Value{}, p.user.Name))
+	}
+	if err != nil || step == StepFactor {
+		s.release(p.attempt)
+	}
+	if err != nil {
+		return "", err
+	}
+	if step == StepFactor {
+		added, err := s.factorAttempt(ctx, p.attempt, p.user, FactorAnswer{Code: f.Code, Recovery: f.Recovery}, "")
+		if err != nil {
+			return "", err
+		}
+		methods += " " + added
+		if step, err = s.nextStep(ctx, p.user, methods, p.stored); err != nil {
+			return "", err
+		}
+	}
+	if step != "" {
+		s.release(p.attempt)
+		return "", firstOf(s.recordStep(ctx, p.attempt, p.user, step, methods), errStep(step, secret.Value{}, p.user.Name))
+	}
+	s.succeed(p.attempt)
+	return methods, nil
+}
+
+// succeed and release tell guard how an attempt ended that was right: that it
+// was all that is asked, or that it was not.
+func (s *Service) succeed(a attempt) {
+	if a.second != "" {
+		s.cfg.Guard.Succeed(a.prefix, a.second)
+	}
+	s.cfg.Guard.Succeed(a.prefix, a.key)
+}
+
+func (s *Service) release(a attempt) {
+	if a.second != "" {
+		s.cfg.Guard.Release(a.prefix, a.second)
+	}
+	s.cfg.Guard.Release(a.prefix, a.key)
 }
 
 // An attempt is somebody who claims a name.
@@ -85,6 +141,9 @@ type attempt struct {
 	prefix string // for guard
 	key    string // the name for guard, cut
 	method string // the source that knows them; empty: they have a password here
+
+	second  string // another name that the source knows them by, for guard; empty: none
+	browser string // id of a known browser of the account that is named; empty: none
 }
 
 func newAttempt(name, ip string) attempt {
@@ -99,7 +158,8 @@ type proof struct {
 	stored   string // the hash that it was compared with
 }
 
-// prove decides whether the attempt is who it says. All that can be wrong gives
+// prove decides whether the attempt is who it says. When it is, guard waits to
+// be told how the rest of the sign-in ended. All that can be wrong gives
 // the same error after the same work: an unknown name, a name that cannot be
 // one, a wrong password, a disabled account.
 //
@@ -147,12 +207,15 @@ func (s *Service) prove(ctx context.Context, a attempt, given secret.Value) (pro
 		// The words are those for a wrong password: who may not come from here
 		// learns nothing of it here either.
 		return proof{}, s.failed(ctx, a, v, user, audit.WrongPlace)
-	case v.Pressed && !s.proves(user):
+	case v.Pressed && !s.proves(ctx, user):
 		judged = false // right, and still not enough: neither a success nor a guess
 		return proof{}, s.pressed(ctx, a, user)
 	}
-	s.cfg.Guard.Succeed(a.prefix, a.key)
-	return proof{attempt: a, user: user, password: given, stored: stored}, ctx.Err()
+	if err := ctx.Err(); err != nil {
+		s.release(a)
+		return proof{}, err
+	}
+	return proof{attempt: a, user: user, password: given, stored: stored}, nil
 }
 
 // account looks the name up and returns what to compare the password with. For
@@ -236,19 +299,20 @@ func (s *Service) refused(ctx context.Context, a attempt, v guard.Verdict) error
 
 // startSession makes a new session, always: a cookie that was there before, set
 // by whomever, means nothing afterwards.
-func (s *Service) startSession(ctx context.Context, p proof, userAgent, method string) (Grant[bailey.Session], error) {
+func (s *Service) startSession(ctx context.Context, p proof, methods string, w Where, e entry) (Grant[bailey.Session], error) {
 	if p.user.Service {
 		return Grant[bailey.Session]{}, errNoPassword(p.user.Name) // by whatever way it came here
 	}
 	now := s.cfg.Now()
 	row := bailey.Session{
-		ID: bailey.NewID(), UserID: p.user.ID, IP: p.ip, UserAgent: clean(userAgent, 256),
-		CreatedAt: now, SeenAt: now, ExpiresAt: now.Add(s.cfg.SessionLifetime),
+		ID: bailey.NewID(), UserID: p.user.ID, IP: p.ip, UserAgent: clean(w.UserAgent, 256),
+		CreatedAt: now, SeenAt: now, ExpiresAt: now.Add(s.cfg.SessionLifetime), AuthAt: now, Methods: methods,
 	}
 	grant := Grant[bailey.Session]{Row: row, Secret: secret.Random(32)}
-	actor := bailey.Actor{UserID: p.user.ID, Name: p.user.Name, Method: method, Session: row.ID, IP: p.ip}
+	actor := bailey.Actor{UserID: p.user.ID, Name: p.user.Name, Method: e.by, Session: row.ID, IP: p.ip}
 	event := audit.Event{
 		Actor: audit.By(actor), Action: audit.SignIn, Target: audit.Target{Kind: "user", ID: p.user.ID, Name: p.user.Name}, Outcome: audit.Success,
+		Attrs: audit.Attrs{Methods: methods, Browser: p.browser},
 	}
 	if err := s.record(ctx, event); err != nil {
 		return Grant[bailey.Session]{}, err
@@ -258,6 +322,17 @@ func (s *Service) startSession(ctx context.Context, p proof, userAgent, method s
 		s.note(ctx, event)
 		return Grant[bailey.Session]{}, err
 	}
+	if e.external != "" {
+		err := s.cfg.Store.CreateExternalSession(ctx, bailey.ExternalSession{
+			SessionID: row.ID, ExternalID: e.external, SID: e.sid, Refresh: e.refresh, CheckedAt: e.at,
+		})
+		if err != nil {
+			// A session that the provider could not end is none.
+			_ = s.cfg.Store.DeleteSession(context.WithoutCancel(ctx), p.user.ID, row.ID)
+			s.end(row.ID)
+			return Grant[bailey.Session]{}, err
+		}
+	}
 	err := s.stillRight(ctx, p, actor, row.ID, func(ctx context.Context) error {
 		return s.cfg.Store.DeleteSession(ctx, p.user.ID, row.ID)
 	})
@@ -265,6 +340,7 @@ func (s *Service) startSession(ctx context.Context, p proof, userAgent, method s
 		return Grant[bailey.Session]{}, err
 	}
 	s.capSessions(ctx, p.user.ID)
+	grant.Browser = s.remember(ctx, p.attempt, p.user, w)
 	return grant, nil
 }
 
@@ -320,20 +396,31 @@ func (s *Service) capSessions(ctx context.Context, userID string) {
 	}
 }
 
-// rehash makes the stored hash anew when it was made at another cost: now is
-// when we have the password.
-func (s *Service) rehash(ctx context.Context, p proof) {
+// rehash makes the stored hash anew when it was made by another program or at
+// another cost: now is when we have the password. It returns the proof with the
+// hash that is stored then.
+func (s *Service) rehash(ctx context.Context, p proof) proof {
 	old, err := password.Parse(p.stored)
 	if err != nil || old.Current(s.rules().Params) {
-		return
+		return p
 	}
 	fresh, err := s.hash(ctx, p.password)
+	swapped := false
 	if err == nil {
-		_, err = s.swapHash(ctx, p.user.ID, p.stored, fresh)
+		s.classes.forget()
+		swapped, err = s.cfg.Store.RenewPasswordHash(ctx, p.user.ID, p.stored, fresh)
 	}
 	if err != nil {
 		s.cfg.Log.WarnContext(ctx, "password hash was not renewed", slog.String("user", p.user.ID), slog.String("error", err.Error()))
 	}
+	if swapped {
+		p.stored = fresh
+		s.note(ctx, audit.Event{
+			Actor: s.who(p.attempt, p.user), Action: audit.PasswordRehash, Target: audit.Target{Kind: "user", ID: p.user.ID, Name: p.user.Name},
+			Outcome: audit.Success, Attrs: audit.Attrs{Rule: string(old.Kind())},
+		})
+	}
+	return p
 }
 
 // swapHash replaces the stored hash if it is still old; an empty old replaces

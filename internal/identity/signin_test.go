@@ -86,6 +86,7 @@ func TestAliceAndBobSignInAndAreThemselves(t *testing.T) {
 		actor, err := w.BySession(t.Context(), grant.Secret, home)
 		want := bailey.Actor{
 			UserID: user.ID, Name: name, Role: bailey.RoleUser, Groups: []string{}, Method: "password", Session: grant.Row.ID, IP: home,
+			AuthTime: grant.Row.AuthAt.UTC().Truncate(time.Microsecond), Methods: []string{"pwd"},
 		}
 		if diff := cmp.Diff(want, actor); err != nil || diff != "" {
 			t.Errorf("BySession of %s: %v, (-want +got)\n%s", name, err, diff)
@@ -284,6 +285,7 @@ func TestSuccessIsInTheJournalBeforeTheSessionExists(t *testing.T) {
 	want := []audit.Event{{
 		Actor:  audit.Actor{ID: actor.UserID, Name: "alice", Method: "password", Session: actor.Session, IP: identitytest.IP},
 		Action: audit.SignIn, Target: audit.Target{Kind: "user", ID: actor.UserID, Name: "alice"}, Outcome: audit.Success,
+		Attrs: audit.Attrs{Methods: "pwd"},
 	}}
 	if diff := cmp.Diff(want, w.Journal.Events()); diff != "" {
 		t.Errorf("journal (-want +got)\n%s", diff)

@@ -39,6 +39,9 @@ func (s *Service) IssueSSHCertificate(ctx context.Context, actor bailey.Actor, n
 	if err := s.allowSSH(ctx, actor, policy.SSHKeyAdd, actor.UserID); err != nil {
 		return fail(err)
 	}
+	if err := s.Fresh(actor); err != nil {
+		return fail(err)
+	}
 	key, err := sshkey.ParseLine(n.Line)
 	if err != nil {
 		return fail(err)

@@ -120,6 +120,9 @@ func (s *Service) BindContact(ctx context.Context, actor bailey.Actor, code, typ
 	if err != nil {
 		return bailey.SSHKey{}, err
 	}
+	if err := s.Fresh(actor); err != nil {
+		return bailey.SSHKey{}, err
+	}
 	if !fingerprintMatches(p.Fingerprint, typed) {
 		s.cfg.Guard.Miss(guard.Prefix(actor.IP))
 		return bailey.SSHKey{}, &bailey.Error{

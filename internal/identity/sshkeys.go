@@ -37,6 +37,9 @@ func (s *Service) AddSSHKey(ctx context.Context, actor bailey.Actor, n NewSSHKey
 	if err := s.allowSSHKey(ctx, actor); err != nil {
 		return bailey.SSHKey{}, err
 	}
+	if err := s.Fresh(actor); err != nil {
+		return bailey.SSHKey{}, err
+	}
 	key, err := sshkey.ParseLine(n.Line)
 	if err != nil {
 		return bailey.SSHKey{}, err

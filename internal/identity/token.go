@@ -88,7 +88,7 @@ func (s *Service) ByToken(ctx context.Context, token secret.Value, ip string) (b
 		user.Groups = slices.Clip(user.Groups)
 		return credential{
 			id: row.ID, hash: hash, method: "token", user: user, token: limitsOf(row), usedIP: row.UsedIP,
-			seen: row.UsedAt, expires: row.ExpiresAt,
+			seen: row.UsedAt, expires: row.ExpiresAt, auth: row.AuthAt, methods: strings.Fields(row.Methods),
 		}, nil
 	})
 	if bailey.KindOf(err) == bailey.Unauthenticated && err != nil {
@@ -141,10 +141,14 @@ type TokenRequest struct {
 // CreateToken makes an API token for the actor; its secret is shown once. A
 // token that is made with a token is nowhere wider than that one and does not
 // outlive it: whoever steals one for a day has it for a day. Invalid for what
-// cannot be, Denied for what would be wider.
+// cannot be, Denied for what would be wider, StepUp for a session whose owner
+// proved too long ago who they are.
 func (s *Service) CreateToken(ctx context.Context, actor bailey.Actor, r TokenRequest) (Grant[bailey.Token], error) {
 	none := Grant[bailey.Token]{}
 	userID, err := person(actor)
+	if err == nil {
+		err = s.Fresh(actor)
+	}
 	if err != nil {
 		return none, err
 	}

@@ -36,7 +36,7 @@ func TestATokenStandsForItsUser(t *testing.T) {
 			t.Errorf("row = %+v, want a clean note, 90 days, not used", row)
 		}
 		actor, err := w.ByToken(t.Context(), grant.Secret, home)
-		want := bailey.Actor{UserID: alice.UserID, Name: "alice", Role: bailey.RoleUser, Groups: []string{}, Method: "token", Session: row.ID, IP: home, Scopes: []bailey.Scope{bailey.ScopeAll}}
+		want := bailey.Actor{UserID: alice.UserID, Name: "alice", Role: bailey.RoleUser, Groups: []string{}, Method: "token", Session: row.ID, IP: home, Scopes: []bailey.Scope{bailey.ScopeAll}, Methods: []string{}}
 		if diff := cmp.Diff(want, actor); err != nil || diff != "" {
 			t.Errorf("ByToken: %v, (-want +got)\n%s", err, diff)
 		}
@@ -324,6 +324,9 @@ func TestAUserHasAHundredTokensAtMost(t *testing.T) {
 		wantKind(t, "one more", err, bailey.OverQuota)
 		mustToken(t, w.Service, bob, "", 0)
 		time.Sleep(time.Hour)
+		_, err = w.CreateToken(t.Context(), alice, identity.TokenRequest{})
+		wantKind(t, "an hour after she proved who she is", err, bailey.StepUp)
+		_, alice = identitytest.SignIn(t, w.Service, "alice")
 		mustToken(t, w.Service, alice, "", 0) // half of them have expired
 		if list, _ := w.Tokens(t.Context(), alice); len(list) != 51 {
 			t.Errorf("alice has %d tokens, want 51: the expired ones made room", len(list))

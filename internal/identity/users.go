@@ -38,6 +38,9 @@ func (s *Service) CreateUser(ctx context.Context, actor bailey.Actor, n NewUser)
 	if err := s.allow(ctx, actor, policy.UserManage, target); err != nil {
 		return bailey.User{}, err
 	}
+	if err := s.Fresh(actor); err != nil {
+		return bailey.User{}, err
+	}
 	if n.Role == "" {
 		n.Role = bailey.RoleUser
 	}
@@ -188,6 +191,9 @@ func (s *Service) UpdateUser(ctx context.Context, actor bailey.Actor, name strin
 	if err := s.allow(ctx, actor, policy.UserManage, audit.Target{Kind: "user", Name: clean(name, 64)}); err != nil {
 		return bailey.User{}, err
 	}
+	if err := s.Fresh(actor); err != nil {
+		return bailey.User{}, err
+	}
 	old, err := s.byName(ctx, name)
 	if err != nil {
 		return bailey.User{}, err
@@ -320,6 +326,9 @@ func (s *Service) applyUpdate(ctx context.Context, actor bailey.Actor, old, next
 // issueToken and collect, which look again after they have made one.
 func (s *Service) dropCredentials(ctx context.Context, userID string) error {
 	defer s.endUser(userID, "")
+	if err := s.cfg.Store.DeletePending(ctx, userID); err != nil {
+		return err
+	}
 	if err := s.cfg.Store.DeleteSessions(ctx, userID, ""); err != nil {
 		return err
 	}
@@ -352,6 +361,7 @@ func (s *Service) resetPassword(ctx context.Context, actor bailey.Actor, u baile
 		if _, err := s.swapHash(ctx, u.ID, "", hash); err != nil {
 			return err
 		}
+		s.tell(ctx, u.ID, "password_reset", actor.Name)
 		err := s.cfg.Store.DeleteSSHKeys(ctx, u.ID)
 		return errors.Join(err, s.dropCredentials(ctx, u.ID))
 	})
@@ -362,6 +372,9 @@ func (s *Service) resetPassword(ctx context.Context, actor bailey.Actor, u baile
 // has workspaces or volumes or is the last enabled administrator.
 func (s *Service) DeleteUser(ctx context.Context, actor bailey.Actor, name string) error {
 	if err := s.allow(ctx, actor, policy.UserManage, audit.Target{Kind: "user", Name: clean(name, 64)}); err != nil {
+		return err
+	}
+	if err := s.Fresh(actor); err != nil {
 		return err
 	}
 	u, err := s.byName(ctx, name)

@@ -2,8 +2,11 @@ package inspect
 
 import (
 	"regexp/syntax"
+	"runtime"
 	"slices"
 	"strings"
+	"sync"
+	"sync/atomic"
 
 	"github.com/baileyhq/bailey/internal/inspect/match"
 )
@@ -24,6 +27,10 @@ type anchors struct {
 	any     *match.Pattern // matches when one of those does
 	word    bool           // none of those does right behind a word character
 	bounded bool           // none of those does within a word
+	literal string
+	once    sync.Once      // for the rest
+	rest    *match.Pattern // matches when one does that ordinary text does not keep from it; nil: none
+	within  int            // so many ordinary bytes from the literal on, and none of those does; 0: not known
 	moved   []anchor       // of rules whose matches begin before it
 }
 
@@ -58,6 +65,7 @@ func (e *engine) build() {
 		}
 		return &e.anchors[n]
 	}
+	e.prepare()
 	var plain, gated []*rule
 	for i, r := range e.rules {
 		r.index = i
@@ -69,8 +77,6 @@ func (e *engine) build() {
 			}
 			continue
 		}
-		r.pattern = match.New(r.syntax, r.group)
-		r.lits = r.pattern.Literals()
 		lits := r.lits
 		for _, lit := range lits {
 			hi := lit.Max
@@ -130,7 +136,7 @@ func (e *engine) build() {
 	all := make([]match.Text, len(texts))
 	for i, text := range texts {
 		as := &e.anchors[i]
-		as.combine()
+		as.combine(text)
 		all[i].Text = text
 		if len(as.marks) == 0 && len(as.moved) == 0 {
 			for _, a := range as.fixed {
@@ -139,6 +145,22 @@ func (e *engine) build() {
 		}
 	}
 	e.index = match.NewIndex(all)
+}
+
+// prepare takes the patterns of the rules apart, on all processors.
+func (e *engine) prepare() {
+	var next atomic.Int64
+	var wg sync.WaitGroup
+	for range runtime.GOMAXPROCS(0) {
+		wg.Go(func() {
+			for i := next.Add(1) - 1; i < int64(len(e.rules)); i = next.Add(1) - 1 {
+				r := e.rules[i]
+				r.pattern = match.New(r.syntax, r.group)
+				r.lits = r.pattern.Literals()
+			}
+		})
+	}
+	wg.Wait()
 }
 
 // maxReach is how far before its literal a match is looked for when its
@@ -178,21 +200,63 @@ func startsAtBoundary(re *syntax.Regexp) bool {
 }
 
 // combine makes the pattern that asks for all rules at once.
-func (a *anchors) combine() {
+func (a *anchors) combine(literal string) {
 	if len(a.fixed) == 0 {
 		return
 	}
-	either := &syntax.Regexp{Op: syntax.OpAlternate}
-	a.word, a.bounded = true, true
-	for _, one := range a.fixed {
-		either.Sub = append(either.Sub, one.rule.pattern.Tree())
+	a.literal, a.word, a.bounded = literal, true, true
+	rules := make([]*rule, len(a.fixed))
+	for i, one := range a.fixed {
+		rules[i] = one.rule
 		a.word = a.word && one.word
 		a.bounded = a.bounded && (one.word || one.rule.bounded)
 	}
-	if a.any = a.fixed[0].rule.pattern; len(a.fixed) > 1 {
-		a.any = match.New(either, 0)
+	a.any = eitherOf(rules)
+}
+
+// eitherOf returns a pattern that matches when that of one of the rules does.
+func eitherOf(rules []*rule) *match.Pattern {
+	if len(rules) == 1 {
+		return rules[0].pattern
+	}
+	all := &syntax.Regexp{Op: syntax.OpAlternate}
+	for _, r := range rules {
+		all.Sub = append(all.Sub, r.pattern.Tree())
+	}
+	return match.New(all, 0)
+}
+
+// learn finds out which rules ordinary text alone keeps from matching, when the
+// literal is met for the first time.
+func (a *anchors) learn() {
+	var rest []*rule
+	for _, one := range a.fixed {
+		if n, ok := one.rule.pattern.Within(a.literal, maxOrdinary); ok {
+			a.within = max(a.within, n)
+			continue
+		}
+		rest = append(rest, one.rule)
+	}
+	if len(rest) > 0 {
+		a.rest = eitherOf(rest)
 	}
 }
+
+// hopeless reports whether no rule can match from the literal at the start of
+// text on, which has what follows it.
+func (a *anchors) hopeless(text []byte) bool {
+	a.once.Do(a.learn)
+	first := a.any
+	if a.within > 0 && len(text) >= a.within && match.Ordinary(text[:a.within]) {
+		if first = a.rest; first == nil {
+			return true
+		}
+	}
+	return first.Hopeless(text[:min(len(text), glance)])
+}
+
+// maxOrdinary is how many ordinary bytes are asked about at most.
+const maxOrdinary = 40
 
 // beginnings returns the beginnings of literals that stand in secrets which
 // this Set masks or blocks, and how much of a secret may stand before its

@@ -52,3 +52,26 @@ func TestACrowdIsCutAnyHow(t *testing.T) {
 		}
 	}
 }
+
+// Whoever floods a stream with beginnings hides nothing behind them: neither a
+// match that begins among many that come to nothing, nor a value to which a
+// crowd of beginnings is glued.
+func TestACrowdHidesNothing(t *testing.T) {
+	s := rulesOf(t)
+	password := token(6)[4:30]
+	// Every decoy is alive where the real command begins, and dies in the line
+	// where its password stands.
+	command := "\n2\n3\n4\ncurl --silent --location \\\n  -u admin:" + password + " https://x.test\n"
+	for _, n := range []int{0, 1, 2, 7, 8, 9, 31, 32, 33, 200, 900} {
+		for _, gap := range []int{0, 70, 1500} {
+			text := strings.Repeat("curl ", n) + strings.Repeat("x ", gap/2) + "\n1" + command
+			for _, most := range []int{len(text), 1, 3, 64, 700} {
+				rng := rand.New(rand.NewPCG(uint64(n), uint64(most)))
+				got, _ := redactIn(s, ScanConfig{Kind: Batch}, []byte(text), func() int { return max(1, most/2+rng.IntN(most/2+1)) })
+				if strings.Contains(got, password) {
+					t.Fatalf("behind %d decoys and %d bytes, in pieces of about %d, the password passes: …%q", n, gap, most, got[max(0, len(got)-160):])
+				}
+			}
+		}
+	}
+}

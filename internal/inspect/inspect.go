@@ -132,7 +132,8 @@ type Overrides struct {
 	// Ceiling is the sternest mode there may be; Unset means no ceiling. A
 	// shadow set has LogOnly.
 	Ceiling Mode
-	// Modes are by rule id, and come before Default.
+	// Modes are by rule id, and come before Default. The id of a known secret is
+	// "secret:NAME"; its mode comes before Exact.
 	Modes map[string]Mode
 	// Exact is the mode of known secrets; Unset means Mask.
 	Exact Mode

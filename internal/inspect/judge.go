@@ -25,6 +25,7 @@ type rule struct {
 	pattern  *match.Pattern
 	lits     []match.Literal
 
+	vetted  bool // its examples were run when this program was tested
 	once    sync.Once
 	whole   *regexp.Regexp // the pattern as written, for examples and explanations
 	marks   []int          // numbers of keywords that the pattern does not hold

@@ -2,6 +2,7 @@ package inspect
 
 import (
 	"bytes"
+	"maps"
 	"slices"
 
 	"github.com/baileyhq/bailey/internal/inspect/exact"
@@ -41,6 +42,8 @@ type lane struct {
 	cands    []cand
 	marks    []mark // keywords that were seen lately
 	lives    []life
+	sures    []life // of the candidates that stand for a crowd
+	passed   map[station]hosts
 	nearTo   int64 // up to here a keyword is near of a rule that has no literal
 	gatedTo  int64 // up to here such rules have been tried
 	exact    *exact.Stream
@@ -65,6 +68,8 @@ type cand struct {
 	left     bool        // its state is dead, and its end is exactly end
 	mask     *found      // its mask is out; it swallows what still belongs to it
 	pem      *pem        // it is a private key, of which the header has come
+	sure     bool        // it stands for a crowd: it is masked as far as it comes, whatever it is
+	opened   bool        // its opening matches the expression, assertions and all
 }
 
 // found is a place to report and to mask.
@@ -125,6 +130,14 @@ func (l *lane) advance(eof bool) {
 // search begins the candidates of text[l.searched:].
 func (l *lane) search(eof bool) {
 	set := l.s.set
+	if len(l.passed) > 0 {
+		old := l.base + int64(l.searched) - behind
+		maps.DeleteFunc(l.passed, func(at station, _ hosts) bool { return at.pos < old })
+	}
+	if len(l.sures) > 0 {
+		old := l.base + int64(l.searched) - behind
+		l.sures = slices.DeleteFunc(l.sures, func(f life) bool { return f.end < old })
+	}
 	if len(l.lives) > 0 {
 		old := l.base + int64(l.searched) - nearBefore
 		l.lives = slices.DeleteFunc(l.lives, func(f life) bool { return f.end < old })
@@ -149,7 +162,7 @@ func (l *lane) literal(as *anchors, at int, eof bool) {
 	inWord := at > 0 && isWord(l.text[at-1]) && !escapedBefore(l.text, at)
 	whole := inWord && l.text[at-1] != '_' && isWord(l.text[at]) // the word goes on here
 	none := as.any == nil || inWord && as.word || whole && as.bounded
-	if !none && !as.any.Hopeless(l.text[at:min(len(l.text), at+glance)]) {
+	if !none && !as.hopeless(l.text[at:]) {
 		for i := range as.fixed {
 			a := &as.fixed[i]
 			if inWord && a.word || whole && a.rule.bounded {
@@ -181,22 +194,81 @@ func (l *lane) before(a *anchor, at int, eof bool) {
 
 // try begins a candidate at text[at] unless the rule does not apply.
 func (l *lane) try(r *rule, at int, eof bool) {
+	pos := l.base + int64(at)
 	switch {
 	case l.s.skip(r, l, at):
-	case l.crowded(r, l.base+int64(at)):
-		l.s.nears++
+	case !l.crowded(r, pos):
+		l.begin(r, at, eof, false)
 	default:
-		l.begin(r, at, eof)
+		l.s.nears++
+		if l.s.set.modes[r.index] >= Mask && !slices.ContainsFunc(l.sures, func(f life) bool { return f.rule == r && f.start <= pos && pos < f.end }) {
+			l.begin(r, at, eof, true)
+		}
 	}
 }
 
 const (
 	// crowd is how many matches of one rule may be in the making at a place
-	// where another would begin. Nobody has more there but to keep us busy.
-	crowd = 8
+	// where another would begin. Nobody has more there but to hide one among
+	// them or to keep us busy: what follows is masked, in doubt.
+	crowd = 32
 	// lasting is how far a match in the making must have come to be counted.
 	lasting = 64
+	// stations are so far apart. Matches in the making that have not reached
+	// their secret and are in the same state there have the same future: two
+	// stand for all that began behind them, nearer than apart.
+	stationEvery = 64
+	apart        = stride / 2
 )
+
+// A station is a place that candidates of a rule pass in one state.
+type station struct {
+	rule  *rule
+	pos   int64
+	state match.State
+}
+
+// hosts are where candidates began that passed a station.
+type hosts struct {
+	starts [4]int64
+	n      int
+}
+
+// hosted reports whether others stand for a candidate that is at a station. A
+// candidate whose opening the expression does not match, of which the automaton
+// knows no better, must not stand for one that it does; it is given up.
+func (l *lane) hosted(c *cand) bool {
+	if !c.opened {
+		ok, known := c.rule.pattern.Opens(l.text, int(c.start-l.base), int(c.pos-l.base))
+		if !known {
+			return false
+		}
+		if c.opened = ok; !ok {
+			return true
+		}
+	}
+	at := station{c.rule, c.pos, c.state}
+	h := l.passed[at]
+	before := 0
+	for _, start := range h.starts[:h.n] {
+		if start <= c.start && c.start-start < apart {
+			before++
+		}
+	}
+	if before >= 2 {
+		l.s.nears++
+		return true
+	}
+	if h.n < len(h.starts) {
+		if l.passed == nil {
+			l.passed = map[station]hosts{}
+		}
+		h.starts[h.n] = c.start
+		h.n++
+		l.passed[at] = h
+	}
+	return false
+}
 
 // life is where a candidate that came far began and ended.
 type life struct {
@@ -209,7 +281,7 @@ type life struct {
 func (l *lane) crowded(r *rule, at int64) bool {
 	n := 0
 	for i := range l.cands {
-		if c := &l.cands[i]; c.rule == r && c.start+lasting <= at {
+		if c := &l.cands[i]; c.rule == r && !c.sure && c.start+lasting <= at {
 			n++
 		}
 	}
@@ -225,11 +297,29 @@ func (l *lane) crowded(r *rule, at int64) bool {
 	return n >= crowd
 }
 
-// over remembers a candidate that is none any more.
+// over remembers a candidate that is none any more, and masks one that stands
+// for a crowd.
 func (l *lane) over(c *cand) {
-	if c.pos-c.start > lasting {
+	switch {
+	case c.sure:
+		l.setSure(c, c.pos)
+		if from := int(c.start - l.base); c.mask == nil && c.pos > c.start {
+			l.report(c.rule, from, int(c.pos-l.base))
+		}
+	case c.pos-c.start > lasting:
 		l.lives = append(l.lives, life{c.rule, c.start, c.pos})
 	}
+}
+
+// setSure notes how far a candidate that stands for a crowd has come.
+func (l *lane) setSure(c *cand, end int64) {
+	for i := range l.sures {
+		if f := &l.sures[i]; f.rule == c.rule && f.start == c.start {
+			f.end = end
+			return
+		}
+	}
+	l.sures = append(l.sures, life{c.rule, c.start, end})
 }
 
 func isWord(c byte) bool {
@@ -242,13 +332,16 @@ func escapedBefore(text []byte, i int) bool {
 }
 
 // begin tries a rule at text[start:].
-func (l *lane) begin(r *rule, start int, eof bool) {
-	c := cand{rule: r, start: l.base + int64(start), pos: l.base + int64(start), state: r.pattern.Start(), entered: -1}
+func (l *lane) begin(r *rule, start int, eof, sure bool) {
+	c := cand{rule: r, start: l.base + int64(start), pos: l.base + int64(start), state: r.pattern.Start(), entered: -1, sure: sure}
 	if c.state.Entered() {
 		c.entered = c.start
 	}
 	if l.run(&c, eof) {
 		l.cands = append(l.cands, c)
+		if sure {
+			l.setSure(&c, 1<<62) // it goes on
+		}
 	} else {
 		l.over(&c)
 	}
@@ -263,6 +356,9 @@ func (l *lane) run(c *cand, eof bool) bool {
 	end := l.base + int64(len(l.text))
 	for !c.state.Dead() && c.pos < end {
 		stop := min(end, c.start+((c.pos-c.start)/stride+1)*stride)
+		if c.entered < 0 && c.mask == nil {
+			stop = min(stop, (c.pos/stationEvery+1)*stationEvery)
+		}
 		in := -1
 		if c.entered >= 0 {
 			in = 0
@@ -310,6 +406,9 @@ func (l *lane) run(c *cand, eof bool) bool {
 			continue
 		}
 		if (c.pos-c.start)%stride == 0 && !l.worthwhile(c) {
+			return false
+		}
+		if c.pos%stationEvery == 0 && c.entered < 0 && !c.accepted && !c.sure && c.mask == nil && l.hosted(c) {
 			return false
 		}
 	}
@@ -493,7 +592,7 @@ func (l *lane) report(r *rule, start, end int) *found {
 // findExact looks for known secrets.
 func (l *lane) findExact(eof bool) {
 	set := l.s.cfg.Exact
-	if set == nil || l.s.set.exact <= Off {
+	if set == nil || l.s.set.most <= Off {
 		l.exactTo = len(l.text)
 		return
 	}
@@ -509,12 +608,16 @@ func (l *lane) findExact(eof bool) {
 		l.s.matches = l.exact.Feed(l.s.matches[:0], l.text[l.exactTo:])
 	}
 	for _, m := range l.s.matches {
-		name := "secret:" + m.Name
+		name := secretPrefix + m.Name
+		mode := l.s.set.exactMode(name)
+		if mode <= Off {
+			continue
+		}
 		sum := l.s.set.sum([]byte(name))
 		if l.s.set.allowance(&l.s.cfg.ScanConfig, name, sum) {
 			continue
 		}
-		f := &found{rule: name, priority: exactPriority, mode: l.s.set.exact, sum: sum, lane: l.name}
+		f := &found{rule: name, priority: exactPriority, mode: mode, sum: sum, lane: l.name}
 		f.start, f.end = l.raw(int(l.exactAt+int64(m.Start)-l.base), int(l.exactAt+int64(m.End)-l.base))
 		l.s.add(f)
 	}
@@ -538,6 +641,10 @@ func (l *lane) hold() int64 {
 		c := &l.cands[i]
 		if c.pem != nil && c.mask != nil && !c.loose {
 			keep(int(c.pem.sure - l.base))
+		}
+		if c.sure && !c.loose && c.mask == nil {
+			keep(int(c.start - l.base))
+			continue
 		}
 		if c.entered < 0 || c.loose || c.mask != nil || l.s.set.modes[c.rule.index] < Mask {
 			continue
@@ -607,8 +714,8 @@ func (l *lane) tick() {
 	clear(l.cands[len(kept):])
 	l.cands = kept
 	l.loose = true
-	if p := l.partial; p.Length > 0 && p.Share >= 0.5 && l.s.set.exact >= Mask {
-		f := &found{rule: "secret", priority: exactPriority, mode: l.s.set.exact, lane: l.name}
+	if p := l.partial; p.Length > 0 && p.Share >= 0.5 && l.s.set.most >= Mask {
+		f := &found{rule: "secret", priority: exactPriority, mode: l.s.set.most, lane: l.name}
 		f.start, f.end = l.raw(len(l.text)-p.Length, len(l.text))
 		l.s.add(f)
 	}

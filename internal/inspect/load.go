@@ -104,6 +104,7 @@ type loader struct {
 	problems problems
 	rules    []*rule
 	allow    []*allowlist // for all rules
+	vetted   bool         // the file is part of this program
 }
 
 // load reads one file. Its rules replace those of the same id.
@@ -129,6 +130,7 @@ func (l *loader) load(f File) {
 		if r == nil {
 			continue
 		}
+		r.vetted = l.vetted
 		if before, twice := seen[r.ID]; twice {
 			l.problems.add(f.Name, line, r.ID, "is there twice, first on line %d: give one of them another id", before)
 			continue
@@ -151,6 +153,9 @@ func (l *loader) load(f File) {
 		}
 		if len(lists[i].TargetRules) == 0 {
 			l.allow = append(l.allow, a)
+			for _, r := range l.rules {
+				r.vetted = r.vetted && l.vetted
+			}
 		}
 		for _, id := range lists[i].TargetRules {
 			n := slices.IndexFunc(l.rules, func(r *rule) bool { return r.ID == id })
@@ -159,6 +164,7 @@ func (l *loader) load(f File) {
 				continue
 			}
 			l.rules[n].allow = append(l.rules[n].allow, a)
+			l.rules[n].vetted = l.rules[n].vetted && l.vetted
 		}
 	}
 }

@@ -365,7 +365,7 @@ func (l *lane) restart() {
 			m.open = false
 		}
 	}
-	l.cands, l.lives = nil, nil
+	l.cands, l.lives, l.sures, l.passed = nil, nil, nil, nil
 	l.gatedTo = l.base
 	l.searched, l.exactTo = 0, 0
 	l.exact = nil

@@ -160,6 +160,9 @@ func (s *Stream) rest() {
 		if len(l.lives) == 0 {
 			l.lives = nil
 		}
+		if len(l.cands) == 0 {
+			l.passed = nil
+		}
 		if len(s.spans) == 0 {
 			s.spans = nil
 		}

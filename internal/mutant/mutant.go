@@ -23,6 +23,9 @@ const (
 	Known        = false // 12: strangers' failures hold up those who are known
 	SelfBan      = false // 12: everybody's way in is banned like any other
 	HashQueue    = false // 13: as many hashes at once as are asked for
+	SecondFactor = false // 15: a password is enough for whoever has a second factor
+	CodeOnce     = false // 15: a code counts as often as it is given
+	StepUp       = false // 16: an old session may do what takes a fresh proof
 	Places       = false // 19: lists of addresses are not asked
 	Endings      = false // 25: what is open outlives its session
 	TunnelLimits = false // 25: one person opens as many as they like

@@ -17,7 +17,7 @@ import (
 // one is true: a program cannot be made to drop a defence.
 const none = !(mutant.Reads || mutant.CookieFilter || mutant.CSRF || mutant.SocketOrigin || mutant.SocketAuth || mutant.HeaderSpoof ||
 	mutant.Address || mutant.ProxyHeader || mutant.Smuggling || mutant.Paths || mutant.Redirects || mutant.Counters || mutant.Known ||
-	mutant.SelfBan || mutant.HashQueue || mutant.Places || mutant.Endings || mutant.TunnelLimits || mutant.SlowBodies)
+	mutant.SelfBan || mutant.HashQueue || mutant.SecondFactor || mutant.CodeOnce || mutant.StepUp || mutant.Places || mutant.Endings || mutant.TunnelLimits || mutant.SlowBodies)
 
 func TestEveryDefenceStands(t *testing.T) {
 	if !none {

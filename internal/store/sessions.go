@@ -12,19 +12,19 @@ import (
 // that a clock that jumps ahead and back again signs nobody out.
 const keepExpired = 30 * 24 * time.Hour
 
-const sessionColumns = `SELECT s.id, s.user_id, s.ip, s.user_agent, s.created_at, s.seen_at, s.expires_at`
+const sessionColumns = `SELECT s.id, s.user_id, s.ip, s.user_agent, s.created_at, s.seen_at, s.expires_at, s.auth_at, s.methods`
 
 type sessionRow struct {
 	bailey.Session
-	created, seen, expires int64
+	created, seen, expires, auth int64
 }
 
 func (s *sessionRow) dest() []any {
-	return []any{&s.ID, &s.UserID, &s.IP, &s.UserAgent, &s.created, &s.seen, &s.expires}
+	return []any{&s.ID, &s.UserID, &s.IP, &s.UserAgent, &s.created, &s.seen, &s.expires, &s.auth, &s.Methods}
 }
 
 func (s *sessionRow) session() bailey.Session {
-	s.CreatedAt, s.SeenAt, s.ExpiresAt = fromMicros(s.created), fromMicros(s.seen), fromMicros(s.expires)
+	s.CreatedAt, s.SeenAt, s.ExpiresAt, s.AuthAt = fromMicros(s.created), fromMicros(s.seen), fromMicros(s.expires), fromMicros(s.auth)
 	return s.Session
 }
 
@@ -55,9 +55,9 @@ func (s *Store) CreateSession(ctx context.Context, n bailey.Session, secretHash 
 		if err != nil {
 			return err
 		}
-		_, err = r.exec(ctx, `INSERT INTO sessions (id, user_id, secret_hash, ip, user_agent, created_at, seen_at, expires_at)
-			VALUES (?, ?, ?, ?, ?, ?, ?, ?)`,
-			n.ID, n.UserID, secretHash, clean(n.IP, shortText), clean(n.UserAgent, shortText), n.CreatedAt, n.SeenAt, n.ExpiresAt)
+		_, err = r.exec(ctx, `INSERT INTO sessions (id, user_id, secret_hash, ip, user_agent, created_at, seen_at, expires_at, auth_at, methods)
+			VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
+			n.ID, n.UserID, secretHash, clean(n.IP, shortText), clean(n.UserAgent, shortText), n.CreatedAt, n.SeenAt, n.ExpiresAt, n.AuthAt, n.Methods)
 		return credentialError("session", err)
 	})
 }

@@ -8,24 +8,24 @@ import (
 )
 
 const tokenColumns = `SELECT t.id, t.user_id, t.note, t.scopes, t.workspaces, t.networks, t.parent_id, t.created_by,
-	t.created_at, t.used_at, t.used_ip, t.expires_at`
+	t.created_at, t.used_at, t.used_ip, t.expires_at, t.auth_at, t.methods`
 
 type tokenRow struct {
 	bailey.Token
 	scopes, workspaces, networks string
-	created, used, expires       int64
+	created, used, expires, auth int64
 }
 
 func (t *tokenRow) dest() []any {
 	return []any{
 		&t.ID, &t.UserID, &t.Note, &t.scopes, &t.workspaces, &t.networks, &t.ParentID, &t.CreatedBy,
-		&t.created, &t.used, &t.UsedIP, &t.expires,
+		&t.created, &t.used, &t.UsedIP, &t.expires, &t.auth, &t.Methods,
 	}
 }
 
 // token fails rather than give a token whose limits cannot be read.
 func (t *tokenRow) token() (_ bailey.Token, err error) {
-	t.CreatedAt, t.UsedAt, t.ExpiresAt = fromMicros(t.created), fromMicros(t.used), fromMicros(t.expires)
+	t.CreatedAt, t.UsedAt, t.ExpiresAt, t.AuthAt = fromMicros(t.created), fromMicros(t.used), fromMicros(t.expires), fromMicros(t.auth)
 	if t.Scopes, err = fromJSON[[]bailey.Scope](t.scopes); err != nil {
 		return bailey.Token{}, err
 	}
@@ -63,10 +63,10 @@ func (s *Store) CreateToken(ctx context.Context, t bailey.Token, secretHash stri
 	}
 	return s.change(ctx, "create token", func(ctx context.Context, r runner) error {
 		_, err := r.exec(ctx, `INSERT INTO tokens 
-			(id, user_id, secret_hash, note, scopes, workspaces, networks, parent_id, created_by, created_at, used_at, used_ip, expires_at)
-			VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
+			(id, user_id, secret_hash, note, scopes, workspaces, networks, parent_id, created_by, created_at, used_at, used_ip, expires_at, auth_at, methods)
+			VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
 			t.ID, t.UserID, secretHash, clean(t.Note, shortText), limits[0], limits[1], limits[2], t.ParentID, t.CreatedBy,
-			t.CreatedAt, t.UsedAt, clean(t.UsedIP, shortText), t.ExpiresAt)
+			t.CreatedAt, t.UsedAt, clean(t.UsedIP, shortText), t.ExpiresAt, t.AuthAt, t.Methods)
 		return credentialError("token", err)
 	})
 }

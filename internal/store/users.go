@@ -117,9 +117,9 @@ func (s *Store) insertUser(ctx context.Context, r runner, u bailey.User, passwor
 		u.Groups = []string{}
 	}
 	u.ID, u.UID, u.CreatedAt = bailey.NewID(), int(uid), s.clock()
-	_, err = r.exec(ctx, `INSERT INTO users (id, name, role, member_of, uid, disabled, password_hash, created_at, service, owner_id)
-		VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
-		u.ID, u.Name, u.Role, groups, u.UID, u.Disabled, passwordHash, u.CreatedAt, u.Service, u.OwnerID)
+	_, err = r.exec(ctx, `INSERT INTO users (id, name, role, member_of, uid, disabled, password_hash, password_at, created_at, service, owner_id)
+		VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
+		u.ID, u.Name, u.Role, groups, u.UID, u.Disabled, passwordHash, u.CreatedAt, u.CreatedAt, u.Service, u.OwnerID)
 	return u, err
 }
 
@@ -270,8 +270,8 @@ func (s *Store) PasswordHashesUnlike(ctx context.Context, prefix string) ([]stri
 	return all, fail("list password hashes", err)
 }
 
-// SetPasswordHash replaces the stored hash; NotFound when there is no such
-// user, or it is a service account, which has none.
+// SetPasswordHash stores the hash of a password that was set now; NotFound when
+// there is no such user, or it is a service account, which has none.
 func (s *Store) SetPasswordHash(ctx context.Context, userID, hash string) error {
-	return s.update(ctx, "set password hash", "user", `UPDATE users SET password_hash = ? WHERE id = ? AND service = 0`, hash, userID)
+	return s.update(ctx, "set password hash", "user", `UPDATE users SET password_hash = ?, password_at = ? WHERE id = ? AND service = 0`, hash, s.clock(), userID)
 }

@@ -79,8 +79,10 @@ type World struct {
 	SSHLive    *sshlive.Registry
 	SSH        *witness.Service
 	Origins    *edge.Origins
-	Log        *Log
-	URL        string // the console's origin
+
+	SignInRules identity.Rules // what holds for passwords and factors; a test may change it before anybody signs in
+	Log         *Log
+	URL         string // the console's origin
 
 	tb       testing.TB
 	listener net.Listener
@@ -135,11 +137,20 @@ func NewEmpty(tb testing.TB) *World {
 	tb.Cleanup(func() { _ = w.Journal.Close() })
 	w.Engine = enginetest.NewFake(enginetest.Config{Dial: enginetest.HTTP(http.HandlerFunc(jupyter)), Exec: selfCheck})
 	tb.Cleanup(func() { _ = w.Engine.Close() })
+	w.listener, err = (&net.ListenConfig{}).Listen(tb.Context(), "tcp", "127.0.0.1:0")
+	check("listen")
+	port := w.listener.Addr().(*net.TCPAddr).Port //nolint:forcetypeassert // it listens on TCP
+	w.Origins, err = edge.NewOrigins(edge.OriginConfig{Mode: edge.ModeLocalhost, Port: port})
+	check("origins")
+	w.URL = w.Origins.Console()
 	w.Guard, err = guard.New(guard.Config{})
 	check("guard")
 	w.Bans, err = gatehouse.New(tb.Context(), gatehouse.Config{Guard: w.Guard, Store: w.Store, Audit: w.Journal, Log: log})
 	check("bans")
-	w.Identity, err = identity.New(identity.Config{Store: w.Store, Guard: w.Guard, Audit: w.Journal, Log: log, UnknownKey: []byte("apptest"), SSHLink: func(code string) string { return "/ssh/" + code }, External: map[string]external.Rules{"oidc:corp": {Everyone: true, Create: true}}})
+	w.Identity, err = identity.New(identity.Config{
+		Store: w.Store, Guard: w.Guard, Audit: w.Journal, Log: log, UnknownKey: []byte("apptest"), SSHLink: func(code string) string { return "/ssh/" + code }, External: map[string]external.Rules{"oidc:corp": {Everyone: true, Create: true}},
+		Host: "localhost", Origin: w.URL, Rules: func() identity.Rules { return w.SignInRules },
+	})
 	check("identity")
 	w.Vault, err = vault.New(vault.Config{Store: w.Store, Audit: w.Journal, Log: log, Class: func(string) bool { return true }})
 	check("vault")
@@ -181,12 +192,6 @@ func NewEmpty(tb testing.TB) *World {
 		Store: w.Store, Recorder: recorder, Live: w.SSHLive, Audit: w.Journal, Server: "apptest", Limits: func() witness.Limits { return witness.Limits{} }, Log: log,
 	})
 	check("witness")
-	w.listener, err = (&net.ListenConfig{}).Listen(tb.Context(), "tcp", "127.0.0.1:0")
-	check("listen")
-	port := w.listener.Addr().(*net.TCPAddr).Port //nolint:forcetypeassert // it listens on TCP
-	w.Origins, err = edge.NewOrigins(edge.OriginConfig{Mode: edge.ModeLocalhost, Port: port})
-	check("origins")
-	w.URL = w.Origins.Console()
 	w.certs, err = edge.NewCerts(edge.CertConfig{Dir: filepath.Join(dir, "tls"), Hosts: w.Origins.CertHosts, Log: log})
 	check("certificates")
 	w.setup, err = w.Identity.BeginSetup(tb.Context())
@@ -299,7 +304,7 @@ func (w *World) User(name string) bailey.User {
 func (w *World) Actor(name string) bailey.Actor {
 	w.tb.Helper()
 	u := w.User(name)
-	return bailey.Actor{UserID: u.ID, Name: u.Name, Role: u.Role, Groups: u.Groups, Method: "password", IP: "192.0.2.1"}
+	return bailey.Actor{UserID: u.ID, Name: u.Name, Role: u.Role, Groups: u.Groups, Method: "password", IP: "192.0.2.1", AuthTime: time.Now(), Methods: []string{"pwd"}}
 }
 
 // Session signs somebody in and returns the cookie's value.

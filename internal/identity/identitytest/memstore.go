@@ -31,6 +31,7 @@ type MemStore struct {
 	setupEnd time.Time
 	reads    int
 	touches  int
+	book     factorBook
 
 	outside outside // see external.go
 }
@@ -52,6 +53,7 @@ func NewMemStore() *MemStore {
 		sessions: map[string]stored[bailey.Session]{}, tokens: map[string]stored[bailey.Token]{},
 		devices: map[string]device{},
 		ssh:     newSSHRows(),
+		book:    newFactorBook(),
 	}
 }
 
@@ -120,6 +122,7 @@ func (m *MemStore) insert(u bailey.User, passwordHash string) (bailey.User, erro
 	u.ID, u.UID, u.CreatedAt = bailey.NewID(), m.uid, m.now()
 	m.uid++
 	m.users[u.ID] = account{u, passwordHash}
+	m.book.passAt[u.ID] = u.CreatedAt
 	return clone(u), nil
 }
 
@@ -225,6 +228,7 @@ func (m *MemStore) DeleteUser(_ context.Context, id string) error {
 	drop(m.sessions, func(s bailey.Session) bool { return s.UserID == id })
 	drop(m.tokens, func(t bailey.Token) bool { return t.UserID == id })
 	m.ssh.forget(id)
+	m.book.forget(id)
 	m.outside.drop(id)
 	return nil
 }
@@ -275,6 +279,7 @@ func (m *MemStore) SetPasswordHash(_ context.Context, userID, hash string) error
 	}
 	u.hash = hash
 	m.users[userID] = u
+	m.book.passAt[userID] = m.now()
 	return nil
 }
 
@@ -300,7 +305,7 @@ func (m *MemStore) CreateSession(_ context.Context, s bailey.Session, secretHash
 	if s.ID == "" || secretHash == "" || s.ExpiresAt.IsZero() {
 		return bailey.Errorf(bailey.Invalid, "a session needs an id, a secret and an expiry")
 	}
-	s.CreatedAt, s.SeenAt, s.ExpiresAt = cutTime(s.CreatedAt), cutTime(s.SeenAt), cutTime(s.ExpiresAt)
+	s.CreatedAt, s.SeenAt, s.ExpiresAt, s.AuthAt = cutTime(s.CreatedAt), cutTime(s.SeenAt), cutTime(s.ExpiresAt), cutTime(s.AuthAt)
 	return insertRow(m, m.sessions, "session", s.ID, s.UserID, secretHash, s)
 }
 
@@ -379,7 +384,7 @@ func (m *MemStore) CreateToken(_ context.Context, t bailey.Token, secretHash str
 		return bailey.Errorf(bailey.Invalid, "a token needs a scope")
 	}
 	t.Scopes, t.Workspaces, t.Networks = slices.Clone(t.Scopes), slices.Clone(t.Workspaces), slices.Clone(t.Networks)
-	t.CreatedAt, t.UsedAt, t.ExpiresAt = cutTime(t.CreatedAt), cutTime(t.UsedAt), cutTime(t.ExpiresAt)
+	t.CreatedAt, t.UsedAt, t.ExpiresAt, t.AuthAt = cutTime(t.CreatedAt), cutTime(t.UsedAt), cutTime(t.ExpiresAt), cutTime(t.AuthAt)
 	return insertRow(m, m.tokens, "token", t.ID, t.UserID, secretHash, t)
 }
 

@@ -11,8 +11,8 @@ import (
 //
 // Of each literal four neighbouring bytes are known, those that ordinary text
 // has least; of a shorter one, itself with what may follow it. A hash of every
-// four bytes of the text is a bit of a table, and no step of the search waits
-// for the one before. The few places that pass are looked at closely.
+// four bytes of the text is two bits in one word of a table, and no step of the
+// search waits for the one before. The few places that pass are looked at closely.
 type Index struct {
 	texts []string // by literal number
 	grams [gramWords]uint64
@@ -29,6 +29,7 @@ const (
 	gramBits   = 18
 	gramWords  = 1 << (gramBits - 6)
 	gramMix    = 0x9e3779b1
+	gramMix64  = 0x9e3779b97f4a7c15
 	foldAll    = 0x20202020
 	maxFollows = 4096 // how many grams a short literal may be known by
 )
@@ -97,9 +98,9 @@ func NewIndex(texts []Text) *Index {
 		x.shift--
 	}
 	for _, g := range sorted(spots) {
-		m := g * gramMix
-		x.grams[m>>(32-gramBits+6)] |= 1 << (m >> (32 - gramBits) & 63)
-		k := m >> x.shift
+		word, bits := gramHash(uint64(g))
+		x.grams[word] |= 1<<(bits&63) | 1<<(bits>>6&63)
+		k := g * gramMix >> x.shift
 		for x.slots[k].n > 0 {
 			k = (k + 1) & uint32(size-1) //nolint:gosec // a power of two
 		}
@@ -311,8 +312,16 @@ func (x *Index) Find(text []byte, from int, hit func(literal, at int)) {
 
 // may reports whether some literal may have the first four of these bytes.
 func (x *Index) may(gram uint64) bool {
-	m := uint64(uint32(gram) * gramMix) //nolint:gosec // the first four bytes
-	return x.grams[m>>(32-gramBits+6)]&(1<<(m>>(32-gramBits)&63)) != 0
+	word, bits := gramHash(gram)
+	w := x.grams[word]
+	return w>>(bits&63)&(w>>(bits>>6&63))&1 != 0
+}
+
+// gramHash returns the word of the table in which four bytes have their bits,
+// and which two those are.
+func gramHash(gram uint64) (word, bits uint64) {
+	h := uint64(uint32(gram)) * gramMix64 //nolint:gosec // the first four bytes
+	return h >> (64 - gramBits + 6), h >> (64 - gramBits - 6)
 }
 
 // look compares what stands around text[at:] with the literals that have its

@@ -404,6 +404,13 @@ func repeated(re *syntax.Regexp) []string {
 	if sub == nil || re.Max < 0 || re.Max > 12 {
 		return nil
 	}
+	if n := 1; len(sub) > 1 && !slices.ContainsFunc(sub, func(t string) bool { return len(t) != len(sub[0]) }) {
+		for range re.Max { // as many texts as there are ways to choose
+			if n *= len(sub); n > maxLiterals {
+				return nil
+			}
+		}
+	}
 	var all []string
 	texts := []string{""}
 	for n := 0; ; n++ {

@@ -10,6 +10,7 @@ import (
 	"regexp"
 	"regexp/syntax"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 )
@@ -32,6 +33,10 @@ type Pattern struct {
 	reOnce    sync.Once
 	atStart   *regexp.Regexp // for a match at the start of the text
 	afterByte *regexp.Regexp // for a match after one byte of context
+
+	openOnce sync.Once
+	opens    [2]*regexp.Regexp // likewise, of the opening
+	opening  int               // bytes that it has at most
 }
 
 // New returns the Pattern of a parsed expression. group is the number of the
@@ -197,6 +202,69 @@ func (p *Pattern) Hopeless(text []byte) bool {
 	return false
 }
 
+// Within returns how many bytes a match that begins with head, whatever the case
+// of its letters, has at most before one that is no ordinary one: a byte of which
+// words and numbers are made, a space, a tab, a full stop or a hyphen. ok is
+// false when that is more than most, or cannot be told. Where as many ordinary
+// bytes stand, there is no match, which [Ordinary] tells sooner than the
+// automaton does.
+func (p *Pattern) Within(head string, most int) (n int, ok bool) {
+	const crowd = 32 // states at one place; more are not worth the time
+	d := p.automaton()
+	g := d.gen.Load()
+	level := []uint32{g.start}
+	for n := range most + 1 {
+		if len(level) == 0 {
+			return n, true
+		}
+		var classes [256]bool
+		for c, yes := range ordinary {
+			if n < len(head) {
+				yes = byte(c) == head[n] || byte(c) == upper(head[n])
+			}
+			if yes {
+				classes[d.class[c]] = true
+			}
+		}
+		var next []uint32
+		for _, from := range level {
+			if from&accepts != 0 {
+				return 0, false
+			}
+			for class := range d.width {
+				if !classes[class] {
+					continue
+				}
+				if cell := d.step(g, from, uint8(class)); cell != dead && !slices.Contains(next, cell) {
+					next = append(next, cell)
+				}
+			}
+		}
+		if len(next) > crowd {
+			return 0, false
+		}
+		level = next
+	}
+	return 0, false
+}
+
+// Ordinary reports whether text is made of ordinary bytes alone; see Within.
+func Ordinary(text []byte) bool {
+	for _, c := range text {
+		if !ordinary[c] {
+			return false
+		}
+	}
+	return true
+}
+
+var ordinary = func() (table [256]bool) {
+	for c := range table {
+		table[c] = isWord(byte(c)) || c == ' ' || c == '\t' || c == '.' || c == '-'
+	}
+	return table
+}()
+
 // Match returns the places of the match that starts at text[start], as
 // [regexp.Regexp.FindSubmatchIndex] does, or nil.
 func (p *Pattern) Match(text []byte, start int) []int {
@@ -219,6 +287,39 @@ func (p *Pattern) Match(text []byte, start int) []int {
 	}
 	at[0] = start
 	return at
+}
+
+// Opens reports whether the beginning of the expression, up to its first part
+// of very varied length, matches at text[start], its assertions included, which
+// the automaton does not know. known is false when that needs more than text[:end].
+func (p *Pattern) Opens(text []byte, start, end int) (ok, known bool) {
+	p.openOnce.Do(func() {
+		tree := p.tree
+		for tree.Op == syntax.OpCapture {
+			tree = tree.Sub[0]
+		}
+		parts := []*syntax.Regexp{tree}
+		if tree.Op == syntax.OpConcat {
+			parts = tree.Sub
+		}
+		var source strings.Builder
+		for _, part := range parts {
+			lo, hi := length(part)
+			if hi < 0 || hi-lo > 16 {
+				break
+			}
+			p.opening += hi
+			source.WriteString("(?:" + part.String() + ")")
+		}
+		p.opens = [2]*regexp.Regexp{regexp.MustCompile(`\A` + source.String()), regexp.MustCompile(`\A(?s:.)` + source.String())}
+	})
+	if end-start <= p.opening {
+		return false, false
+	}
+	if start == 0 {
+		return p.opens[0].Match(text[:end]), true
+	}
+	return p.opens[1].Match(text[start-1 : end]), true
 }
 
 // withoutLead leaves out what many published rules begin with: a lazy,

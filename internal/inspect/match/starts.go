@@ -27,7 +27,7 @@ const (
 	reach   = 24 // of how many bytes of a match it is known what they may be
 	atOnce  = 32 // patterns of one Starts
 	numeric = 7  // digits of the window that make a pattern a number
-	wordRun = 16 // letters and digits in a row that are a word
+	wordRun = 12 // letters and digits in a row that are a word
 	longRun = 8  // digits in a row that are asked for
 	latest  = 4  // the last place from which on a run or a word is asked for
 )
@@ -47,6 +47,7 @@ type need struct {
 	run    int  // so many digits in a row, if not 0,
 	from   int  // stand so far within it,
 	apart  bool // and none before them
+	alpha  bool // but letters alone
 	word   int  // so many bytes, and then a word; -1: not asked
 }
 
@@ -69,7 +70,7 @@ func NewStarts(patterns []Start) *Starts {
 		if n.fresh = p.Bounded; !p.Bounded {
 			s.loose |= 1 << i
 		}
-		s.words = s.words || n.word >= 0
+		s.words = s.words || n.word >= 0 || n.alpha
 		s.digits = min(s.digits, n.digits)
 		s.enter(n, 1<<i)
 	}
@@ -116,6 +117,7 @@ func (s *Starts) learn(number int, p *Pattern) need {
 		if run >= 2 && n.run == 0 {
 			n.run, n.from = run, k
 			n.apart = k > 0 && begin.only(0, k, func(c byte) bool { return !isDigit(c) })
+			n.alpha = n.apart && begin.only(0, k, wordish)
 		}
 		if n.word < 0 && !n.number && begin.only(k, wordRun, wordish) {
 			n.word = k
@@ -283,14 +285,15 @@ func (s *Starts) Find(text []byte, from, to int, hit func(pattern, at int)) {
 	for at := from; at < to; at += 64 {
 		m := next
 		next = s.load(text, at+64)
-		if bits.OnesCount64(m.digits)+bits.OnesCount64(next.digits<<(64-window+1)) >= s.digits {
-			s.ask(text, at, to, &m, &next, hit)
+		if n := bits.OnesCount64(m.digits) + bits.OnesCount64(next.digits<<(64-window+1)); n >= s.digits {
+			s.ask(text, at, to, n, &m, &next, hit)
 		}
 	}
 }
 
-// ask asks the groups about 64 places.
-func (s *Starts) ask(text []byte, at, to int, m, next *masks, hit func(pattern, at int)) {
+// ask asks the groups about 64 places, in which and right behind which stand so
+// many digits.
+func (s *Starts) ask(text []byte, at, to, digits int, m, next *masks, hit func(pattern, at int)) {
 	within := ^uint64(0)
 	if to-at < 64 {
 		within = 1<<(to-at) - 1
@@ -310,9 +313,17 @@ func (s *Starts) ask(text []byte, at, to int, m, next *masks, hit func(pattern, 
 	counted := false
 	for i := range s.groups {
 		g := &s.groups[i]
+		if digits < g.digits {
+			continue
+		}
 		can := within
+		if g.word >= 0 {
+			if can &= word(m.words, next.words, g.word); can == 0 {
+				continue
+			}
+		}
 		if g.fresh {
-			can = fresh
+			can &= fresh
 		}
 		if g.run > 0 { // two runs that may overlap
 			r, n := runs[g.log&3], more[g.log&3]
@@ -324,6 +335,9 @@ func (s *Starts) ask(text []byte, at, to int, m, next *masks, hit func(pattern, 
 		if g.apart && m.beyond|next.beyond == 0 {
 			for k := range g.from {
 				can &^= behind(m.digits, next.digits, k)
+				if g.alpha {
+					can &= behind(m.words, next.words, k)
+				}
 			}
 		}
 		if g.number {
@@ -331,9 +345,6 @@ func (s *Starts) ask(text []byte, at, to int, m, next *masks, hit func(pattern, 
 				sum, counted = count(m.digits, next.digits), true
 			}
 			can &= atLeast(sum, g.digits)
-		}
-		if g.word >= 0 {
-			can &= word(m.words, next.words, g.word)
 		}
 		for ; can != 0; can &= can - 1 {
 			here := at + bits.TrailingZeros64(can)
@@ -347,10 +358,10 @@ func (s *Starts) ask(text []byte, at, to int, m, next *masks, hit func(pattern, 
 // word returns from where on, some places behind, a word stands.
 func word(m, next uint64, k int) uint64 {
 	m, next = behind(m, next, k), behind(next, ^uint64(0), k)
-	for n := 1; n < wordRun; n *= 2 {
+	for n := 1; n < wordRun-wordRun/3; n *= 2 {
 		m, next = m&behind(m, next, n), next&behind(next, ^uint64(0), n)
 	}
-	return m
+	return m & behind(m, next, wordRun/3) // eight, and four behind the first four
 }
 
 // look asks what the bytes at text[at:] are.

@@ -220,9 +220,12 @@ func readable(sample []byte) bool {
 		return false
 	}
 	odd, zeros := 0, 0
-	for i, c := range sample {
+	before := byte(1)
+	for _, c := range sample {
+		was := before
+		before = c
 		switch {
-		case c == 0 && (i == 0 || sample[i-1] != 0):
+		case c == 0 && was != 0:
 			zeros++ // UTF-16
 		case c < ' ' && c != '\n' && c != '\r' && c != '\t' && c != esc && c != '\b', c == 0x7f:
 			odd += 4

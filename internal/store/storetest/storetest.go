@@ -64,7 +64,7 @@ type Open func(t *testing.T, now func() time.Time) Store
 // Run runs the suite. fresh makes a new, empty database for each story.
 func Run(t *testing.T, fresh func(t *testing.T) Open) {
 	t.Helper()
-	for _, stories := range [][]story{people(), credentials(), sshAccess(), workspaces(), runs(), knownSecrets(), crowds(), asking(), images(), sshSessions(), fromOutside(), guards(), files()} {
+	for _, stories := range [][]story{people(), credentials(), sshAccess(), workspaces(), runs(), knownSecrets(), crowds(), asking(), images(), sshSessions(), fromOutside(), guards(), files(), factors()} {
 		for _, s := range stories {
 			t.Run(s.name, func(t *testing.T) {
 				t.Parallel()
