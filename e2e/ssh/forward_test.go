@@ -97,8 +97,8 @@ func TestForwardingIntoTheWorkspace(t *testing.T) {
 		"169.254.169.254:80", "172.17.0.1:" + console.Port(), "localhost.:" + metrics, "0.0.0.0:" + metrics, "example.org:80", "bailey:80",
 	} {
 		o := w.ssh(ctx, p, strings.NewReader("GET /healthz HTTP/1.0\r\n\r\n"), []string{"-W", target})
-		// To a port inside on which nobody listens the channel opens and ends.
-		if loop := strings.HasPrefix(target, "127.0.0.1:") || strings.HasPrefix(target, "localhost:") || strings.HasPrefix(target, "[::1]:"); o.code == 0 && !loop || o.out != "" {
+		// Of those that are loopback, nobody listens inside.
+		if o.code == 0 || o.out != "" {
 			t.Errorf("-W %s reached something: %s", target, o)
 		}
 	}

@@ -18,6 +18,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/baileyhq/bailey/internal/agent/terminal"
 	"github.com/baileyhq/bailey/internal/agent/wire"
 )
 
@@ -200,7 +201,7 @@ func (x *sessions) spawn(cmd wire.Command, base []string) (_ *process, err error
 	}()
 	sys := &syscall.SysProcAttr{Setsid: true}
 	if cmd.TTY {
-		master, slave, err := openPTY(cmd)
+		master, slave, err := terminal.Open(cmd)
 		if err != nil {
 			return nil, fmt.Errorf("open a terminal: %w", err)
 		}
@@ -381,7 +382,7 @@ func (p *process) listen(r *wire.Reader) (now bool) {
 			}
 		case wire.Resize:
 			if p.tty && len(payload) == 4 {
-				resize(p.stdout, binary.BigEndian.Uint16(payload), binary.BigEndian.Uint16(payload[2:]))
+				terminal.Resize(p.stdout, binary.BigEndian.Uint16(payload), binary.BigEndian.Uint16(payload[2:]))
 			}
 		case wire.Signal:
 			if len(payload) == 1 {
@@ -405,7 +406,7 @@ func (p *process) deliver(sig syscall.Signal) {
 	}
 	group := p.pid
 	if p.tty {
-		if fg := foreground(p.stdout); fg > 0 {
+		if fg := terminal.Foreground(p.stdout); fg > 0 {
 			group = fg
 		}
 	}
@@ -415,7 +416,7 @@ func (p *process) deliver(sig syscall.Signal) {
 // end ends the process and its group, unless it goes by itself.
 func (p *process) end(eof, hangup time.Duration) {
 	if p.tty {
-		if fg := foreground(p.stdout); fg > 0 && fg != p.pid {
+		if fg := terminal.Foreground(p.stdout); fg > 0 && fg != p.pid {
 			defer func() { _ = unix.Kill(-fg, unix.SIGKILL) }()
 			_ = unix.Kill(-fg, unix.SIGHUP)
 		}

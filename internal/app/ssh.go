@@ -8,6 +8,7 @@ import (
 	"github.com/baileyhq/bailey/internal/config"
 	"github.com/baileyhq/bailey/internal/edge/peer"
 	"github.com/baileyhq/bailey/internal/sshgate"
+	"github.com/baileyhq/bailey/internal/sshgate/hostkey"
 )
 
 // listenSSH opens the SSH door, if the configuration has one.
@@ -15,7 +16,7 @@ func (a *App) listenSSH(ctx context.Context, f *config.Config) error {
 	if f.Listen.SSH == "" {
 		return nil
 	}
-	keys, next, err := sshgate.LoadHostKeys(a.st.path("ssh"), f.SSH.HostKeys)
+	keys, next, err := hostkey.Load(a.st.path("ssh"), f.SSH.HostKeys)
 	if err != nil {
 		return err
 	}

@@ -62,7 +62,7 @@ func TestOneRoomEach(t *testing.T) {
 		"golang.org/x/crypto/argo": {"internal/password"},
 		"golang.org/x/crypto/bcry": {"internal/password"},
 		"golang.org/x/crypto/scry": {"internal/password"},
-		"golang.org/x/crypto/ssh":  {"internal/sshgate", "internal/sshkey", "internal/identity"},
+		"golang.org/x/crypto/ssh":  {"internal/sshgate", "internal/sshgate/hostkey", "internal/sshkey", "internal/identity"},
 		"golang.org/x/net/":        {"internal/egress/rules"}, // internationalised names
 		"github.com/spf13/cobra":   {"internal/cli"},
 		"github.com/goccy/go-yaml": {"internal/config", "internal/cli", "internal/trust/policy"},

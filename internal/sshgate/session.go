@@ -16,6 +16,7 @@ import (
 	"github.com/baileyhq/bailey"
 	"github.com/baileyhq/bailey/internal/audit"
 	"github.com/baileyhq/bailey/internal/filter"
+	"github.com/baileyhq/bailey/internal/sshgate/files"
 	"github.com/baileyhq/bailey/internal/sshlive"
 	"github.com/baileyhq/bailey/internal/workspace"
 )
@@ -55,7 +56,7 @@ type session struct {
 	entry  *sshlive.Entry
 	rec    *recording
 	screen *outlet // of a terminal
-	reason string // why it was ended from here
+	reason string  // why it was ended from here
 }
 
 // session serves a session channel.
@@ -404,9 +405,16 @@ func (s *session) carry(proc *workspace.Process, t task, p Policy, at *place, en
 	}
 	o := &outputs{s: s, at: at, out: out, errs: errs, counts: !s.tty}
 	if t.kind == sshlive.SFTP {
-		w := newSFTP(s, at, p)
-		in.watch, o.watch = w.up, w.down
-		defer w.close()
+		w := files.New(s.seen(at, p))
+		ended := func(err error) error {
+			if errors.Is(err, files.ErrProtocol) {
+				go s.endAlone(files.ErrProtocol.Msg) // not from here: a writer of the channel may hold this goroutine
+			}
+			return err
+		}
+		in.watch = func(p []byte) error { return ended(w.Up(p)) }
+		o.watch = func(p []byte) error { return ended(w.Down(p)) }
+		defer w.Close()
 	}
 	reading := make(chan struct{})
 	go func() { // ends with the channel

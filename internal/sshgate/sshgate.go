@@ -27,7 +27,7 @@ import (
 
 // People is what the door asks about those who knock. [identity.Service]
 // implements it.
-type People interface {
+type People interface { //nolint:interfacebloat // one question for each moment of a connection
 	// OfferSSHKey reports by nil that key, or a certificate, could sign in as
 	// name. A client may ask without owning the key, so it is a pure lookup: it
 	// writes, counts and audits nothing, and does the same work for a name that

@@ -20,7 +20,7 @@ func pipeKind(t task, tty bool, p Policy) filter.PipeKind {
 	case tty:
 		return filter.Screen
 	case t.kind == sshlive.SFTP:
-		return filter.Unseen // file by file, see sftp.go
+		return filter.Unseen // file by file, see package files
 	case p.Output == OutputWatch, isTransfer(t.line):
 		return filter.Watched
 	}
@@ -38,6 +38,32 @@ func inputKind(t task, tty bool) filter.PipeKind {
 	}
 	return filter.Watched
 }
+
+// An sftpSeen is what is done about what is seen in an sftp session.
+type sftpSeen struct {
+	s    *session
+	at   *place
+	kind filter.PipeKind
+}
+
+func (s *session) seen(at *place, p Policy) sftpSeen {
+	kind := filter.Watched
+	if p.Files == FilesBlock {
+		kind = filter.Guarded
+	}
+	return sftpSeen{s: s, at: at, kind: kind}
+}
+
+// Pipe implements [files.Seen].
+func (w sftpSeen) Pipe(input bool, path string) *filter.Pipe {
+	return w.at.scope.Pipe(filter.SSH, input, w.kind, 0, path)
+}
+
+// Event implements [files.Seen].
+func (w sftpSeen) Event(e sshlive.Event) { w.s.rec.event(e) }
+
+// Refused implements [files.Seen].
+func (w sftpSeen) Refused(r *filter.Refusal) { w.s.blocked(r) }
 
 // isTransfer reports whether a command speaks a protocol of its own on its
 // output: masking in it would corrupt what is transferred.

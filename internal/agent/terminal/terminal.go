@@ -1,4 +1,6 @@
-package agent
+// Package terminal opens the terminals of people's sessions: their size, their
+// modes as SSH encodes them, and who is in the foreground.
+package terminal
 
 import (
 	"encoding/binary"
@@ -10,9 +12,9 @@ import (
 	"github.com/baileyhq/bailey/internal/agent/wire"
 )
 
-// openPTY opens a terminal of the size and with the modes that a command asks
+// Open opens a terminal of the size and with the modes that a command asks
 // for.
-func openPTY(cmd wire.Command) (master, slave *os.File, err error) {
+func Open(cmd wire.Command) (master, slave *os.File, err error) {
 	master, err = os.OpenFile("/dev/ptmx", os.O_RDWR|unix.O_NOCTTY, 0)
 	if err != nil {
 		return nil, nil, err
@@ -38,7 +40,7 @@ func openPTY(cmd wire.Command) (master, slave *os.File, err error) {
 	if err != nil {
 		return nil, nil, err
 	}
-	resize(master, cmd.Cols, cmd.Rows)
+	Resize(master, cmd.Cols, cmd.Rows)
 	// A terminal without its modes is still a terminal.
 	_ = onFD(slave, func(fd int) error {
 		t, err := unix.IoctlGetTermios(fd, unix.TCGETS)
@@ -64,8 +66,8 @@ func onFD(f *os.File, do func(fd int) error) error {
 	return inner
 }
 
-// resize sets a terminal's size; 0 leaves what it has.
-func resize(master *os.File, cols, rows uint16) {
+// Resize sets a terminal's size; 0 leaves what it has.
+func Resize(master *os.File, cols, rows uint16) {
 	if cols == 0 || rows == 0 {
 		return
 	}
@@ -74,8 +76,8 @@ func resize(master *os.File, cols, rows uint16) {
 	})
 }
 
-// foreground returns the group that keys in a terminal speak to; 0: unknown.
-func foreground(master *os.File) (group int) {
+// Foreground returns the group that keys in a terminal speak to; 0: unknown.
+func Foreground(master *os.File) (group int) {
 	_ = onFD(master, func(fd int) (err error) {
 		group, err = unix.IoctlGetInt(fd, unix.TIOCGPGRP)
 		return err

@@ -1,4 +1,9 @@
-package sshgate
+// Package files follows an SFTP session from outside: which files are read and
+// written, how much of them, and what is done to them. It reads both directions
+// and changes nothing; what becomes of what it sees, its caller decides. Both
+// sides are foreign, so what it cannot read is an error, and nothing is
+// allocated by what a length says.
+package files
 
 import (
 	"encoding/binary"
@@ -37,26 +42,34 @@ const (
 	sftpExtended = 200
 )
 
-var errSFTP = &bailey.Error{Kind: bailey.Invalid, Msg: "this is not SFTP as bailey reads it; the session was ended"}
+// ErrProtocol says that something is no SFTP, or more of it than anybody needs.
+var ErrProtocol = &bailey.Error{Kind: bailey.Invalid, Msg: "this is not SFTP as bailey reads it; the session was ended"}
 
-// An sftpWatch follows an sftp session from outside: which files are read and
-// written, how much of them, and what the filter says about them. It changes
-// nothing; what it cannot read ends the session.
-type sftpWatch struct {
-	s    *session
-	at   *place
-	kind filter.PipeKind
-
-	mu      sync.Mutex // guards the rest: both directions meet here
-	in, out sftpReader
-	pending map[uint32]sftpAsked
-	files   map[string]*sftpFile
-	writing *sftpFile // whose bytes the present packet of the client has
-	reading *sftpFile // and of the server
+// Seen is what a Watch tells. Its methods are called by the goroutine that
+// carries the bytes, never two at once.
+type Seen interface {
+	// Pipe opens the filter on a file's bytes; input: they go into the workspace.
+	Pipe(input bool, path string) *filter.Pipe
+	// Event says what became of a file.
+	Event(e sshlive.Event)
+	// Refused says that the filter does not let a file's bytes pass.
+	Refused(r *filter.Refusal)
 }
 
-// An sftpAsked is a question that is not answered yet.
-type sftpAsked struct {
+// A Watch follows one session. Its methods may be called concurrently.
+type Watch struct {
+	to Seen
+
+	mu      sync.Mutex // guards the rest: both directions meet here
+	in, out reader
+	pending map[uint32]question
+	files   map[string]*file
+	writing *file // whose bytes the present packet of the client has
+	reading *file // and of the server
+}
+
+// A question is a question that is not answered yet.
+type question struct {
 	op     byte
 	path   string
 	to     string
@@ -64,8 +77,8 @@ type sftpAsked struct {
 	offset uint64
 }
 
-// An sftpFile is an open file.
-type sftpFile struct {
+// A file is an open file.
+type file struct {
 	path      string
 	up, down  int64
 	reads     *filter.Pipe
@@ -74,34 +87,30 @@ type sftpFile struct {
 	nextWrite uint64
 }
 
-func newSFTP(s *session, at *place, p Policy) *sftpWatch {
-	w := &sftpWatch{s: s, at: at, kind: filter.Watched, pending: map[uint32]sftpAsked{}, files: map[string]*sftpFile{}}
-	if p.Files == FilesBlock {
-		w.kind = filter.Guarded
-	}
-	return w
+// New returns a Watch of a session that begins.
+func New(to Seen) *Watch {
+	return &Watch{to: to, pending: map[uint32]question{}, files: map[string]*file{}}
 }
 
-// up follows what the client sends.
-func (w *sftpWatch) up(p []byte) error { return w.follow(&w.in, p, w.asked, w.wrote) }
+// Up follows what the client sends. An error ends the session: a
+// [filter.Refusal], or [ErrProtocol].
+func (w *Watch) Up(p []byte) error { return w.follow(&w.in, p, w.asked, w.wrote) }
 
-// down follows what the server sends.
-func (w *sftpWatch) down(p []byte) error { return w.follow(&w.out, p, w.answered, w.read) }
+// Down follows what the server sends.
+func (w *Watch) Down(p []byte) error { return w.follow(&w.out, p, w.answered, w.read) }
 
-func (w *sftpWatch) follow(r *sftpReader, p []byte, head func([]byte) (int, error), body func([]byte) error) error {
+func (w *Watch) follow(r *reader, p []byte, head func([]byte) (int, error), body func([]byte) error) error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	err := r.feed(p, head, body)
 	if refusal, ok := errors.AsType[*filter.Refusal](err); ok {
-		w.s.blocked(refusal)
-	} else if err != nil {
-		go w.s.endAlone(errSFTP.Msg)
+		w.to.Refused(refusal)
 	}
 	return err
 }
 
-// close tells of the files that are still open.
-func (w *sftpWatch) close() {
+// Close tells of the files that are still open.
+func (w *Watch) Close() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	for handle := range w.files {
@@ -109,13 +118,13 @@ func (w *sftpWatch) close() {
 	}
 }
 
-func (w *sftpWatch) event(kind sshlive.EventKind, path, to string, size int64, up, ok bool) {
-	w.s.rec.event(sshlive.Event{At: time.Now(), Kind: kind, Path: cut(path, 4<<10), To: cut(to, 4<<10), Size: size, Up: up, OK: ok})
+func (w *Watch) event(kind sshlive.EventKind, path, to string, size int64, up, ok bool) {
+	w.to.Event(sshlive.Event{At: time.Now(), Kind: kind, Path: cut(path, 4<<10), To: cut(to, 4<<10), Size: size, Up: up, OK: ok})
 }
 
-// An sftpReader cuts one direction into packets. Of each it collects what
+// A reader cuts one direction into packets. Of each it collects what
 // matters; a file's bytes pass by.
-type sftpReader struct {
+type reader struct {
 	head  []byte // of the present packet: its length, type, and what follows
 	left  int    // bytes of the packet still to come; valid when sized
 	sized bool
@@ -125,7 +134,7 @@ type sftpReader struct {
 
 // feed takes the next bytes. head is called with what there is of a packet; it
 // returns how many bytes of it are not a file's (0: it needs more).
-func (r *sftpReader) feed(p []byte, head func([]byte) (int, error), body func([]byte) error) error {
+func (r *reader) feed(p []byte, head func([]byte) (int, error), body func([]byte) error) error {
 	for len(p) > 0 {
 		if !r.sized {
 			n := min(4-len(r.head), len(p))
@@ -136,7 +145,7 @@ func (r *sftpReader) feed(p []byte, head func([]byte) (int, error), body func([]
 			}
 			size := binary.BigEndian.Uint32(r.head)
 			if size == 0 || size > sftpMaxPacket {
-				return errSFTP
+				return ErrProtocol
 			}
 			r.left, r.sized, r.body, r.skip, r.head = int(size), true, false, false, r.head[:0]
 			continue
@@ -180,91 +189,91 @@ func (r *sftpReader) feed(p []byte, head func([]byte) (int, error), body func([]
 // hasBody reports whether a packet ends in a file's bytes.
 func hasBody(kind byte) bool { return kind == sftpWrite || kind == sftpData }
 
-// sftpText reads a string and what follows it.
-func sftpText(p []byte) (text string, rest []byte, ok bool) {
-	s, rest, ok := cutString(p)
+// cutText reads a string and what follows it.
+func cutText(p []byte) (text string, rest []byte, ok bool) {
+	s, rest, ok := cutBytes(p)
 	return string(s), rest, ok
 }
 
 // asked follows a client's packet.
-func (w *sftpWatch) asked(p []byte) (int, error) {
+func (w *Watch) asked(p []byte) (int, error) {
 	if len(p) < 5 {
-		return 0, errSFTP
+		return 0, ErrProtocol
 	}
 	kind, id, rest := p[0], binary.BigEndian.Uint32(p[1:]), p[5:]
 	if kind == 1 { // INIT
 		return 0, nil
 	}
 	w.writing = nil
-	a := sftpAsked{op: kind}
+	a := question{op: kind}
 	ok := true
 	switch kind {
 	case sftpOpen, sftpSetstat, sftpRemove, sftpMkdir, sftpRmdir:
-		a.path, _, ok = sftpText(rest)
+		a.path, _, ok = cutText(rest)
 	case sftpClose, sftpFsetstat:
-		a.handle, _, ok = sftpText(rest)
+		a.handle, _, ok = cutText(rest)
 		if f := w.files[a.handle]; f != nil {
 			a.path = f.path
 		}
 	case sftpRead:
-		if a.handle, rest, ok = sftpText(rest); ok && len(rest) >= 8 {
+		if a.handle, rest, ok = cutText(rest); ok && len(rest) >= 8 {
 			a.offset = binary.BigEndian.Uint64(rest)
 		}
 	case sftpWrite:
-		handle, rest, whole := sftpText(rest)
+		handle, rest, whole := cutText(rest)
 		if !whole || len(rest) < 12 {
 			if len(p) > 1024 {
-				return 0, errSFTP // handles are 256 bytes at most
+				return 0, ErrProtocol // handles are 256 bytes at most
 			}
 			return 0, nil // not all of its head is there yet
 		}
 		f := w.files[handle]
 		if f == nil {
-			f = &sftpFile{} // of a handle that was never given out: the server will say so
+			f = &file{} // of a handle that was never given out: the server will say so
 		}
 		a.handle = handle
 		offset := binary.BigEndian.Uint64(rest)
 		if f.writes == nil || offset != f.nextWrite {
-			f.writes = w.pipe(true, f.path)
+			f.writes = w.to.Pipe(true, f.path)
 		}
 		f.nextWrite, w.writing = offset, f
 		return len(p) - len(rest) + 12, w.pend(id, a)
 	case sftpRename, sftpSymlink:
-		if a.path, rest, ok = sftpText(rest); ok {
-			a.to, _, ok = sftpText(rest)
+		if a.path, rest, ok = cutText(rest); ok {
+			a.to, _, ok = cutText(rest)
 		}
 	case sftpExtended:
 		var name string
-		if name, rest, ok = sftpText(rest); ok {
+		if name, rest, ok = cutText(rest); ok {
 			switch name {
 			case "posix-rename@openssh.com", "hardlink@openssh.com":
 				a.op = sftpRename
 				if name[0] == 'h' {
 					a.op = sftpSymlink
 				}
-				if a.path, rest, ok = sftpText(rest); ok {
-					a.to, _, ok = sftpText(rest)
+				if a.path, rest, ok = cutText(rest); ok {
+					a.to, _, ok = cutText(rest)
 				}
 			}
 		}
 	}
 	if !ok {
-		return 0, errSFTP
+		return 0, ErrProtocol
 	}
 	return 0, w.pend(id, a)
 }
 
 // pend remembers a question.
-func (w *sftpWatch) pend(id uint32, a sftpAsked) error {
+func (w *Watch) pend(id uint32, a question) error {
 	if len(w.pending) >= sftpMaxPending {
-		return errSFTP
+		return ErrProtocol
 	}
 	w.pending[id] = a
 	return nil
 }
 
 // wrote follows a file's bytes on their way in.
-func (w *sftpWatch) wrote(p []byte) error {
+func (w *Watch) wrote(p []byte) error {
 	f := w.writing
 	if f == nil || len(p) == 0 {
 		return nil
@@ -275,15 +284,10 @@ func (w *sftpWatch) wrote(p []byte) error {
 	return err
 }
 
-// pipe opens the filter on a file's bytes.
-func (w *sftpWatch) pipe(input bool, path string) *filter.Pipe {
-	return w.at.scope.Pipe(filter.SSH, input, w.kind, 0, path)
-}
-
 // answered follows a server's packet.
-func (w *sftpWatch) answered(p []byte) (int, error) {
+func (w *Watch) answered(p []byte) (int, error) {
 	if len(p) < 5 {
-		return 0, errSFTP
+		return 0, ErrProtocol
 	}
 	kind, id, rest := p[0], binary.BigEndian.Uint32(p[1:]), p[5:]
 	if kind == 2 { // VERSION
@@ -299,17 +303,17 @@ func (w *sftpWatch) answered(p []byte) (int, error) {
 	case sftpData:
 		if f := w.files[a.handle]; asked && a.op == sftpRead && f != nil {
 			if f.reads == nil || a.offset != f.nextRead {
-				f.reads = w.pipe(false, f.path)
+				f.reads = w.to.Pipe(false, f.path)
 			}
 			f.nextRead, w.reading = a.offset, f
 		}
 		return 9, nil
 	case sftpHandle:
-		if handle, _, ok := sftpText(rest); ok && asked && a.op == sftpOpen {
+		if handle, _, ok := cutText(rest); ok && asked && a.op == sftpOpen {
 			if len(w.files) >= sftpMaxHandles {
-				return 0, errSFTP
+				return 0, ErrProtocol
 			}
-			w.files[handle] = &sftpFile{path: a.path}
+			w.files[handle] = &file{path: a.path}
 		}
 	case sftpStatus:
 		if asked && len(rest) >= 4 {
@@ -320,7 +324,7 @@ func (w *sftpWatch) answered(p []byte) (int, error) {
 }
 
 // read follows a file's bytes on their way out.
-func (w *sftpWatch) read(p []byte) error {
+func (w *Watch) read(p []byte) error {
 	f := w.reading
 	if f == nil || len(p) == 0 {
 		return nil
@@ -332,7 +336,7 @@ func (w *sftpWatch) read(p []byte) error {
 }
 
 // done tells what a question has come to.
-func (w *sftpWatch) done(a sftpAsked, ok bool) {
+func (w *Watch) done(a question, ok bool) {
 	kinds := map[byte]sshlive.EventKind{
 		sftpRemove: sshlive.FileRemove, sftpRmdir: sshlive.FileRemove, sftpMkdir: sshlive.FileMkdir,
 		sftpRename: sshlive.FileRename, sftpSymlink: sshlive.FileLink, sftpSetstat: sshlive.FileAttr,
@@ -348,7 +352,7 @@ func (w *sftpWatch) done(a sftpAsked, ok bool) {
 }
 
 // closed tells how much of a file was carried.
-func (w *sftpWatch) closed(handle string) {
+func (w *Watch) closed(handle string) {
 	f := w.files[handle]
 	if f == nil {
 		return
@@ -360,7 +364,7 @@ func (w *sftpWatch) closed(handle string) {
 		}
 		if _, err := p.Close(); err != nil {
 			if refusal, ok := errors.AsType[*filter.Refusal](err); ok {
-				w.s.blocked(refusal)
+				w.to.Refused(refusal)
 			}
 		}
 	}
@@ -370,4 +374,18 @@ func (w *sftpWatch) closed(handle string) {
 	if f.up > 0 {
 		w.event(sshlive.FileWrite, f.path, "", f.up, true, true)
 	}
+}
+
+func cut(s string, n int) string { return s[:min(len(s), n)] }
+
+// cutBytes reads a string as SSH writes it, and what follows it.
+func cutBytes(in []byte) (s, rest []byte, ok bool) {
+	if len(in) < 4 {
+		return nil, nil, false
+	}
+	n := uint64(binary.BigEndian.Uint32(in))
+	if n > uint64(len(in)-4) { //nolint:gosec // not negative
+		return nil, nil, false
+	}
+	return in[4 : 4+n], in[4+n:], true
 }
