@@ -35,7 +35,7 @@ type OIDC struct {
 	Hosts         []string       `yaml:"hosts" example:"[oauth2.googleapis.com]" doc:"Hosts besides the issuer's that the provider's token, key and user info endpoints may be on."`
 	UserClaim     string         `yaml:"user_claim" default:"preferred_username" example:"preferred_username" doc:"The claim that user names are made of. It decides nothing else."`
 	GroupsClaim   string         `yaml:"groups_claim" default:"groups" example:"realm_access.roles" doc:"The claim with the groups; dots lead into claims."`
-	Factors       []string       `yaml:"factors" example:"[mfa, otp, hwk]" doc:"Values of the claims amr and acr that mean that a second factor was used there. Empty: none do. Nothing asks for it yet."`
+	Factors       []string       `yaml:"factors" example:"[mfa, otp, hwk]" doc:"Values of the claims amr and acr that mean that a second factor was used there. Then people who must have a second factor here, or have one, are not asked for it. Empty: none do."`
 	AllowedGroups []string       `yaml:"allowed_groups" example:"[research]" doc:"Whose members may come in, as the provider or directory names them (a directory: the whole DN, or the name alone)."`
 	Everyone      Flag           `yaml:"everyone" default:"false" doc:"Whoever has an account there may come in."`
 	Create        *Flag          `yaml:"create" default:"true" doc:"Make an account for who has none at the first sign-in. Else an administrator makes and links it."`

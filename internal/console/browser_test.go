@@ -75,7 +75,7 @@ type browser struct {
 	*site
 
 	session string            // the console's cookie; empty: none
-	others  map[string]string // the console's other cookies
+	others  map[string]string // of an unfinished sign-in, and by which it is known
 }
 
 // nobody's browser is not signed in.
@@ -173,6 +173,9 @@ func (b *browser) raw(req *http.Request) page {
 	for _, c := range resp.Cookies() {
 		if c.Name == edge.ConsoleCookie {
 			b.session = c.Value
+			continue
+		}
+		if c.Name != "__Host-bailey-step" && c.Name != "__Host-bailey-known" {
 			continue
 		}
 		if b.others == nil {
