@@ -533,6 +533,7 @@ func TestEventHasNoFreeText(t *testing.T) {
 		"Attrs.Signer", "Attrs.Policy", "Attrs.Root", "Attrs.Verdict",
 		"Attrs.Rule", "Attrs.Mode", "Attrs.Route", "Attrs.Length", "Attrs.Sum", "Attrs.Host",
 		"Attrs.Group", "Attrs.Owner", "Attrs.Source", "Attrs.Session", "Attrs.Kind", "Attrs.Key",
+		"Attrs.Factor", "Attrs.Methods", "Attrs.Browser",
 	}
 	var walk func(prefix string, typ reflect.Type)
 	walk = func(prefix string, typ reflect.Type) {
