@@ -453,8 +453,12 @@ func TestATokensNetworksBindItsCertificates(t *testing.T) {
 		ip   string
 		ok   bool
 	}{
-		{whole, "192.0.2.99", true}, {whole, "2001:db8::7", true}, {whole, "198.51.100.1", false}, {whole, "2001:db9::7", false},
-		{part, "192.0.2.10", true}, {part, "192.0.2.99", false},
+		{whole, "192.0.2.99", true},
+		{whole, "2001:db8::7", true},
+		{whole, "198.51.100.1", false},
+		{whole, "2001:db9::7", false},
+		{part, "192.0.2.10", true},
+		{part, "192.0.2.99", false},
 	} {
 		in := byCertificate("alice", tt.cert)
 		in.IP = tt.ip
