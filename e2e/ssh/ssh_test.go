@@ -87,6 +87,7 @@ func TestMain(m *testing.M) {
 
 const settings = `
 listen: {ssh: "127.0.0.1:%d"}
+proxies: {protocol: [127.0.0.77]}
 ssh:
   recording: strict
   remote_forwarding: true
