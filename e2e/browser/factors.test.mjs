@@ -70,7 +70,7 @@ class App {
   // code waits, if it must, until a code that was not used counts.
   async code() {
     const now = () => Math.floor(Date.now() / 30000);
-    this.next = Math.max(this.next, now() - 1);
+    this.next = Math.max(this.next, now());
     await until("the next code", () => this.next <= now() + 1);
     const step = Buffer.alloc(8);
     step.writeBigUInt64BE(BigInt(this.next++));

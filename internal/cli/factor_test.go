@@ -40,10 +40,10 @@ func (p *phone) Read(b []byte) (int, error) {
 	return p.typed.Read(b)
 }
 
-// code is one that counts now and was not used: of the step before, of this one,
-// or of the next.
+// code is one that counts now and was not used: of this step or of the next. One
+// of the step before might not count any more when the server looks at it.
 func (p *phone) code() string {
-	p.next = max(p.next, totp.Step(time.Now())-1)
+	p.next = max(p.next, totp.Step(time.Now()))
 	p.next++
 	return totp.Code(p.key, p.next-1)
 }
