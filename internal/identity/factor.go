@@ -144,10 +144,13 @@ func (s *Service) checkPasskey(ctx context.Context, u bailey.User, answer []byte
 		return "", audit.BadCredentials, nil //nolint:nilerr // whatever it was, it was no answer
 	}
 	f, err := s.cfg.Store.FactorByHandle(ctx, read.Handle)
-	if err != nil && bailey.KindOf(err) != bailey.NotFound {
+	if bailey.KindOf(err) == bailey.NotFound && err != nil {
+		f, err = bailey.Factor{}, nil // nobody's
+	}
+	if err != nil {
 		return "", "", err
 	}
-	if err != nil || f.UserID != u.ID {
+	if f.UserID == "" || f.UserID != u.ID {
 		return "", audit.BadCredentials, nil
 	}
 	return s.passkeyProof(ctx, f, read, purpose, false)
@@ -164,7 +167,7 @@ func (s *Service) passkeyProof(ctx context.Context, f bailey.Factor, read passke
 	proof, err := s.party.Answered(purpose, f.UserID, passkey.Key{Handle: read.Handle, Credential: text}, read, alone, now)
 	if errors.Is(err, passkey.ErrRefused) {
 		s.cfg.Log.InfoContext(ctx, "passkey refused", slog.String("user", f.UserID), slog.String("error", err.Error()))
-		return "", audit.BadCredentials, nil //nolint:nilerr // the reason is in the log
+		return "", audit.BadCredentials, nil
 	}
 	if err != nil {
 		return "", "", err
