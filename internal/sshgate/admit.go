@@ -4,7 +4,7 @@ import (
 	"math/rand/v2"
 	"net"
 	"net/netip"
-	"sync"
+	"slices"
 
 	"github.com/baileyhq/bailey/internal/guard"
 )
@@ -17,9 +17,23 @@ func netipOf(ip net.IP) (string, bool) {
 	return a.Unmap().String(), true
 }
 
+// A stranger is a connection that has not signed in.
+type stranger struct {
+	nc     net.Conn
+	prefix string
+	gone   bool // counted out
+}
+
+// mostDrops is how many of a hundred newcomers chance sends away when the room
+// is full. The others each take the place of the stranger who has been there for
+// longest: signing in takes a moment, and whoever fills the room to keep others
+// out has been there for seconds. So nobody can keep everybody out, neither by
+// filling the room nor by coming all the time.
+const mostDrops = 75
+
 // enter counts a stranger in. The returned function counts them out, once; it
 // is nil when there is no room. From a quarter of the room on, chance decides,
-// the harder the fuller: whoever fills the room cannot keep everybody out.
+// the harder the fuller.
 func (g *Gate) enter(nc net.Conn, ip string) (leave func(), why string) {
 	prefix := guard.Prefix(ip)
 	g.mu.Lock()
@@ -28,30 +42,46 @@ func (g *Gate) enter(nc net.Conn, ip string) (leave func(), why string) {
 	quarter := l.Strangers / 4
 	switch {
 	case g.closing:
-		return nil, "closing"
+		why = "closing"
 	case g.strangers[prefix] >= l.PerPrefix:
 		why = "address"
-	case g.waiting >= l.Strangers:
-		why = "full"
-	case g.waiting >= quarter && rand.IntN(100) < 30+70*(g.waiting-quarter)/(l.Strangers-quarter): //nolint:gosec // a fair coin is enough
+	case len(g.waiting) >= quarter && rand.IntN(100) < 30+(mostDrops-30)*(len(g.waiting)-quarter)/max(1, l.Strangers-quarter): //nolint:gosec // a fair coin is enough
 		why = "chance"
 	}
 	if why != "" {
 		g.stats.Dropped++
 		return nil, why
 	}
-	g.waiting++
+	if len(g.waiting) >= l.Strangers {
+		oldest := g.waiting[0]
+		g.countOut(oldest)
+		g.stats.Dropped++
+		_ = oldest.nc.Close() // its goroutine ends by that
+	}
+	s := &stranger{nc: nc, prefix: prefix}
+	g.waiting = append(g.waiting, s)
 	g.strangers[prefix]++
 	g.raw[nc] = struct{}{}
 	g.wg.Add(1)
-	return sync.OnceFunc(func() {
+	return func() {
 		g.mu.Lock()
 		defer g.mu.Unlock()
-		g.waiting--
-		if g.strangers[prefix]--; g.strangers[prefix] == 0 {
-			delete(g.strangers, prefix)
-		}
-	}), ""
+		g.countOut(s)
+	}, ""
+}
+
+// countOut takes a stranger out of the count, once. The caller holds mu.
+func (g *Gate) countOut(s *stranger) {
+	if s.gone {
+		return
+	}
+	s.gone = true
+	if i := slices.Index(g.waiting, s); i >= 0 {
+		g.waiting = slices.Delete(g.waiting, i, i+1)
+	}
+	if g.strangers[s.prefix]--; g.strangers[s.prefix] == 0 {
+		delete(g.strangers, s.prefix)
+	}
 }
 
 // A load is what one person has open.

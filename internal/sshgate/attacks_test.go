@@ -386,6 +386,37 @@ func TestRestrictedClasses(t *testing.T) {
 	}
 }
 
+// Strangers from very many addresses fill the room and stay. Ada is let in all
+// the same after some tries: the ones who have been there for longest make room.
+func TestStrangersWhoFillTheRoomKeepNobodyOut(t *testing.T) {
+	w := newWorld(t, func(c *sshgate.Config) {
+		c.Limits = sshgate.Limits{Strangers: 16, PerPrefix: 1000, Grace: 10 * time.Minute}
+	})
+	for w.gate.Stats().Strangers < 16 { // as far as chance lets them
+		c, err := net.Dial("tcp", w.addr)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+	}
+	var err error
+	for range 100 { // one in four is let in
+		var c *ssh.Client
+		if c, err = w.try("ada", w.people.signers["ada"]); err == nil {
+			if out, _, err := run(t, c, "echo in", ""); out != "in\n" {
+				t.Errorf("%q, %v", out, err)
+			}
+			break
+		}
+	}
+	if err != nil {
+		t.Errorf("ada is kept out: %v", err)
+	}
+	if n := w.gate.Stats().Strangers; n > 16 {
+		t.Errorf("%d strangers wait, want 16 at most", n)
+	}
+}
+
 func TestFloods(t *testing.T) {
 	w := newWorld(t, func(c *sshgate.Config) {
 		c.Limits = sshgate.Limits{Grace: 300 * time.Millisecond, PerPrefix: 4, Channels: 8, PerUser: 12, Connections: 3}

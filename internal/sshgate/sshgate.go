@@ -110,7 +110,7 @@ type Gate struct {
 	mu        sync.Mutex // guards the rest
 	closing   bool
 	strangers map[string]int   // by prefix
-	waiting   int              // all of them
+	waiting   []*stranger      // all of them, oldest first
 	silent    int              // connections whose proxy has not said yet who is calling
 	people    map[string]*load // by user
 	raw       map[net.Conn]struct{}
@@ -165,7 +165,7 @@ func (g *Gate) Stats() Stats {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	s := g.stats
-	s.Strangers = g.waiting
+	s.Strangers = len(g.waiting)
 	return s
 }
 
