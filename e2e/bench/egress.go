@@ -32,8 +32,8 @@ type wayOut struct {
 // a CONNECT proxy in a few lines of Go, in turns: once in TLS, as people
 // download, and once without, where the proxy is all there is to measure.
 func egressDownload(ctx context.Context, b *bench) (r result, err error) {
-	size := pick(b, int64(1<<30), 32<<20)
-	rounds := pick(b, 7, 1)
+	size := pick(b, int64(512<<20), 32<<20)
+	rounds := pick(b, 5, 1)
 	dir := filepath.Join(b.work, "egress")
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return r, err
@@ -91,7 +91,7 @@ func egressDownload(ctx context.Context, b *bench) (r result, err error) {
 		})
 	}
 	most := measure.Budget{Kind: measure.Times, Limit: 0.9}
-	row("tls", "download of 1 GiB out of a workspace's socket, in TLS, MiB", "tls", most)
+	row("tls", "download of 512 MiB out of a workspace's socket, in TLS, MiB", "tls", most)
 	row("open", "the same without TLS, MiB", "open", most)
 	r.Said = []string{fmt.Sprintf("internal/egress with its real store and journal in a process of its own, on a Unix socket; the peer on TCP, where io.Copy splices. %d downloads of %s each, in turns, from one source on loopback; the client, the source and the proxy share the cores. The agent inside a workspace, which carries the bytes to the socket, is not part of it.", rounds, measure.Bytes.Format(float64(size)))}
 	return r, nil

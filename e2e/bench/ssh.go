@@ -82,7 +82,7 @@ func sshDoor(ctx context.Context, b *bench) (r result, err error) {
 		}}
 	}
 	ours, peer := at("admin+bench", port), at("root", theirs)
-	size, rounds, small := pick(b, int64(1<<30), 32<<20), pick(b, 7, 1), pick(b, 40, 2)
+	size, rounds, small := pick(b, int64(256<<20), 32<<20), pick(b, 5, 1), pick(b, 40, 2)
 	for i := range rounds {
 		pair := []*remote{ours, peer}
 		if i%2 == 1 {
@@ -101,7 +101,7 @@ func sshDoor(ctx context.Context, b *bench) (r result, err error) {
 			Budget: measure.Budget{Kind: measure.Times, Limit: 0.9},
 		})
 	}
-	bulk("up", "1 GiB into a workspace over ssh, "+sshCipher+", MiB")
+	bulk("up", "256 MiB into a workspace over ssh, "+sshCipher+", MiB")
 	bulk("down", "the same out of it, MiB")
 	for _, row := range [][2]string{
 		{"handshake", "a connection with its sign-in, and the command true"},
