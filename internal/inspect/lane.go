@@ -474,7 +474,7 @@ func (l *lane) decide(c *cand, eof, now bool) bool {
 			return false
 		}
 	}
-	if !eof && !now && !c.left {
+	if !now && !c.left {
 		end = min(end+1, len(l.text)) // the byte that ended it tells \b and $
 	}
 	at := c.rule.pattern.Match(l.text[:end], start)

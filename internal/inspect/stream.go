@@ -451,7 +451,7 @@ func (s *Stream) release(dst []byte, upTo int64) []byte {
 			continue
 		}
 		if c.mode == Block {
-			s.report(c.best, c.start, c.end, c.mode)
+			s.report(c.best, c.mask[0], c.mask[1], c.mode)
 			s.err = &BlockedError{Rule: c.best.rule, Offset: c.mask[0]}
 			s.spans = nil
 			return dst
@@ -460,7 +460,7 @@ func (s *Stream) release(dst []byte, upTo int64) []byte {
 		if c.open {
 			return dst // it goes on
 		}
-		s.report(c.best, c.start, c.end, c.mode)
+		s.report(c.best, c.mask[0], c.mask[1], c.mode)
 		s.spans = slices.Delete(s.spans, 0, c.n)
 	}
 	return s.copy(dst, upTo)
