@@ -81,6 +81,8 @@ type Stream struct {
 	reported [2]int64    // place of the last finding told
 	told     [8][2]int64 // places of the last findings told, in no order
 	tells    int
+	ends     [4][2]int64 // where the last secrets were that need no other reading
+	ended    int
 	sampled  int64
 	discard  bool // nobody wants the output
 	closed   bool
