@@ -46,11 +46,13 @@ func openState(dir string) (_ *state, err error) {
 			err = errors.Join(err, s.lock.Close())
 		}
 	}()
-	if err := unix.Flock(int(s.lock.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+	if err := unix.Flock(int(s.lock.Fd()), unix.LOCK_EX|unix.LOCK_NB); errors.Is(err, unix.EWOULDBLOCK) {
 		return nil, &bailey.Error{
 			Kind: bailey.Conflict, Msg: "another bailey server is using the state folder " + dir + holder(s.lock),
-			Hint: "stop that one first, or give this one its own folder with --state DIR", Cause: err,
+			Hint: "stop that one first, or give this one its own folder with --state DIR",
 		}
+	} else if err != nil {
+		return nil, fmt.Errorf("lock the state folder %s: %w", dir, err)
 	}
 	if err := errors.Join(s.lock.Truncate(0), writeAt(s.lock, strconv.Itoa(os.Getpid()))); err != nil {
 		return nil, fmt.Errorf("write the lock of the state folder: %w", err)

@@ -67,8 +67,8 @@ func TestOneRoomEach(t *testing.T) {
 		"github.com/spf13/cobra":   {"internal/cli"},
 		"github.com/goccy/go-yaml": {"internal/config", "internal/cli", "internal/trust/policy"},
 		"github.com/danielgtaylor": {"internal/api"},
-		"github.com/zricethezav/":  {"internal/inspect"},
-		"github.com/pelletier/":    {"internal/inspect"},
+		"github.com/zricethezav/":  {"internal/inspect/rules"},
+		"github.com/pelletier/":    {"internal/inspect/rules"},
 		"github.com/sigstore/":     {"internal/trust", "internal/trust/root", "internal/trust/update"},
 		"cel.dev/":                 {"internal/trust/policy"},
 	}

@@ -4,6 +4,8 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"net"
+	"net/netip"
 	"os"
 	"os/signal"
 	"path/filepath"
@@ -143,7 +145,7 @@ func (s *streams) serve(ctx context.Context, f serverFlags, greet bool) error {
 		return err
 	}
 	if greet {
-		s.greet(a)
+		s.greet(a, cfg)
 	}
 	if err := a.Run(ctx); err != nil {
 		return err
@@ -171,11 +173,41 @@ func (s *streams) preflight(ctx context.Context, cfg *config.Config) {
 	}
 }
 
-// greet prints the one address, the set-up link and the fingerprint.
-func (s *streams) greet(a *app.App) {
+// reach says who can get to an address that is listened on.
+func reach(listen string) string {
+	host, _, err := net.SplitHostPort(listen)
+	if err != nil {
+		return listen // checked by config: it does not happen
+	}
+	if host == "" {
+		return "every address of this machine"
+	}
+	if addr, err := netip.ParseAddr(host); host == "localhost" || err == nil && addr.Unmap().IsLoopback() {
+		return "this machine alone"
+	} else if err == nil && addr.Unmap().IsUnspecified() {
+		return "every address of this machine"
+	}
+	return host
+}
+
+// greet prints the one address, who reaches it, the set-up link and the
+// fingerprint.
+func (s *streams) greet(a *app.App, cfg *config.Config) {
 	sum, ca := a.Fingerprint()
 	sum = "SHA256:" + strings.TrimPrefix(sum, "SHA256:")
 	fmt.Fprintf(s.out, "\nbailey %s is up.\n\n  Open         %s\n", bailey.Version, a.Console())
+	closed := reach(cfg.Listen.HTTPS) == "this machine alone"
+	fmt.Fprintf(s.out, "  Reached by   %s (%s)", reach(cfg.Listen.HTTPS), cfg.Listen.HTTPS)
+	switch {
+	case cfg.Listen.SSH == "":
+		fmt.Fprint(s.out, "; no SSH")
+	default:
+		fmt.Fprintf(s.out, "; SSH: %s (%s)", reach(cfg.Listen.SSH), cfg.Listen.SSH)
+	}
+	fmt.Fprintln(s.out)
+	if closed {
+		fmt.Fprintln(s.out, "               (listen and origin in the configuration open it to others: docs/edge.md)")
+	}
 	if link := a.SetupLink(); link != "" {
 		fmt.Fprintf(s.out, "  Set up       %s\n               (makes the administrator; works once, for 30 minutes)\n", link)
 	}

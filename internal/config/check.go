@@ -209,7 +209,7 @@ func (d *decoder) listenAddress(path, text string) address {
 	default:
 		addr, err := netip.ParseAddr(host)
 		if err != nil {
-			d.wrong([]string{path}, quote(host)+" is not an IP address", why+"; names belong into origin.host", d.write(path, fmt.Sprintf("\":%d\"", port)))
+			d.wrong([]string{path}, quote(host)+" is not an IP address", why+"; names belong into origin.host", d.write(path, listenFix(path, m[3])))
 			return address{}
 		}
 		a.addr = addr.Unmap()
@@ -220,6 +220,9 @@ func (d *decoder) listenAddress(path, text string) address {
 // listenFix suggests an address for what somebody wrote instead.
 func listenFix(path, text string) string {
 	if n, err := strconv.Atoi(text); err == nil && n > 0 && n < 65536 {
+		if path == "listen.metrics" { // asks nobody to sign in
+			return fmt.Sprintf("\"127.0.0.1:%d\"", n)
+		}
 		return fmt.Sprintf("\"127.0.0.1:%d\" for this machine alone, \":%d\" for every address", n, n)
 	}
 	switch path {

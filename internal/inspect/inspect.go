@@ -15,48 +15,36 @@ package inspect
 import (
 	"errors"
 	"fmt"
-	"strings"
 	"time"
 
+	"github.com/baileyhq/bailey/internal/inspect/rules"
 	"github.com/baileyhq/bailey/internal/secret"
 )
 
 // A Mode says what happens to text that a rule matches.
-type Mode uint8
+type Mode = rules.Mode
 
 // The modes, mildest first. The zero Mode is "not said".
 const (
-	Unset   Mode = iota
-	Off          // the rule does not run
-	LogOnly      // the text passes; the finding is reported
-	Alert        // the text passes; the finding is reported, and someone should look
-	Mask         // the text is replaced by [REDACTED:rule]; the finding is reported
-	Block        // nothing of the text passes, and the stream ends with a [BlockedError]
+	Unset   = rules.Unset
+	Off     = rules.Off
+	LogOnly = rules.LogOnly
+	Alert   = rules.Alert
+	Mask    = rules.Mask
+	Block   = rules.Block
 )
 
-var modeNames = [...]string{"", "off", "log_only", "alert", "mask", "block"}
+// A File is a rule file in gitleaks' TOML format, with keys of our own.
+type File = rules.File
 
-// String returns the mode as rule files write it.
-func (m Mode) String() string {
-	if int(m) < len(modeNames) {
-		return modeNames[m]
-	}
-	return fmt.Sprintf("mode(%d)", uint8(m))
-}
+// A Rule is what is known of a compiled rule.
+type Rule = rules.Rule
 
-// MarshalText implements [encoding.TextMarshaler].
-func (m Mode) MarshalText() ([]byte, error) { return []byte(m.String()), nil }
-
-// UnmarshalText implements [encoding.TextUnmarshaler]. It accepts off,
-// log_only, alert, mask and block.
-func (m *Mode) UnmarshalText(text []byte) error {
-	for i, name := range modeNames {
-		if name != "" && name == string(text) {
-			*m = Mode(i)
-			return nil
-		}
-	}
-	return fmt.Errorf("mode %q is not one of %s", text, strings.Join(modeNames[1:], ", "))
+// Import translates a rule file of gitleaks or of one of its kin. Keys that
+// this format does not have are left out, and each is told once, with the rules
+// that had it; so is a rule that cannot stand alone. What it returns compiles.
+func Import(name string, data []byte) (out []byte, notes []string, err error) {
+	return rules.Import(name, data)
 }
 
 // A Kind says what a stream is shown in, which decides how long text may wait
@@ -74,25 +62,6 @@ const (
 	Terminal
 )
 
-// A File is a rule file in gitleaks' TOML format. Beyond gitleaks' keys a rule
-// may have
-//
-//	mode       = "off" | "log_only" | "alert" | "mask" | "block"
-//	context    = ["word", …]  one of them within 96 bytes before or 32 after
-//	validator  = "luhn"       a check of package pack, on the secret
-//	boundary   = "number"     a check of package pack, on what surrounds it
-//	priority   = 10           which of two overlapping findings is told
-//	examples   = ["…"]        text that the rule must find
-//	negatives  = ["…"]        text that the rule must not find
-//	max_length = 200          bytes; a longer secret is not one
-//	min_unique = 6            different bytes that the secret must hold
-//
-// A rule with the id of an earlier file's rule replaces it.
-type File struct {
-	Name string // where it came from, for error messages
-	Data []byte
-}
-
 // Config says what to compile. The zero Config is the default rules: gitleaks'
 // catalogue and the packs of package pack.
 type Config struct {
@@ -100,28 +69,6 @@ type Config struct {
 	NoDefaults bool             // leave out the default rules
 	Key        secret.Value     // keys the sums of findings; random if empty
 	Now        func() time.Time // the clock for allowances that expire; nil means time.Now
-}
-
-// A Rule is what is known of a compiled rule.
-type Rule struct {
-	ID          string
-	Description string
-	Mode        Mode   // in force, overrides applied
-	Pattern     string // as written
-	Keywords    []string
-	Context     []string
-	Tags        []string
-	Entropy     float64
-	Validator   string
-	Boundary    string
-	Priority    int
-	MaxLength   int
-	MinUnique   int
-	Path        string // the rule is for files with such names only
-	Examples    []string
-	Negatives   []string
-	File        string
-	Line        int
 }
 
 // Overrides are the administrator's changes to a Set, for one class or for

@@ -7,6 +7,7 @@ import (
 
 	"github.com/baileyhq/bailey/internal/inspect/exact"
 	"github.com/baileyhq/bailey/internal/inspect/match"
+	"github.com/baileyhq/bailey/internal/inspect/rules"
 )
 
 const (
@@ -56,7 +57,7 @@ type lane struct {
 
 // A cand is a match in the making.
 type cand struct {
-	rule     *rule
+	rule     *rules.Compiled
 	start    int64       // lane position
 	pos      int64       // how far it has come
 	state    match.State // dead: its end is known
@@ -67,7 +68,7 @@ type cand struct {
 	end      int64       // state is dead: where it ended
 	left     bool        // its state is dead, and its end is exactly end
 	mask     *found      // its mask is out; it swallows what still belongs to it
-	pem      *pem        // it is a private key, of which the header has come
+	pem      *rules.PEM  // it is a private key, of which the header has come
 	sure     bool        // it stands for a crowd: it is masked as far as it comes, whatever it is
 	opened   bool        // its opening matches the expression, assertions and all
 }
@@ -142,58 +143,54 @@ func (l *lane) search(eof bool) {
 		old := l.base + int64(l.searched) - nearBefore
 		l.lives = slices.DeleteFunc(l.lives, func(f life) bool { return f.end < old })
 	}
-	set.index.Find(l.text, l.searched, func(literal, at int) { l.literal(&set.anchors[literal], at, eof) })
-	set.free.starts.Find(l.text, l.searched, len(l.text), func(i, at int) { l.try(set.free.rules[i], at, eof) })
+	set.book.Index.Find(l.text, l.searched, func(literal, at int) { l.literal(&set.book.Anchors[literal], at, eof) })
+	set.book.Free.Starts.Find(l.text, l.searched, len(l.text), func(i, at int) { l.try(set.book.Free.Rules[i], at, eof) })
 	if from, to := max(l.gatedTo, l.base), min(l.nearTo, l.base+int64(len(l.text))); from < to {
-		set.gated.starts.Find(l.text, int(from-l.base), int(to-l.base), func(i, at int) { l.try(set.gated.rules[i], at, eof) })
+		set.book.Gated.Starts.Find(l.text, int(from-l.base), int(to-l.base), func(i, at int) { l.try(set.book.Gated.Rules[i], at, eof) })
 		l.gatedTo = to
 	}
 }
 
-// glance is how much text is asked whether a literal could begin a match before
-// a candidate is made of it.
-const glance = 64
-
 // literal tries the rules of a literal that stands at text[at].
-func (l *lane) literal(as *anchors, at int, eof bool) {
-	for _, k := range as.marks {
+func (l *lane) literal(as *rules.Anchors, at int, eof bool) {
+	for _, k := range as.Marks {
 		l.mark(k, l.base+int64(at))
 	}
 	inWord := at > 0 && isWord(l.text[at-1]) && !escapedBefore(l.text, at)
 	whole := inWord && l.text[at-1] != '_' && isWord(l.text[at]) // the word goes on here
-	none := as.any == nil || inWord && as.word || whole && as.bounded
-	if !none && !as.hopeless(l.text[at:]) {
-		for i := range as.fixed {
-			a := &as.fixed[i]
-			if inWord && a.word || whole && a.rule.bounded {
+	none := len(as.Fixed) == 0 || inWord && as.Word || whole && as.Whole
+	if !none && !as.Hopeless(l.text[at:]) {
+		for i := range as.Fixed {
+			a := &as.Fixed[i]
+			if inWord && a.Word || whole && a.Rule.Bounded {
 				continue
 			}
-			l.try(a.rule, at, eof)
+			l.try(a.Rule, at, eof)
 		}
 	}
-	for i := range as.moved {
-		l.before(&as.moved[i], at, eof)
+	for i := range as.Moved {
+		l.before(&as.Moved[i], at, eof)
 	}
 }
 
 // before tries a rule whose matches begin some bytes before text[at].
-func (l *lane) before(a *anchor, at int, eof bool) {
+func (l *lane) before(a *rules.Anchor, at int, eof bool) {
 	first := at
-	for first > 0 && at-first < a.max && a.before.Has(l.text[first-1]) {
+	for first > 0 && at-first < a.Max && a.Before.Has(l.text[first-1]) {
 		first--
 	}
-	for start := first; start <= at-a.min; start++ {
-		if a.min < a.max && a.rule.bounded && start > 0 && isWord(l.text[start-1]) && isWord(l.text[start]) && !escapedBefore(l.text, start) {
+	for start := first; start <= at-a.Min; start++ {
+		if a.Min < a.Max && a.Rule.Bounded && start > 0 && isWord(l.text[start-1]) && isWord(l.text[start]) && !escapedBefore(l.text, start) {
 			continue
 		}
-		if !a.rule.pattern.Hopeless(l.text[start:min(len(l.text), at+glance)]) {
-			l.try(a.rule, start, eof)
+		if !a.Rule.Matcher.Hopeless(l.text[start:min(len(l.text), at+rules.Glance)]) {
+			l.try(a.Rule, start, eof)
 		}
 	}
 }
 
 // try begins a candidate at text[at] unless the rule does not apply.
-func (l *lane) try(r *rule, at int, eof bool) {
+func (l *lane) try(r *rules.Compiled, at int, eof bool) {
 	pos := l.base + int64(at)
 	switch {
 	case l.s.skip(r, l, at):
@@ -201,7 +198,7 @@ func (l *lane) try(r *rule, at int, eof bool) {
 		l.begin(r, at, eof, false)
 	default:
 		l.s.nears++
-		if l.s.set.modes[r.index] >= Mask && !slices.ContainsFunc(l.sures, func(f life) bool { return f.rule == r && f.start <= pos && pos < f.end }) {
+		if l.s.set.modes[r.Index] >= Mask && !slices.ContainsFunc(l.sures, func(f life) bool { return f.rule == r && f.start <= pos && pos < f.end }) {
 			l.begin(r, at, eof, true)
 		}
 	}
@@ -223,7 +220,7 @@ const (
 
 // A station is a place that candidates of a rule pass in one state.
 type station struct {
-	rule  *rule
+	rule  *rules.Compiled
 	pos   int64
 	state match.State
 }
@@ -239,7 +236,7 @@ type hosts struct {
 // knows no better, must not stand for one that it does; it is given up.
 func (l *lane) hosted(c *cand) bool {
 	if !c.opened {
-		ok, known := c.rule.pattern.Opens(l.text, int(c.start-l.base), int(c.pos-l.base))
+		ok, known := c.rule.Matcher.Opens(l.text, int(c.start-l.base), int(c.pos-l.base))
 		if !known {
 			return false
 		}
@@ -272,13 +269,13 @@ func (l *lane) hosted(c *cand) bool {
 
 // life is where a candidate that came far began and ended.
 type life struct {
-	rule       *rule
+	rule       *rules.Compiled
 	start, end int64
 }
 
 // crowded reports whether too many matches of the rule are in the making at a
 // position. The answer depends on what stands before that alone.
-func (l *lane) crowded(r *rule, at int64) bool {
+func (l *lane) crowded(r *rules.Compiled, at int64) bool {
 	n := 0
 	for i := range l.cands {
 		if c := &l.cands[i]; c.rule == r && !c.sure && c.start+lasting <= at {
@@ -332,8 +329,8 @@ func escapedBefore(text []byte, i int) bool {
 }
 
 // begin tries a rule at text[start:].
-func (l *lane) begin(r *rule, start int, eof, sure bool) {
-	c := cand{rule: r, start: l.base + int64(start), pos: l.base + int64(start), state: r.pattern.Start(), entered: -1, sure: sure}
+func (l *lane) begin(r *rules.Compiled, start int, eof, sure bool) {
+	c := cand{rule: r, start: l.base + int64(start), pos: l.base + int64(start), state: r.Matcher.Start(), entered: -1, sure: sure}
 	if c.state.Entered() {
 		c.entered = c.start
 	}
@@ -363,7 +360,7 @@ func (l *lane) run(c *cand, eof bool) bool {
 		if c.entered >= 0 {
 			in = 0
 		}
-		state, at, accepted, in := c.rule.pattern.Run(c.state, l.text[c.pos-l.base:stop-l.base], in, c.accepted)
+		state, at, accepted, in := c.rule.Matcher.Run(c.state, l.text[c.pos-l.base:stop-l.base], in, c.accepted)
 		switch {
 		case in < 0:
 			c.entered = -1
@@ -388,8 +385,8 @@ func (l *lane) run(c *cand, eof bool) bool {
 			if !c.accepted {
 				return false
 			}
-			if c.rule.pem {
-				c.pem = &pem{sure: c.pos}
+			if c.rule.PEM {
+				c.pem = &rules.PEM{Sure: c.pos}
 				return l.runPEM(c, eof)
 			}
 			c.end = c.pos
@@ -424,11 +421,35 @@ func (l *lane) run(c *cand, eof bool) bool {
 	if !eof {
 		return true
 	}
-	if !c.accepted || c.rule.pem {
+	if !c.accepted || c.rule.PEM {
 		return false
 	}
 	c.end = c.pos
 	return l.decide(c, true, false)
+}
+
+// runPEM takes a candidate that has its header through the body. It reports
+// whether the key goes on.
+func (l *lane) runPEM(c *cand, eof bool) bool {
+	p := c.pem
+	end := l.base + int64(len(l.text))
+	more := true
+	for more && c.pos < end {
+		more = p.Step(l.text[c.pos-l.base], c.pos) && !p.Ended && c.pos-c.start < longestMask
+		c.pos++
+		if c.mask == nil && p.Key() {
+			if c.mask = l.report(c.rule, int(c.start-l.base), int(p.Sure-l.base)); c.mask == nil || c.mask.allowed {
+				return false
+			}
+			c.mask.open = true
+		}
+	}
+	if c.mask != nil {
+		_, to := l.raw(int(p.Sure-l.base)-1, int(p.Sure-l.base))
+		c.mask.end = max(c.mask.end, to)
+		c.mask.open = more && !eof
+	}
+	return more && !eof
 }
 
 // worthwhile decides about a candidate that has become long.
@@ -469,40 +490,40 @@ func (l *lane) swallow(c *cand) {
 // reports whether the candidate must be kept.
 func (l *lane) decide(c *cand, eof, now bool) bool {
 	start, end := int(c.start-l.base), int(c.end-l.base)
-	if l.s.set.modes[c.rule.index] < Mask {
+	if l.s.set.modes[c.rule.Index] < Mask {
 		if at, _ := l.raw(start, start); l.s.enough(c.rule, at) {
 			return false
 		}
 	}
-	if !eof && !now && !c.left {
+	if !now && !c.left {
 		end = min(end+1, len(l.text)) // the byte that ended it tells \b and $
 	}
-	at := c.rule.pattern.Match(l.text[:end], start)
+	at := c.rule.Matcher.Match(l.text[:end], start)
 	if at == nil {
 		return false
 	}
-	m := c.rule.matchOf(at)
-	if c.rule.looksAhead() && !eof && !now && len(l.text) < m.to+ahead {
-		c.state, c.wait = match.State{}, l.base+int64(m.to+ahead)
+	m := c.rule.HitOf(at)
+	if c.rule.LooksAhead() && !eof && !now && len(l.text) < m.To+ahead {
+		c.state, c.wait = match.State{}, l.base+int64(m.To+ahead)
 		return true
 	}
-	if c.rule.pattern.Lead {
-		for n := 0; n < 50 && m.from > 0 && (isWord(l.text[m.from-1]) || l.text[m.from-1] == '.' || l.text[m.from-1] == '-'); n++ {
-			m.from--
+	if c.rule.Matcher.Lead {
+		for n := 0; n < 50 && m.From > 0 && (isWord(l.text[m.From-1]) || l.text[m.From-1] == '.' || l.text[m.From-1] == '-'); n++ {
+			m.From--
 		}
 	}
 	if !l.marked(c.rule, m) {
 		return false
 	}
-	lo, hi := max(0, m.from-lineBefore), min(len(l.text), m.to+ahead)
+	lo, hi := max(0, m.From-rules.LineBefore), min(len(l.text), m.To+ahead)
 	if now {
 		hi = end
 	}
-	m.from, m.to, m.start, m.end = m.from-lo, m.to-lo, m.start-lo, m.end-lo
-	if l.s.set.judge(&l.s.cfg.ScanConfig, l.text[lo:hi], m) != "" {
+	m.From, m.To, m.Start, m.End = m.From-lo, m.To-lo, m.Start-lo, m.End-lo
+	if l.s.set.book.Judge(l.s.cfg.place(), l.text[lo:hi], m) != "" {
 		return false
 	}
-	f := l.report(c.rule, lo+m.start, lo+m.end)
+	f := l.report(c.rule, lo+m.Start, lo+m.End)
 	if now && f != nil && !f.allowed && !c.state.Dead() {
 		f.open = true
 		c.mask = f
@@ -520,21 +541,18 @@ func (l *lane) left(c *cand) (found, again bool) {
 	return again || l.s.finds > before, again
 }
 
-// looksAhead reports whether the rule's judgement depends on what follows.
-func (r *rule) looksAhead() bool { return r.boundary != nil || len(r.context) > 0 }
-
 // marked reports whether a keyword that the rule's pattern does not hold was
 // seen.
-func (l *lane) marked(r *rule, m hit) bool {
-	if len(r.marks) == 0 {
+func (l *lane) marked(r *rules.Compiled, m rules.Hit) bool {
+	if len(r.Marks) == 0 {
 		return true
 	}
 	for _, seen := range l.marks {
-		if seen.at <= l.base+int64(m.to) && seen.at+markReach >= l.base+int64(m.from) && slices.Contains(r.marks, seen.k) {
+		if seen.at <= l.base+int64(m.To) && seen.at+markReach >= l.base+int64(m.From) && slices.Contains(r.Marks, seen.k) {
 			return true
 		}
 	}
-	low := bytes.ToLower(l.text[m.from:m.to])
+	low := bytes.ToLower(l.text[m.From:m.To])
 	return slices.ContainsFunc(r.Keywords, func(k string) bool { return bytes.Contains(low, []byte(k)) })
 }
 
@@ -547,7 +565,7 @@ type mark struct {
 // mark remembers a keyword. Of those that stand close together, the first is
 // enough.
 func (l *lane) mark(k int, at int64) {
-	if l.s.set.gates[k] {
+	if l.s.set.book.Gates[k] {
 		if l.nearTo < at-nearBefore {
 			l.gatedTo = max(l.gatedTo, at-nearBefore)
 		}
@@ -577,16 +595,48 @@ func (l *lane) forget(at int64) {
 }
 
 // report records that text[start:end] was found.
-func (l *lane) report(r *rule, start, end int) *found {
-	if l.s.set.modes[r.index] < Mask {
+func (l *lane) report(r *rules.Compiled, start, end int) *found {
+	if l.s.set.modes[r.Index] < Mask {
 		at, _ := l.raw(start, start)
 		l.s.note(r, at)
 	}
 	sum := l.s.set.sum(l.text[start:end])
-	f := &found{rule: r.ID, priority: r.Priority, mode: l.s.set.modes[r.index], sum: sum, lane: l.name}
+	f := &found{rule: r.ID, priority: r.Priority, mode: l.s.set.modes[r.Index], sum: sum, lane: l.name}
 	f.allowed = l.s.set.allowance(&l.s.cfg.ScanConfig, r.ID, sum)
 	f.start, f.end = l.raw(start, end)
+	switch {
+	case l.name == "":
+		l.s.ends[l.s.ended%len(l.s.ends)] = [2]int64{f.start, f.end}
+		l.s.ended++
+	case l.name == joinedLane && l.s.endsItself(f):
+		return nil
+	}
 	return l.s.add(f)
+}
+
+// endsItself reports whether the line break in a finding of the joined lane is
+// no wrap: the secret was whole at the end of its line, and what stands on the
+// next is a plain word, or begins like the secret does, as in a list of tokens
+// of which each has as many bytes as a line of a narrow terminal.
+func (s *Stream) endsItself(f *found) bool {
+	for _, e := range s.ends {
+		if e[0] != f.start || e[1] >= f.end || e[0] < s.base {
+			continue
+		}
+		whole, rest := s.buf[e[0]-s.base:e[1]-s.base], s.buf[e[1]-s.base:f.end-s.base]
+		next := bytes.TrimLeft(rest, "\r\n")
+		if len(next) == len(rest) || len(next) == 0 {
+			continue
+		}
+		after := s.buf[f.end-s.base:]
+		if len(whole) >= 4 && bytes.HasPrefix(s.buf[f.end-s.base-int64(len(next)):], whole[:4]) {
+			return true
+		}
+		if len(next) >= 3 && (len(after) == 0 || !isWord(after[0])) && !bytes.ContainsFunc(next[1:], func(r rune) bool { return r < 'a' || r > 'z' }) && isWord(next[0]) {
+			return true
+		}
+	}
+	return false
 }
 
 // findExact looks for known secrets.
@@ -640,16 +690,16 @@ func (l *lane) hold() int64 {
 	for i := range l.cands {
 		c := &l.cands[i]
 		if c.pem != nil && c.mask != nil && !c.loose {
-			keep(int(c.pem.sure - l.base))
+			keep(int(c.pem.Sure - l.base))
 		}
 		if c.sure && !c.loose && c.mask == nil {
 			keep(int(c.start - l.base))
 			continue
 		}
-		if c.entered < 0 || c.loose || c.mask != nil || l.s.set.modes[c.rule.index] < Mask {
+		if c.entered < 0 || c.loose || c.mask != nil || l.s.set.modes[c.rule.Index] < Mask {
 			continue
 		}
-		if l.s.cfg.Kind == Terminal && !c.accepted && c.pos-c.entered < int64(c.rule.shows) {
+		if l.s.cfg.Kind == Terminal && !c.accepted && c.pos-c.entered < int64(c.rule.Shows) {
 			continue
 		}
 		keep(int(c.entered - l.base))
@@ -688,7 +738,7 @@ func (l *lane) needed() int64 {
 		case c.mask == nil:
 			at = min(at, c.start)
 		case c.pem != nil:
-			at = min(at, c.pem.sure-1)
+			at = min(at, c.pem.Sure-1)
 		}
 	}
 	return at - behind
@@ -722,11 +772,11 @@ func (l *lane) tick() {
 }
 
 func (l *lane) tickCand(c *cand) bool {
-	if c.rule.pem {
+	if c.rule.PEM {
 		c.loose = true
 		return true
 	}
-	if c.mask != nil || c.entered < 0 || l.s.set.modes[c.rule.index] < Mask {
+	if c.mask != nil || c.entered < 0 || l.s.set.modes[c.rule.Index] < Mask {
 		return true
 	}
 	if c.state.Dead() { // only what stands behind it is missing
@@ -739,8 +789,8 @@ func (l *lane) tickCand(c *cand) bool {
 			return true
 		}
 	}
-	if c.rule.inside && 2*int(c.pos-c.start) >= c.rule.pattern.MinLength {
-		f := &found{rule: c.rule.ID, priority: c.rule.Priority, mode: l.s.set.modes[c.rule.index], lane: l.name, open: true}
+	if c.rule.Inside && 2*int(c.pos-c.start) >= c.rule.Matcher.MinLength {
+		f := &found{rule: c.rule.ID, priority: c.rule.Priority, mode: l.s.set.modes[c.rule.Index], lane: l.name, open: true}
 		f.start, f.end = l.raw(int(c.entered-l.base), int(c.pos-l.base))
 		if f = l.s.add(f); f != nil {
 			c.mask, c.end = f, c.pos

@@ -5,6 +5,8 @@ import (
 	"math/rand/v2"
 	"slices"
 	"testing"
+
+	"github.com/baileyhq/bailey/internal/inspect/rules"
 )
 
 // mutate changes, takes out, doubles and puts in a few bytes.
@@ -38,9 +40,9 @@ func mutate(rng *rand.Rand, text []byte) []byte {
 func TestMutantsAreFoundByBoth(t *testing.T) {
 	s := rulesOf(t)
 	rng := rand.New(rand.NewPCG(11, 12))
-	rules := map[string]*rule{}
-	for _, r := range s.rules {
-		rules[r.ID] = r
+	byID := map[string]*rules.Compiled{}
+	for _, r := range s.book.All {
+		byID[r.ID] = r
 	}
 	all := positives(t, s)
 	ids := make([]string, 0, len(all))
@@ -50,8 +52,8 @@ func TestMutantsAreFoundByBoth(t *testing.T) {
 	slices.Sort(ids)
 	tried, both := 0, 0
 	for _, id := range ids {
-		r := rules[id]
-		if r.path != nil || r.pem {
+		r := byID[id]
+		if r.Path != "" || r.PEM {
 			continue // other conditions, and more than the expression
 		}
 		only := s.With(Overrides{Modes: onlyMode(s, id)})
@@ -67,7 +69,7 @@ func TestMutantsAreFoundByBoth(t *testing.T) {
 					continue
 				}
 				tried++
-				if _, found := s.tryAlone(r, text); !found {
+				if _, found := s.book.TryAlone(r, text); !found {
 					continue
 				}
 				both++

@@ -10,17 +10,13 @@ import (
 
 	"github.com/baileyhq/bailey/internal/inspect/exact"
 	"github.com/baileyhq/bailey/internal/inspect/match"
+	"github.com/baileyhq/bailey/internal/inspect/rules"
 	"github.com/baileyhq/bailey/internal/inspect/view"
 )
 
 const (
 	// piece is how much of a long text is looked at in one go.
 	piece = 64 << 10
-	// interactive is how many bytes of a known secret must be there for a
-	// terminal to wait: typing must not stutter. Of a token it shows what the
-	// provider's tokens begin with, which is no secret, and one byte less than
-	// this; of a value known by its surroundings, one less than twice this.
-	interactive = 4
 	// exactPriority puts known secrets before every rule.
 	exactPriority = 1000
 	// idle is how much memory a waiting stream keeps.
@@ -37,7 +33,11 @@ type ScanConfig struct {
 	TrustPath bool
 	Kind      Kind
 	Columns   int // of a terminal; 0 means unknown
+	Rows      int // of a terminal; 0 means unknown
 }
+
+// place is where the text comes from.
+func (c *ScanConfig) place() rules.Place { return rules.Place{Path: c.Path, Trust: c.TrustPath} }
 
 // StreamConfig says how to look at one logical stream.
 type StreamConfig struct {
@@ -80,7 +80,10 @@ type Stream struct {
 	spans    []*found
 	reported [2]int64    // place of the last finding told
 	told     [8][2]int64 // places of the last findings told, in no order
+	sums     [8]Sum      // and what they were
 	tells    int
+	ends     [4][2]int64 // where the last secrets were that need no other reading
+	ended    int
 	sampled  int64
 	discard  bool // nobody wants the output
 	closed   bool
@@ -175,7 +178,7 @@ func (s *Stream) rest() {
 // enough reports whether a rule that only tells has told enough of this part of
 // the stream: a log in which every line has an address needs no finding for
 // every line. Whole documents are told in full.
-func (s *Stream) enough(r *rule, at int64) bool {
+func (s *Stream) enough(r *rules.Compiled, at int64) bool {
 	if s.cfg.Kind == Document {
 		return false
 	}
@@ -188,7 +191,7 @@ func (s *Stream) enough(r *rule, at int64) bool {
 }
 
 // note counts a finding of a rule that only tells.
-func (s *Stream) note(r *rule, at int64) {
+func (s *Stream) note(r *rules.Compiled, at int64) {
 	i := slices.IndexFunc(s.notes, func(n notes) bool { return n.rule == r })
 	if i < 0 {
 		i = len(s.notes)
@@ -207,7 +210,7 @@ const notesPerPiece = 16
 
 // notes counts the findings of a rule in one piece of the stream.
 type notes struct {
-	rule  *rule
+	rule  *rules.Compiled
 	block int64
 	count int
 }
@@ -222,6 +225,7 @@ func (s *Stream) Tick(dst []byte) ([]byte, error) {
 	if s.err != nil || s.closed || s.Held() == 0 {
 		return dst, s.err
 	}
+	s.glance()
 	for _, l := range s.lanes {
 		l.tick()
 	}
@@ -253,11 +257,14 @@ func (s *Stream) Close(dst []byte) ([]byte, error) {
 
 // Resize says how wide the terminal is from here on: what is broken into lines
 // at its edge is put together again. 0 means unknown.
-func (s *Stream) Resize(columns int) {
-	s.cfg.Columns = columns
+func (s *Stream) Resize(columns, rows int) {
+	s.cfg.Columns, s.cfg.Rows = columns, rows
 	for _, d := range s.sides {
 		if d.reading != nil {
 			d.reader.Resize(columns)
+			if d.kind == view.Drawn {
+				d.reader.Drawn(rows, s.cfg.Kind == Terminal)
+			}
 		}
 	}
 }
@@ -283,6 +290,9 @@ func (s *Stream) look(eof bool) {
 	for _, d := range s.sides {
 		d.advance(eof)
 	}
+	if !eof && s.cfg.Kind == Terminal {
+		s.glance()
+	}
 }
 
 // hold returns the raw offset up to which text may be released.
@@ -303,14 +313,14 @@ func (s *Stream) hold() int64 {
 // least returns how much of a known secret must be there before text waits.
 func (s *Stream) least() int {
 	if s.cfg.Kind == Terminal {
-		return interactive
+		return rules.Interactive
 	}
 	return 1
 }
 
 // skip reports whether a rule does not apply at text[at].
-func (s *Stream) skip(r *rule, l *lane, at int) bool {
-	if s.set.modes[r.index] <= Off || s.plain || r.path != nil && (s.cfg.Path == "" || !r.path.MatchString(s.cfg.Path)) {
+func (s *Stream) skip(r *rules.Compiled, l *lane, at int) bool {
+	if s.set.modes[r.Index] <= Off || s.plain || !r.Applies(s.cfg.Path) {
 		return true
 	}
 	if s.cfg.Sampling.Every < 2 || r.Priority >= 0 {
@@ -346,7 +356,13 @@ func (s *Stream) chosen(block int64) bool {
 // add takes a place that a lane found. It returns nil when it is known already.
 func (s *Stream) add(f *found) *found {
 	s.finds++
+	if f.start == f.end && !s.late(f) {
+		return nil
+	}
 	if f.end <= s.released {
+		if f.lane == drawn && f.mode == Mask {
+			f.mode = Alert // it is on the screen already
+		}
 		for _, t := range s.told {
 			if f.start < t[1] && t[0] < f.end {
 				return nil // another lane has told it
@@ -372,6 +388,7 @@ func (s *Stream) add(f *found) *found {
 // report tells one finding.
 func (s *Stream) report(f *found, start, end int64, mode Mode) {
 	s.reported = [2]int64{start, end}
+	s.sums[s.tells%len(s.sums)] = f.sum
 	s.told[s.tells%len(s.told)] = s.reported
 	s.tells++
 	if s.cfg.Report != nil {
@@ -451,7 +468,7 @@ func (s *Stream) release(dst []byte, upTo int64) []byte {
 			continue
 		}
 		if c.mode == Block {
-			s.report(c.best, c.start, c.end, c.mode)
+			s.report(c.best, c.mask[0], c.mask[1], c.mode)
 			s.err = &BlockedError{Rule: c.best.rule, Offset: c.mask[0]}
 			s.spans = nil
 			return dst
@@ -460,7 +477,7 @@ func (s *Stream) release(dst []byte, upTo int64) []byte {
 		if c.open {
 			return dst // it goes on
 		}
-		s.report(c.best, c.start, c.end, c.mode)
+		s.report(c.best, c.mask[0], c.mask[1], c.mode)
 		s.spans = slices.Delete(s.spans, 0, c.n)
 	}
 	return s.copy(dst, upTo)
@@ -502,6 +519,7 @@ func (s *Stream) mask(dst []byte, rule string, to int64) []byte {
 		again := s.masked > 0 && s.masked == s.released
 		dst = appendMask(dst, rule, s.buf[s.released-s.base:to-s.base], s.cfg.Kind, again)
 	}
+	s.hide(s.released, to)
 	s.released, s.masked = to, to
 	return dst
 }
@@ -570,15 +588,15 @@ func (s *Set) Redact(cfg ScanConfig, data []byte) ([]byte, []Finding, error) {
 // Explain returns where patterns matched without a finding, and why not.
 func (s *Set) Explain(cfg ScanConfig, data []byte) []Miss {
 	var misses []Miss
-	for _, r := range s.rules {
-		for _, m := range r.find(data) {
-			reason := s.judge(&cfg, data, m)
+	for _, r := range s.book.All {
+		for _, m := range r.Find(data) {
+			reason := s.book.Judge(cfg.place(), data, m)
 			if low := bytes.ToLower(data); reason == "" && len(r.Keywords) > 0 &&
 				!slices.ContainsFunc(r.Keywords, func(k string) bool { return bytes.Contains(low, []byte(k)) }) {
 				reason = "no keyword"
 			}
 			if reason != "" {
-				misses = append(misses, Miss{Rule: r.ID, Offset: int64(m.start), Length: int64(m.end - m.start), Reason: reason})
+				misses = append(misses, Miss{Rule: r.ID, Offset: int64(m.Start), Length: int64(m.End - m.Start), Reason: reason})
 			}
 		}
 	}

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"fmt"
 	"math/rand/v2"
+	"regexp/syntax"
 	"slices"
 	"strings"
 	"sync"
@@ -29,18 +30,22 @@ func rulesOf(t testing.TB) *Set {
 func positives(t testing.TB, s *Set) map[string][]string {
 	t.Helper()
 	all := map[string][]string{}
-	for _, r := range s.rules {
+	for _, r := range s.book.All {
 		all[r.ID] = slices.Clone(r.Examples)
-		if len(r.Examples) > 0 || r.path != nil {
+		if len(r.Examples) > 0 || r.Path != "" {
 			continue
 		}
 		rng := rand.New(rand.NewPCG(1, uint64(len(r.Pattern))))
+		tree, err := syntax.Parse(r.Pattern, syntax.Perl)
+		if err != nil {
+			t.Fatal(err)
+		}
 		for range 400 {
-			text := "x = 1\n" + generate(rng, r.syntax) + "\n"
+			text := "x = 1\n" + generate(rng, tree) + "\n"
 			if len(r.Keywords) > 0 && !slices.ContainsFunc(r.Keywords, func(k string) bool { return strings.Contains(strings.ToLower(text), k) }) {
 				text = r.Keywords[0] + " " + text
 			}
-			if _, found := s.tryAlone(r, []byte(text)); found {
+			if _, found := s.book.TryAlone(r, []byte(text)); found {
 				all[r.ID] = append(all[r.ID], text)
 			}
 			if len(all[r.ID]) == 4 {
@@ -70,12 +75,12 @@ func TestEveryRuleFindsItsOwn(t *testing.T) {
 			}
 		}
 	}
-	t.Logf("%d rules, %d positives, %d missed, %d rules without one", len(s.rules), total, missed, none)
+	t.Logf("%d rules, %d positives, %d missed, %d rules without one", len(s.book.All), total, missed, none)
 }
 
 func onlyMode(s *Set, id string) map[string]Mode {
 	modes := map[string]Mode{}
-	for _, r := range s.rules {
+	for _, r := range s.book.All {
 		modes[r.ID] = Off
 	}
 	modes[id] = Mask

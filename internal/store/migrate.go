@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io/fs"
 	"log/slog"
+	"time"
 
 	"github.com/pressly/goose/v3"
 
@@ -60,10 +61,15 @@ func (s *Store) migrateLocked(ctx context.Context) error {
 			}
 		}
 		results, err := p.Up(ctx)
+		var took time.Duration
 		for _, r := range results {
-			s.log.InfoContext(ctx, "schema migrated", slog.Int64("version", r.Source.Version), slog.Duration("took", r.Duration))
+			s.log.DebugContext(ctx, "schema step", slog.Int64("version", r.Source.Version), slog.Duration("took", r.Duration))
+			took += r.Duration
 		}
 		if err == nil {
+			if len(results) > 0 {
+				s.log.InfoContext(ctx, "schema migrated", slog.Int64("from", have), slog.Int64("to", know), slog.Duration("took", took))
+			}
 			return nil
 		}
 		// On SQLite, which has no such lock, another process may have done this

@@ -1,4 +1,4 @@
-package inspect
+package rules
 
 import (
 	"errors"
@@ -75,8 +75,8 @@ type fileAllowlist struct {
 // another rule knows the value itself, they give way.
 var general = map[string]int{"generic-api-key": -10, "curl-auth-header": -10, "curl-auth-user": -10, "hashicorp-tf-password": -10}
 
-// defaults returns the rule files that come with bailey.
-func defaults() []File {
+// Defaults returns the rule files that come with bailey.
+func Defaults() []File {
 	files := []File{{Name: "gitleaks.toml", Data: []byte(config.DefaultConfig)}}
 	for _, f := range pack.Files() {
 		files = append(files, File(f))
@@ -102,7 +102,7 @@ func (p *problems) add(name string, line int, rule, format string, args ...any) 
 // loader gathers the rules of several files.
 type loader struct {
 	problems problems
-	rules    []*rule
+	rules    []*Compiled
 	allow    []*allowlist // for all rules
 	vetted   bool         // the file is part of this program
 }
@@ -136,11 +136,11 @@ func (l *loader) load(f File) {
 			continue
 		}
 		seen[r.ID] = line
-		l.rules = slices.DeleteFunc(l.rules, func(old *rule) bool { return old.ID == r.ID })
+		l.rules = slices.DeleteFunc(l.rules, func(old *Compiled) bool { return old.ID == r.ID })
 		l.rules = append(l.rules, r)
 	}
 	for _, id := range parsed.Extend.DisabledRules {
-		l.rules = slices.DeleteFunc(l.rules, func(old *rule) bool { return old.ID == id })
+		l.rules = slices.DeleteFunc(l.rules, func(old *Compiled) bool { return old.ID == id })
 	}
 	lists := parsed.Allowlists
 	if parsed.Allowlist != nil {
@@ -158,7 +158,7 @@ func (l *loader) load(f File) {
 			}
 		}
 		for _, id := range lists[i].TargetRules {
-			n := slices.IndexFunc(l.rules, func(r *rule) bool { return r.ID == id })
+			n := slices.IndexFunc(l.rules, func(r *Compiled) bool { return r.ID == id })
 			if n < 0 {
 				l.problems.add(f.Name, 0, "", "an allow-list names the rule %q, which no file so far has", id)
 				continue
@@ -214,7 +214,7 @@ func ruleLines(data []byte) []int {
 
 // rule checks one rule and returns it, or nil when something is wrong or the
 // rule is not about text.
-func (l *loader) rule(name string, line int, fr *fileRule) *rule {
+func (l *loader) rule(name string, line int, fr *fileRule) *Compiled {
 	bad := len(l.problems)
 	problem := func(format string, args ...any) { l.problems.add(name, line, fr.ID, format, args...) }
 	if fr.ID == "" {
@@ -224,7 +224,7 @@ func (l *loader) rule(name string, line int, fr *fileRule) *rule {
 	if strings.ContainsAny(fr.ID, " []\n\r\t\x1b") {
 		problem("the id stands in masks: write letters, digits and hyphens")
 	}
-	r := &rule{Rule: Rule{
+	r := &Compiled{Rule: Rule{
 		ID: fr.ID, Description: fr.Description, Mode: fr.Mode, Pattern: fr.Regex, Context: fr.Context, Tags: fr.Tags,
 		Entropy: fr.Entropy, Validator: fr.Validator, Boundary: fr.Boundary, MaxLength: fr.MaxLength, MinUnique: fr.MinUnique,
 		Path: fr.Path, Examples: fr.Examples, Negatives: fr.Negatives, File: name, Line: line,

@@ -1,4 +1,4 @@
-package inspect
+package rules
 
 import (
 	"regexp/syntax"
@@ -35,13 +35,15 @@ func mustPattern(expr string) *match.Pattern {
 }
 
 // isPEM reports whether a rule is about private keys in PEM.
-func isPEM(r *rule) bool {
+func isPEM(r *Compiled) bool {
 	return strings.Contains(r.Pattern, "BEGIN") && strings.Contains(r.Pattern, "PRIVATE KEY")
 }
 
-// pem is the body of a key, read byte by byte.
-type pem struct {
-	sure   int64 // lane position up to which it is the key
+// A PEM is the body of a key, read byte by byte.
+type PEM struct {
+	Sure  int64 // position up to which it is the key
+	Ended bool  // the end line is whole
+
 	word   int   // letters of base64 in a row
 	begin  int64 // where the word began
 	total  int   // letters of base64 in words that are long
@@ -53,21 +55,22 @@ type pem struct {
 	escape bool        // the last byte was a backslash
 	footer match.State // within what may be the end line
 	dash   int64       // where that began
-	ended  bool        // the end line is whole
+	footed bool        // the end line may be whole
 }
 
 func isBase64(c byte) bool {
 	return c >= 'A' && c <= 'Z' || c >= 'a' && c <= 'z' || c >= '0' && c <= '9' || c == '+' || c == '/' || c == '='
 }
 
-// step takes the byte at lane position at. It reports whether the key goes on.
-func (p *pem) step(c byte, at int64) bool {
+// Step takes the byte at a position. It reports whether the key goes on.
+func (p *PEM) Step(c byte, at int64) bool {
 	if !p.footer.Dead() {
 		state, _, accepted, _ := pemFooter.Run(p.footer, []byte{c}, 0, false)
 		p.footer = state
 		if accepted > 0 {
-			p.sure, p.ended = at+1, true
+			p.Sure, p.footed = at+1, true
 		}
+		p.Ended = p.footed && state.Dead() // four dashes may be followed by a fifth
 		return !state.Dead()
 	}
 	if p.total == 0 && p.fields < pemFields && p.inFields(c) {
@@ -95,7 +98,7 @@ func (p *pem) step(c byte, at int64) bool {
 			p.total++
 		}
 		if p.word >= pemWord {
-			p.sure = at + 1
+			p.Sure = at + 1
 		}
 		return true
 	case c == '-':
@@ -112,9 +115,12 @@ func (p *pem) step(c byte, at int64) bool {
 	}
 }
 
+// Key reports whether so much of a body has come that it is a key's.
+func (p *PEM) Key() bool { return p.total >= pemBody && p.unique >= pemUnique }
+
 // endWord judges the word that ends before at: long words are the key; one
 // short word may be its last line.
-func (p *pem) endWord(at int64) bool {
+func (p *PEM) endWord(at int64) bool {
 	n := p.word
 	p.word = 0
 	if n == 0 || n >= pemWord {
@@ -124,13 +130,13 @@ func (p *pem) endWord(at int64) bool {
 		return false
 	}
 	p.short = true
-	p.sure = at
+	p.Sure = at
 	return true
 }
 
 // inFields reports whether c belongs to the fields that may stand before the
 // body, such as "Proc-Type: 4,ENCRYPTED".
-func (p *pem) inFields(c byte) bool {
+func (p *PEM) inFields(c byte) bool {
 	p.fields++
 	if c == '\n' || c == '\r' {
 		p.line = p.line[:0]
@@ -152,28 +158,4 @@ func (p *pem) inFields(c byte) bool {
 		}
 	}
 	return field || len(name) <= 12
-}
-
-// runPEM takes a candidate that has its header through the body. It reports
-// whether the key goes on.
-func (l *lane) runPEM(c *cand, eof bool) bool {
-	p := c.pem
-	end := l.base + int64(len(l.text))
-	more := true
-	for more && c.pos < end {
-		more = p.step(l.text[c.pos-l.base], c.pos) && !p.ended && c.pos-c.start < longestMask
-		c.pos++
-		if c.mask == nil && p.total >= pemBody && p.unique >= pemUnique {
-			if c.mask = l.report(c.rule, int(c.start-l.base), int(p.sure-l.base)); c.mask == nil || c.mask.allowed {
-				return false
-			}
-			c.mask.open = true
-		}
-	}
-	if c.mask != nil {
-		_, to := l.raw(int(p.sure-l.base)-1, int(p.sure-l.base))
-		c.mask.end = max(c.mask.end, to)
-		c.mask.open = more && !eof
-	}
-	return more && !eof
 }

@@ -1,4 +1,4 @@
-package inspect
+package rules
 
 import (
 	"regexp/syntax"
@@ -11,69 +11,70 @@ import (
 	"github.com/baileyhq/bailey/internal/inspect/match"
 )
 
-// anchor is what to do when a literal is found: try a rule from some bytes
+// An Anchor is what to do when a literal is found: try a rule from some bytes
 // before it.
-type anchor struct {
-	rule     *rule
-	min, max int
-	before   match.Bytes // what those bytes may be
-	word     bool        // not within a word
+type Anchor struct {
+	Rule     *Compiled
+	Min, Max int
+	Before   match.Bytes // what those bytes may be
+	Word     bool        // not within a word
 }
 
-// anchors are what to do when one literal is found.
-type anchors struct {
-	marks   []int          // remember that these keywords were there
-	fixed   []anchor       // of rules whose matches begin with the literal
-	any     *match.Pattern // matches when one of those does
-	word    bool           // none of those does right behind a word character
-	bounded bool           // none of those does within a word
+// Anchors are what to do when one literal is found.
+type Anchors struct {
+	Marks []int    // remember that these keywords were there
+	Fixed []Anchor // of rules whose matches begin with the literal
+	Moved []Anchor // of rules whose matches begin before it
+	Word  bool     // none of the fixed matches right behind a word character
+	Whole bool     // none of the fixed matches within a word
+
+	any     *match.Pattern // matches when one of the fixed does
 	literal string
 	once    sync.Once      // for the rest
 	rest    *match.Pattern // matches when one does that ordinary text does not keep from it; nil: none
 	within  int            // so many ordinary bytes from the literal on, and none of those does; 0: not known
-	moved   []anchor       // of rules whose matches begin before it
 }
 
-// free are rules without a literal, that must be tried wherever a match can
+// Free are rules without a literal, that must be tried wherever a match can
 // begin.
-type free struct {
-	rules  []*rule
-	starts *match.Starts
+type Free struct {
+	Rules  []*Compiled
+	Starts *match.Starts
 }
 
-func newFree(rules []*rule) free {
-	f := free{rules: rules}
+func newFree(rules []*Compiled) Free {
+	f := Free{Rules: rules}
 	var all []match.Start
 	for _, r := range rules {
-		all = append(all, match.Start{Pattern: r.pattern, Bounded: r.bounded})
+		all = append(all, match.Start{Pattern: r.Matcher, Bounded: r.Bounded})
 	}
-	f.starts = match.NewStarts(all)
+	f.Starts = match.NewStarts(all)
 	return f
 }
 
 // build prepares the search for the literals of all rules.
-func (e *engine) build() {
+func (b *Book) build() {
 	var texts []string
 	number := map[string]int{}
-	add := func(text string) *anchors {
+	add := func(text string) *Anchors {
 		n, ok := number[text]
 		if !ok {
 			n = len(texts)
 			number[text] = n
 			texts = append(texts, text)
-			e.anchors = append(e.anchors, anchors{})
+			b.Anchors = append(b.Anchors, Anchors{})
 		}
-		return &e.anchors[n]
+		return &b.Anchors[n]
 	}
-	e.prepare()
-	var plain, gated []*rule
-	for i, r := range e.rules {
-		r.index = i
+	b.prepare()
+	var plain, gated []*Compiled
+	for i, r := range b.All {
+		r.Index = i
 		if isPEM(r) {
-			r.pem, r.pattern, r.shows = true, pemHeader, 2*interactive
+			r.PEM, r.Matcher, r.Shows = true, pemHeader, 2*Interactive
 			for _, text := range pemLiterals {
 				as := add(text)
-				as.fixed = append(as.fixed, anchor{rule: r})
+				as.Fixed = append(as.Fixed, Anchor{Rule: r})
 			}
 			continue
 		}
@@ -84,79 +85,79 @@ func (e *engine) build() {
 				hi = maxReach
 			}
 			as := add(lit.Text)
-			a := anchor{rule: r, min: min(lit.Min, hi), max: hi, word: lit.Word, before: lit.Before}
+			a := Anchor{Rule: r, Min: min(lit.Min, hi), Max: hi, Word: lit.Word, Before: lit.Before}
 			if hi == 0 {
-				as.fixed = append(as.fixed, a)
+				as.Fixed = append(as.Fixed, a)
 			} else {
-				as.moved = append(as.moved, a)
+				as.Moved = append(as.Moved, a)
 			}
 		}
-		r.inside = r.Priority >= 0 && len(lits) > 0 && !slices.ContainsFunc(lits, func(lit match.Literal) bool { return !inSecret(r.pattern, lit) })
-		r.shows = max(2*interactive, r.pattern.MinLength/2)
-		if r.inside {
+		r.Inside = r.Priority >= 0 && len(lits) > 0 && !slices.ContainsFunc(lits, func(lit match.Literal) bool { return !inSecret(r.Matcher, lit) })
+		r.Shows = max(2*Interactive, r.Matcher.MinLength/2)
+		if r.Inside {
 			for i, lit := range lits {
-				if n := len(lit.Text) + interactive - 1; i == 0 || n < r.shows {
-					r.shows = n
+				if n := len(lit.Text) + Interactive - 1; i == 0 || n < r.Shows {
+					r.Shows = n
 				}
 			}
 		}
-		most, known := r.pattern.Before()
-		r.bounded = r.boundary != nil && known && most == 0 || startsAtBoundary(r.syntax)
+		most, known := r.Matcher.Before()
+		r.Bounded = r.boundary != nil && known && most == 0 || startsAtBoundary(r.syntax)
 		if !implied(r.Keywords, lits) {
 			for _, k := range r.Keywords {
 				if len(k) < 2 {
-					r.marks = nil
+					r.Marks = nil
 					break
 				}
-				m := slices.Index(e.markRules, k)
+				m := slices.Index(b.keywords, k)
 				if m < 0 {
-					m = len(e.markRules)
-					e.markRules = append(e.markRules, k)
+					m = len(b.keywords)
+					b.keywords = append(b.keywords, k)
 					as := add(k)
-					as.marks = append(as.marks, m)
+					as.Marks = append(as.Marks, m)
 				}
-				r.marks = append(r.marks, m)
+				r.Marks = append(r.Marks, m)
 			}
 		}
 		switch {
 		case len(lits) > 0:
-		case len(r.marks) > 0:
+		case len(r.Marks) > 0:
 			gated = append(gated, r)
 		default:
 			plain = append(plain, r)
 		}
 	}
-	e.gates = make([]bool, len(e.markRules))
+	b.Gates = make([]bool, len(b.keywords))
 	for _, r := range gated {
-		for _, k := range r.marks {
-			e.gates[k] = true
+		for _, k := range r.Marks {
+			b.Gates[k] = true
 		}
 	}
-	e.free, e.gated = newFree(plain), newFree(gated)
+	b.Free, b.Gated = newFree(plain), newFree(gated)
 	all := make([]match.Text, len(texts))
 	for i, text := range texts {
-		as := &e.anchors[i]
+		as := &b.Anchors[i]
 		as.combine(text)
 		all[i].Text = text
-		if len(as.marks) == 0 && len(as.moved) == 0 {
-			for _, a := range as.fixed {
-				all[i].After = append(all[i].After, a.rule.pattern)
+		if len(as.Marks) == 0 && len(as.Moved) == 0 {
+			for _, a := range as.Fixed {
+				all[i].After = append(all[i].After, a.Rule.Matcher)
 			}
 		}
 	}
-	e.index = match.NewIndex(all)
+	b.Index = match.NewIndex(all)
 }
 
 // prepare takes the patterns of the rules apart, on all processors.
-func (e *engine) prepare() {
+func (b *Book) prepare() {
 	var next atomic.Int64
 	var wg sync.WaitGroup
 	for range runtime.GOMAXPROCS(0) {
 		wg.Go(func() {
-			for i := next.Add(1) - 1; i < int64(len(e.rules)); i = next.Add(1) - 1 {
-				r := e.rules[i]
-				r.pattern = match.New(r.syntax, r.group)
-				r.lits = r.pattern.Literals()
+			for i := next.Add(1) - 1; i < int64(len(b.All)); i = next.Add(1) - 1 {
+				r := b.All[i]
+				r.Matcher = match.New(r.syntax, r.group)
+				r.lits = r.Matcher.Literals()
 			}
 		})
 	}
@@ -200,51 +201,51 @@ func startsAtBoundary(re *syntax.Regexp) bool {
 }
 
 // combine makes the pattern that asks for all rules at once.
-func (a *anchors) combine(literal string) {
-	if len(a.fixed) == 0 {
+func (a *Anchors) combine(literal string) {
+	if len(a.Fixed) == 0 {
 		return
 	}
-	a.literal, a.word, a.bounded = literal, true, true
-	rules := make([]*rule, len(a.fixed))
-	for i, one := range a.fixed {
-		rules[i] = one.rule
-		a.word = a.word && one.word
-		a.bounded = a.bounded && (one.word || one.rule.bounded)
+	a.literal, a.Word, a.Whole = literal, true, true
+	rules := make([]*Compiled, len(a.Fixed))
+	for i, one := range a.Fixed {
+		rules[i] = one.Rule
+		a.Word = a.Word && one.Word
+		a.Whole = a.Whole && (one.Word || one.Rule.Bounded)
 	}
 	a.any = eitherOf(rules)
 }
 
 // eitherOf returns a pattern that matches when that of one of the rules does.
-func eitherOf(rules []*rule) *match.Pattern {
+func eitherOf(rules []*Compiled) *match.Pattern {
 	if len(rules) == 1 {
-		return rules[0].pattern
+		return rules[0].Matcher
 	}
 	all := &syntax.Regexp{Op: syntax.OpAlternate}
 	for _, r := range rules {
-		all.Sub = append(all.Sub, r.pattern.Tree())
+		all.Sub = append(all.Sub, r.Matcher.Tree())
 	}
 	return match.New(all, 0)
 }
 
 // learn finds out which rules ordinary text alone keeps from matching, when the
 // literal is met for the first time.
-func (a *anchors) learn() {
-	var rest []*rule
-	for _, one := range a.fixed {
-		if n, ok := one.rule.pattern.Within(a.literal, maxOrdinary); ok {
+func (a *Anchors) learn() {
+	var rest []*Compiled
+	for _, one := range a.Fixed {
+		if n, ok := one.Rule.Matcher.Within(a.literal, maxOrdinary); ok {
 			a.within = max(a.within, n)
 			continue
 		}
-		rest = append(rest, one.rule)
+		rest = append(rest, one.Rule)
 	}
 	if len(rest) > 0 {
 		a.rest = eitherOf(rest)
 	}
 }
 
-// hopeless reports whether no rule can match from the literal at the start of
+// Hopeless reports whether no rule can match from the literal at the start of
 // text on, which has what follows it.
-func (a *anchors) hopeless(text []byte) bool {
+func (a *Anchors) Hopeless(text []byte) bool {
 	a.once.Do(a.learn)
 	first := a.any
 	if a.within > 0 && len(text) >= a.within && match.Ordinary(text[:a.within]) {
@@ -252,24 +253,23 @@ func (a *anchors) hopeless(text []byte) bool {
 			return true
 		}
 	}
-	return first.Hopeless(text[:min(len(text), glance)])
+	return first.Hopeless(text[:min(len(text), Glance)])
 }
 
 // maxOrdinary is how many ordinary bytes are asked about at most.
 const maxOrdinary = 40
 
-// beginnings returns the beginnings of literals that stand in secrets which
-// this Set masks or blocks, and how much of a secret may stand before its
-// literal.
-func (s *Set) beginnings() (*match.Prefixes, int) {
+// Beginnings returns the beginnings of literals that stand in secrets of the
+// rules that count, and how much of a secret may stand before its literal.
+func (b *Book) Beginnings(counts func(*Compiled) bool) (*match.Prefixes, int) {
 	var texts []string
 	reach := 0
 	seen := map[string]bool{}
-	for i, r := range s.rules {
-		if s.modes[i] < Mask {
+	for _, r := range b.All {
+		if !counts(r) {
 			continue
 		}
-		if r.pem {
+		if r.PEM {
 			texts = append(texts, pemLiterals...)
 			continue
 		}
@@ -278,7 +278,7 @@ func (s *Set) beginnings() (*match.Prefixes, int) {
 				reach = max(reach, lit.Max+len(lit.Text)-1) // the secret may stand before it
 				continue
 			}
-			if inSecret(r.pattern, lit) && !seen[lit.Text] {
+			if inSecret(r.Matcher, lit) && !seen[lit.Text] {
 				seen[lit.Text] = true
 				texts = append(texts, lit.Text)
 			}

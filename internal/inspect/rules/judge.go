@@ -1,4 +1,4 @@
-package inspect
+package rules
 
 import (
 	"bytes"
@@ -11,9 +11,17 @@ import (
 	"github.com/baileyhq/bailey/internal/inspect/match"
 )
 
-// rule is a compiled rule.
-type rule struct {
+// Compiled is a rule, ready to be searched for.
+type Compiled struct {
 	Rule
+	Index   int            // in the Book
+	Matcher *match.Pattern // what it matches
+	Marks   []int          // numbers of keywords that the pattern does not hold
+	PEM     bool           // it is about private keys: see [PEM]
+	Bounded bool           // it matches only where no word goes on
+	Inside  bool           // a literal stands within the secret: it tells what it is
+	Shows   int            // how many bytes of a secret a terminal shows before it waits
+
 	group    int
 	syntax   *syntax.Regexp
 	path     *regexp.Regexp // nil: any
@@ -21,19 +29,21 @@ type rule struct {
 	validate func([]byte) bool
 	boundary func(text []byte, start, end int) bool
 	allow    []*allowlist
-	index    int
-	pattern  *match.Pattern
 	lits     []match.Literal
 
-	vetted  bool // its examples were run when this program was tested
-	once    sync.Once
-	whole   *regexp.Regexp // the pattern as written, for examples and explanations
-	marks   []int          // numbers of keywords that the pattern does not hold
-	pem     bool           // it is about private keys: see pem.go
-	bounded bool           // it matches only where no word goes on
-	inside  bool           // a literal stands within the secret: it tells what it is
-	shows   int            // how many bytes of a secret a terminal shows before it waits
+	vetted bool // its examples were run when this program was tested
+	once   sync.Once
+	whole  *regexp.Regexp // the pattern as written, for examples and explanations
 }
+
+// Applies reports whether the rule is for text of a file with such a path; ""
+// means that it has none.
+func (r *Compiled) Applies(path string) bool {
+	return r.path == nil || path != "" && r.path.MatchString(path)
+}
+
+// LooksAhead reports whether the rule's judgement depends on what follows.
+func (r *Compiled) LooksAhead() bool { return r.boundary != nil || len(r.context) > 0 }
 
 // allowlist says which matches are none. Its expressions are compiled when
 // they are first needed: most never are.
@@ -93,8 +103,8 @@ func either(exprs []string) string {
 }
 
 // allowed reports whether the list takes the match for harmless. Paths count
-// only when trustPath says that the path is not the attacker's choice.
-func (a *allowlist) allowed(secret, match, line []byte, path string, trustPath bool) bool {
+// only when the place says that the path is not the attacker's choice.
+func (a *allowlist) allowed(secret, match, line []byte, place Place) bool {
 	a.compile()
 	var checks, held int
 	check := func(there, holds bool) {
@@ -106,7 +116,7 @@ func (a *allowlist) allowed(secret, match, line []byte, path string, trustPath b
 		}
 	}
 	check(a.commits, false)
-	check(a.paRe != nil, a.paRe != nil && trustPath && path != "" && a.paRe.MatchString(path))
+	check(a.paRe != nil, a.paRe != nil && place.Trust && place.Path != "" && a.paRe.MatchString(place.Path))
 	if a.re != nil {
 		text := secret
 		switch a.target {

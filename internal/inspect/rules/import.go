@@ -1,4 +1,4 @@
-package inspect
+package rules
 
 import (
 	"bytes"
@@ -62,11 +62,11 @@ func Import(name string, data []byte) (out []byte, notes []string, err error) {
 		return nil, nil, fmt.Errorf("%s: %w", name, err)
 	}
 	out = append([]byte("# Imported by bailey rules import.\n"), out...)
-	set, err := Compile(Config{NoDefaults: true, Files: []File{{Name: name, Data: out}}})
+	book, err := Load([]File{{Name: name, Data: out}}, false)
 	if err != nil {
 		return nil, nil, err
 	}
-	if len(set.Rules()) == 0 && !bytes.Contains(data, []byte("useDefault")) {
+	if len(book.All) == 0 && !bytes.Contains(data, []byte("useDefault")) {
 		return nil, nil, errors.New(name + ": there are no rules about text in it")
 	}
 	return out, notes, nil
