@@ -495,7 +495,7 @@ func (l *lane) decide(c *cand, eof, now bool) bool {
 			return false
 		}
 	}
-	if !eof && !now && !c.left {
+	if !now && !c.left {
 		end = min(end+1, len(l.text)) // the byte that ended it tells \b and $
 	}
 	at := c.rule.Matcher.Match(l.text[:end], start)
@@ -604,7 +604,39 @@ func (l *lane) report(r *rules.Compiled, start, end int) *found {
 	f := &found{rule: r.ID, priority: r.Priority, mode: l.s.set.modes[r.Index], sum: sum, lane: l.name}
 	f.allowed = l.s.set.allowance(&l.s.cfg.ScanConfig, r.ID, sum)
 	f.start, f.end = l.raw(start, end)
+	switch {
+	case l.name == "":
+		l.s.ends[l.s.ended%len(l.s.ends)] = [2]int64{f.start, f.end}
+		l.s.ended++
+	case l.name == joinedLane && l.s.endsItself(f):
+		return nil
+	}
 	return l.s.add(f)
+}
+
+// endsItself reports whether the line break in a finding of the joined lane is
+// no wrap: the secret was whole at the end of its line, and what stands on the
+// next is a plain word, or begins like the secret does, as in a list of tokens
+// of which each has as many bytes as a line of a narrow terminal.
+func (s *Stream) endsItself(f *found) bool {
+	for _, e := range s.ends {
+		if e[0] != f.start || e[1] >= f.end || e[0] < s.base {
+			continue
+		}
+		whole, rest := s.buf[e[0]-s.base:e[1]-s.base], s.buf[e[1]-s.base:f.end-s.base]
+		next := bytes.TrimLeft(rest, "\r\n")
+		if len(next) == len(rest) || len(next) == 0 {
+			continue
+		}
+		after := s.buf[f.end-s.base:]
+		if len(whole) >= 4 && bytes.HasPrefix(s.buf[f.end-s.base-int64(len(next)):], whole[:4]) {
+			return true
+		}
+		if len(next) >= 3 && (len(after) == 0 || !isWord(after[0])) && !bytes.ContainsFunc(next[1:], func(r rune) bool { return r < 'a' || r > 'z' }) && isWord(next[0]) {
+			return true
+		}
+	}
+	return false
 }
 
 // findExact looks for known secrets.

@@ -56,6 +56,9 @@ var readings = sync.Pool{New: func() any {
 // sideLanes is how many lanes there are beside a stream.
 const sideLanes = 8
 
+// joinedLane is the name of the lane in which broken lines are whole.
+const joinedLane = "joined"
+
 // addSides adds the lanes beside the stream itself, parents first.
 func (s *Stream) addSides(m *streamMemory) {
 	add := func(kind view.Lane, name string, parent *side) *side {
@@ -65,7 +68,7 @@ func (s *Stream) addSides(m *streamMemory) {
 		return d
 	}
 	add(view.Visible, "terminal", nil)
-	add(view.Joined, "joined", nil)
+	add(view.Joined, joinedLane, nil)
 	if s.cfg.Kind != Terminal {
 		add(view.Markup, "html", nil)
 	}

@@ -80,6 +80,8 @@ type Stream struct {
 	reported [2]int64    // place of the last finding told
 	told     [8][2]int64 // places of the last findings told, in no order
 	tells    int
+	ends     [4][2]int64 // where the last secrets were that need no other reading
+	ended    int
 	sampled  int64
 	discard  bool // nobody wants the output
 	closed   bool
@@ -450,7 +452,7 @@ func (s *Stream) release(dst []byte, upTo int64) []byte {
 			continue
 		}
 		if c.mode == Block {
-			s.report(c.best, c.start, c.end, c.mode)
+			s.report(c.best, c.mask[0], c.mask[1], c.mode)
 			s.err = &BlockedError{Rule: c.best.rule, Offset: c.mask[0]}
 			s.spans = nil
 			return dst
@@ -459,7 +461,7 @@ func (s *Stream) release(dst []byte, upTo int64) []byte {
 		if c.open {
 			return dst // it goes on
 		}
-		s.report(c.best, c.start, c.end, c.mode)
+		s.report(c.best, c.mask[0], c.mask[1], c.mode)
 		s.spans = slices.Delete(s.spans, 0, c.n)
 	}
 	return s.copy(dst, upTo)
