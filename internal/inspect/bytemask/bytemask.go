@@ -170,7 +170,7 @@ func (p *Pairs) Masks(dst []uint64, text []byte) int {
 				m |= 1 << k
 			}
 		}
-		dst[i] = m
+		dst[i] = m //nolint:gosec // there is room for n
 	}
 	return n
 }
