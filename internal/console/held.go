@@ -117,6 +117,6 @@ func (c *Console) proved(w http.ResponseWriter, r *http.Request, session string,
 	if f, ok := c.held.take(session, back.Held); ok {
 		return c.again(w, r, f)
 	}
-	http.Redirect(w, r, back.path(), http.StatusSeeOther)
+	http.Redirect(w, r, back.path(), http.StatusSeeOther) //nolint:gosec // always a path of ours, see there
 	return nil
 }
