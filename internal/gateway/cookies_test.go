@@ -6,6 +6,7 @@ import (
 	"encoding/hex"
 	"fmt"
 	"io"
+	"maps"
 	"net/http"
 	"slices"
 	"strings"
@@ -19,15 +20,13 @@ import (
 // files of the image, and on the answer to a WebSocket that is none.
 func TestHeadersAreLookedAt(t *testing.T) {
 	h := http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
-		for name, values := range map[string][]string{
+		maps.Copy(w.Header(), map[string][]string{
 			"Set-Cookie":              {"theme=dark; Path=/", "t=" + aJWT + "; Path=/", "u=" + strings.ReplaceAll(aJWT, ".", "%2E")},
 			"Content-Security-Policy": {"default-src 'self'; report-uri /r?t=" + aJWT},
 			"Location":                {"/next?t=" + aJWT},
 			"Content-Disposition":     {"attachment; filename=\"" + aJWT + ".txt\""},
 			"X-Anything":              {"a", aJWT, "%0d%0aX-More: " + aJWT},
-		} {
-			w.Header()[name] = values
-		}
+		})
 		w.WriteHeader(http.StatusAccepted)
 		_, _ = io.WriteString(w, "see "+aJWT+" here")
 	})
