@@ -57,6 +57,7 @@ type Conn struct {
 	streams map[streamKey]*printed
 	due     time.Time // when what waits has waited long enough; zero: nothing waits
 	columns int
+	rows    int
 
 	upView   *view           // of the way up
 	typed    *inspect.Stream // terminals: what is typed
@@ -216,7 +217,7 @@ func (c *Conn) open(k streamKey, kind inspect.Kind) *printed {
 		if c.streams == nil {
 			c.streams = map[streamKey]*printed{}
 		}
-		s = &printed{Stream: c.down.stream(c.view, kind, c.columns), shadow: c.down.shadowed(c.view, kind)}
+		s = &printed{Stream: c.down.stream(c.view, kind, c.columns, c.rows), shadow: c.down.shadowed(c.view, kind)}
 		c.streams[k] = s
 	}
 	s.used = time.Now()
@@ -762,7 +763,8 @@ func (c *Conn) terminalBlocked(out *Verdict, rule string) {
 	out.Stop, out.Close = true, why
 }
 
-// resized follows the terminal's width, which soft wraps depend on.
+// resized follows the terminal's size, on which it depends what stands beside
+// what is drawn.
 func (c *Conn) resized(m Message) {
 	if !m.Text || len(m.Data) > 128 {
 		return
@@ -771,11 +773,17 @@ func (c *Conn) resized(m Message) {
 	if err != nil || f.Op != "set_size" || len(f.Args) < 2 {
 		return
 	}
-	var columns int
+	var rows, columns int
 	if json.Unmarshal(f.Args[1], &columns) == nil && columns > 0 && columns < 10_000 {
+		if json.Unmarshal(f.Args[0], &rows) != nil || rows < 0 || rows >= 10_000 {
+			rows = 0
+		}
 		c.mu.Lock()
-		c.columns = columns
-		c.mu.Unlock()
+		defer c.mu.Unlock()
+		c.columns, c.rows = columns, rows
+		if s := c.streams[stdoutKey]; s != nil && !s.blocked {
+			s.Resize(columns, rows)
+		}
 	}
 }
 
@@ -796,7 +804,7 @@ func (c *Conn) terminalUp(m Message) (Verdict, error) {
 		return Verdict{}, fmt.Errorf("%w: terminal input that is no text", jupyter.ErrMalformed)
 	}
 	if c.typed == nil {
-		c.typed = c.up.stream(c.upView, inspect.Batch, 0)
+		c.typed = c.up.stream(c.upView, inspect.Batch, 0, 0)
 	}
 	_, err = c.typed.Write(nil, []byte(text))
 	if err == nil && strings.ContainsAny(text, "\r\n\x03\x04") {

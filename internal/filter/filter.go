@@ -385,9 +385,9 @@ func (w way) binary(v *view, data []byte) []byte {
 }
 
 // stream opens a stream that continues over several messages.
-func (w way) stream(v *view, kind inspect.Kind, columns int) *inspect.Stream {
+func (w way) stream(v *view, kind inspect.Kind, columns, rows int) *inspect.Stream {
 	cfg := inspect.StreamConfig{Set: v.set, ScanConfig: w.scan(v, kind), Sampling: v.settings.Sampling}
-	cfg.Columns = columns
+	cfg.Columns, cfg.Rows = columns, rows
 	cfg.Report = func(f inspect.Finding) { w.report(w.asInput(f), false) }
 	return inspect.NewStream(cfg)
 }

@@ -185,7 +185,7 @@ func (e *Exchange) Incoming() *Body {
 		return nil
 	}
 	w := e.way(true)
-	return &Body{way: w, stream: w.stream(e.view, inspect.Document, 0), keep: true}
+	return &Body{way: w, stream: w.stream(e.view, inspect.Document, 0, 0), keep: true}
 }
 
 // An Answer says how a body is to be looked at.
@@ -452,7 +452,7 @@ func (e *Exchange) Stream(contentType string, head []byte, interactive bool) *Bo
 		how = inspect.Batch
 	}
 	if isText(head) || isTextType(kind) || len(head) < shortest {
-		return &Body{way: w, stream: w.stream(e.view, how, 0)}
+		return &Body{way: w, stream: w.stream(e.view, how, 0, 0)}
 	}
 	cfg := inspect.StreamConfig{
 		Set:        e.scope.filter.exact.With(inspect.Overrides{Exact: inspect.Block}),

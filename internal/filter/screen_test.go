@@ -37,7 +37,7 @@ func TestAScreenThatBecomesWider(t *testing.T) {
 				t.Fatal(err)
 			}
 			if tt.moved != 0 {
-				p.Resize(tt.moved)
+				p.Resize(tt.moved, 0)
 			}
 			for _, step := range []func() ([]byte, error){func() ([]byte, error) { return p.Write([]byte(broken(tt.drawn))) }, p.Close} {
 				more, err := step()

@@ -142,14 +142,14 @@ func (p *Pipe) becomeWatched() ([]byte, error) {
 	return rest, err
 }
 
-// Resize says how wide the Screen is from here on.
-func (p *Pipe) Resize(columns int) {
+// Resize says how large the Screen is from here on; 0 rows: unknown.
+func (p *Pipe) Resize(columns, rows int) {
 	if p.kind != Screen || p.off || columns <= 0 {
 		return
 	}
-	p.stream.Resize(columns)
+	p.stream.Resize(columns, rows)
 	if p.shadow != nil {
-		p.shadow.Resize(columns)
+		p.shadow.Resize(columns, rows)
 	}
 }
 

@@ -191,6 +191,9 @@ func TestPrivateKeysInEveryShape(t *testing.T) {
 				if !strings.HasPrefix(out, "before\n") || !strings.HasSuffix(out, "\nafter\n") {
 					t.Errorf("%s, kind %d, pieces of %d: what stands around is gone: %q", name, kind, size, out)
 				}
+				if name != "no end" && (strings.Contains(out, "]-") || strings.Contains(out, "*-")) { // five dashes, not four
+					t.Errorf("%s, kind %d, pieces of %d: a part of the end line is left: %q", name, kind, size, out)
+				}
 				if !slices.ContainsFunc(found, func(f Finding) bool { return f.Rule == "private-key" }) {
 					t.Errorf("%s, kind %d, pieces of %d: found %v, want private-key", name, kind, size, found)
 				}

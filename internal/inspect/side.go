@@ -15,6 +15,9 @@ const (
 	linger  = 1024
 	joined  = 256
 	escaped = 512
+	// lingerDrawn is how long a terminal's screen is remembered after the cursor
+	// was moved last.
+	lingerDrawn = 16 << 10
 	// softly is how long after a character was taken back the next one may be.
 	softly = 64
 	// sideText is how much a lane reads before what it does not need is moved away.
@@ -54,7 +57,7 @@ var readings = sync.Pool{New: func() any {
 }}
 
 // sideLanes is how many lanes there are beside a stream.
-const sideLanes = 8
+const sideLanes = 9
 
 // joinedLane is the name of the lane in which broken lines are whole.
 const joinedLane = "joined"
@@ -77,7 +80,11 @@ func (s *Stream) addSides(m *streamMemory) {
 	add(view.Base64, "base64", nil)
 	add(view.Base64, "base64", escapes)
 	add(view.Hex, "hex", nil)
+	add(view.Drawn, drawn, nil)
 }
+
+// drawn is the name of the lane that sees what was overwritten.
+const drawn = "drawn"
 
 // source returns the lane that is read, nil if there is none now.
 func (d *side) source() *lane {
@@ -186,6 +193,10 @@ func (d *side) linger() int64 {
 		return joined
 	case view.Escapes:
 		return escaped
+	case view.Drawn:
+		if d.s.cfg.Kind == Terminal {
+			return lingerDrawn
+		}
 	case view.Visible, view.Markup, view.Base64, view.Hex:
 	}
 	return linger
@@ -197,6 +208,9 @@ func (d *side) begin(at int64) {
 	d.fed = at
 	d.reading = readings.Get().(*reading)
 	d.reader.Reset(d.kind, d.s.cfg.Columns, at)
+	if d.kind == view.Drawn {
+		d.reader.Drawn(d.s.cfg.Rows, d.s.cfg.Kind == Terminal)
+	}
 	d.lane.s, d.lane.name = d.s, d.name
 	d.lane.from, d.lane.to = d.seen.From, d.seen.To
 }

@@ -33,6 +33,7 @@ type ScanConfig struct {
 	TrustPath bool
 	Kind      Kind
 	Columns   int // of a terminal; 0 means unknown
+	Rows      int // of a terminal; 0 means unknown
 }
 
 // place is where the text comes from.
@@ -79,6 +80,7 @@ type Stream struct {
 	spans    []*found
 	reported [2]int64    // place of the last finding told
 	told     [8][2]int64 // places of the last findings told, in no order
+	sums     [8]Sum      // and what they were
 	tells    int
 	ends     [4][2]int64 // where the last secrets were that need no other reading
 	ended    int
@@ -223,6 +225,7 @@ func (s *Stream) Tick(dst []byte) ([]byte, error) {
 	if s.err != nil || s.closed || s.Held() == 0 {
 		return dst, s.err
 	}
+	s.glance()
 	for _, l := range s.lanes {
 		l.tick()
 	}
@@ -254,11 +257,14 @@ func (s *Stream) Close(dst []byte) ([]byte, error) {
 
 // Resize says how wide the terminal is from here on: what is broken into lines
 // at its edge is put together again. 0 means unknown.
-func (s *Stream) Resize(columns int) {
-	s.cfg.Columns = columns
+func (s *Stream) Resize(columns, rows int) {
+	s.cfg.Columns, s.cfg.Rows = columns, rows
 	for _, d := range s.sides {
 		if d.reading != nil {
 			d.reader.Resize(columns)
+			if d.kind == view.Drawn {
+				d.reader.Drawn(rows, s.cfg.Kind == Terminal)
+			}
 		}
 	}
 }
@@ -283,6 +289,9 @@ func (s *Stream) look(eof bool) {
 	l.advance(eof)
 	for _, d := range s.sides {
 		d.advance(eof)
+	}
+	if !eof && s.cfg.Kind == Terminal {
+		s.glance()
 	}
 }
 
@@ -347,7 +356,13 @@ func (s *Stream) chosen(block int64) bool {
 // add takes a place that a lane found. It returns nil when it is known already.
 func (s *Stream) add(f *found) *found {
 	s.finds++
+	if f.start == f.end && !s.late(f) {
+		return nil
+	}
 	if f.end <= s.released {
+		if f.lane == drawn && f.mode == Mask {
+			f.mode = Alert // it is on the screen already
+		}
 		for _, t := range s.told {
 			if f.start < t[1] && t[0] < f.end {
 				return nil // another lane has told it
@@ -373,6 +388,7 @@ func (s *Stream) add(f *found) *found {
 // report tells one finding.
 func (s *Stream) report(f *found, start, end int64, mode Mode) {
 	s.reported = [2]int64{start, end}
+	s.sums[s.tells%len(s.sums)] = f.sum
 	s.told[s.tells%len(s.told)] = s.reported
 	s.tells++
 	if s.cfg.Report != nil {
@@ -503,6 +519,7 @@ func (s *Stream) mask(dst []byte, rule string, to int64) []byte {
 		again := s.masked > 0 && s.masked == s.released
 		dst = appendMask(dst, rule, s.buf[s.released-s.base:to-s.base], s.cfg.Kind, again)
 	}
+	s.hide(s.released, to)
 	s.released, s.masked = to, to
 	return dst
 }

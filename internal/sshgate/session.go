@@ -178,7 +178,7 @@ func (s *session) resize(payload []byte) bool {
 	proc, entry, rec, screen := s.proc, s.entry, s.rec, s.screen
 	s.mu.Unlock()
 	if screen != nil {
-		screen.columns.Store(int32(cols))
+		screen.size.Store(uint64(cols)<<32 | uint64(rows))
 	}
 	if proc == nil {
 		s.cols, s.rows = cols, rows // not started yet: it begins with this size
@@ -396,7 +396,9 @@ func (s *session) prepare(ctx context.Context, route workspace.Route, p Policy, 
 // carry moves the bytes both ways until the process has ended.
 func (s *session) carry(proc *workspace.Process, t task, p Policy, at *place, end *sshlive.End) {
 	kind := pipeKind(t, s.tty, p)
-	out := newOutlet(s, at.scope.Pipe(filter.SSH, false, kind, int(s.cols), ""), s.ch, t.kind != sshlive.SFTP)
+	seen := at.scope.Pipe(filter.SSH, false, kind, int(s.cols), "")
+	seen.Resize(int(s.cols), int(s.rows))
+	out := newOutlet(s, seen, s.ch, t.kind != sshlive.SFTP)
 	errs := newOutlet(s, at.scope.Pipe(filter.SSH, false, kind, 0, ""), s.ch.Stderr(), t.kind != sshlive.SFTP)
 	in := &inlet{s: s, at: at, proc: proc, pipe: at.scope.Pipe(filter.SSH, true, inputKind(t, s.tty), 0, ""), typed: s.tty}
 	if s.tty {

@@ -86,10 +86,10 @@ type outlet struct {
 	w     io.Writer
 	shown bool // to people, not a protocol's own words: sftp's files are told one by one
 
-	// columns is how wide the terminal became; 0: no news. It is no call that
-	// waits for mu: a client that does not read holds that, and its requests
-	// must go on being read.
-	columns atomic.Int32
+	// size is how large the terminal became, columns above 32 bits of rows; 0: no
+	// news. It is no call that waits for mu: a client that does not read holds
+	// that, and its requests must go on being read.
+	size atomic.Uint64
 
 	mu    sync.Mutex // held for the length of a write: what a timer lets go keeps its place
 	pipe  *filter.Pipe
@@ -108,8 +108,8 @@ func (o *outlet) write(p []byte) error {
 	if o.err != nil {
 		return o.err
 	}
-	if n := o.columns.Swap(0); n > 0 {
-		o.pipe.Resize(int(n))
+	if n := o.size.Swap(0); n > 0 {
+		o.pipe.Resize(int(n>>32), int(uint32(n))) //nolint:gosec // each has four digits
 	}
 	out, err := o.pipe.Write(p)
 	o.deliver(out, err)

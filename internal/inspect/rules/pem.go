@@ -55,6 +55,7 @@ type PEM struct {
 	escape bool        // the last byte was a backslash
 	footer match.State // within what may be the end line
 	dash   int64       // where that began
+	footed bool        // the end line may be whole
 }
 
 func isBase64(c byte) bool {
@@ -67,8 +68,9 @@ func (p *PEM) Step(c byte, at int64) bool {
 		state, _, accepted, _ := pemFooter.Run(p.footer, []byte{c}, 0, false)
 		p.footer = state
 		if accepted > 0 {
-			p.Sure, p.Ended = at+1, true
+			p.Sure, p.footed = at+1, true
 		}
+		p.Ended = p.footed && state.Dead() // four dashes may be followed by a fifth
 		return !state.Dead()
 	}
 	if p.total == 0 && p.fields < pemFields && p.inFields(c) {

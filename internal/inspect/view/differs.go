@@ -18,6 +18,8 @@ func (l Lane) Differs(text []byte, i, columns int) (at, sure int) {
 	switch l {
 	case Visible:
 		return differsVisible(text, i)
+	case Drawn:
+		return differsDrawn(text, i)
 	case Joined:
 		return differsJoined(text, i, columns)
 	case Markup:

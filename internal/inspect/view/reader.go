@@ -30,6 +30,10 @@ const (
 	Base64
 	// Hex is what the runs of hexadecimal digits hold, as far as it is text.
 	Hex
+	// Drawn is what a terminal's rows look like while they are drawn: what is
+	// written after the cursor was moved is a line of its own, together with
+	// what stands on its row before and behind it.
+	Drawn
 )
 
 // Seen is text and where in the stream each of its bytes came from: From is the
@@ -86,6 +90,8 @@ type Reader struct {
 	line   int     // letters in this line of the run
 	broken bool    // a line break has been seen after a full line
 	last   int64   // the offset of the last letter that was shown
+
+	picture *picture // of Drawn
 }
 
 type mode uint8
@@ -127,7 +133,11 @@ func NewReader(lane Lane, columns int) *Reader { return NewReaderAt(lane, column
 
 // NewReaderAt returns a Reader that begins at an offset of a stream.
 func NewReaderAt(lane Lane, columns int, offset int64) *Reader {
-	return &Reader{lane: lane, columns: columns, next: offset}
+	r := &Reader{lane: lane, columns: columns, next: offset}
+	if lane == Drawn {
+		r.Drawn(0, false)
+	}
+	return r
 }
 
 // Skip moves the Reader to an offset. Only a Reader that has nothing pending may
@@ -204,6 +214,8 @@ func (r *Reader) advance(out *Seen, end bool) (left int) {
 			n = r.escapes(out, i, end)
 		case Base64, Hex:
 			n = r.letters(out, i)
+		case Drawn:
+			n = r.drawn(out, i, end)
 		}
 		if n == 0 {
 			break
@@ -212,6 +224,9 @@ func (r *Reader) advance(out *Seen, end bool) (left int) {
 	}
 	if end && (r.lane == Base64 || r.lane == Hex) {
 		r.endRun(out)
+	}
+	if end && r.lane == Drawn {
+		r.endStroke(out)
 	}
 	r.in.text = r.in.text[i:]
 	return len(r.in.text)
@@ -651,7 +666,12 @@ func (r *Reader) decode(out *Seen, end bool) {
 }
 
 // Resize says how wide the terminal is from here on.
-func (r *Reader) Resize(columns int) { r.columns = columns }
+func (r *Reader) Resize(columns int) {
+	r.columns = columns
+	if r.picture != nil {
+		r.picture.columns = min(columns, mostColumns)
+	}
+}
 
 // Reset makes the Reader one that begins at an offset of a stream, and keeps
 // what memory it has.
@@ -659,5 +679,14 @@ func (r *Reader) Reset(lane Lane, columns int, offset int64) {
 	*r = Reader{
 		lane: lane, columns: columns, next: offset,
 		keep: r.keep[:0], run: r.run[:0], runAt: r.runAt[:0],
+		picture: r.picture,
+	}
+	if lane == Drawn {
+		if r.picture == nil {
+			r.picture = new(picture)
+		}
+		r.picture.reset(columns, offset)
+	} else if r.picture != nil && cap(r.picture.rows) > unknownHeight {
+		r.picture = nil
 	}
 }
