@@ -200,6 +200,9 @@ func (p profile) connect() (*remote, error) {
 	token := secret.New(p.Token)
 	api, err := client.NewClientWithResponses(strings.TrimSuffix(p.URL, "/"), client.WithHTTPClient(hc),
 		client.WithRequestEditorFn(func(_ context.Context, r *http.Request) error {
+			if err := oneName(r.URL); err != nil {
+				return err
+			}
 			if !token.Empty() {
 				r.Header.Set("Authorization", "Bearer "+token.Reveal())
 			}
@@ -211,9 +214,27 @@ func (p profile) connect() (*remote, error) {
 	return &remote{api: api, http: hc, p: p}, nil
 }
 
+// oneName refuses names that would be more or less than one segment of the
+// path: the server would refuse them too, without knowing what was meant.
+func oneName(u *url.URL) error {
+	for i, part := range strings.Split(u.EscapedPath(), "/") {
+		name, err := url.PathUnescape(part)
+		switch {
+		case err != nil || strings.Contains(name, "/"):
+			return usage("give the name as the list shows it", "%q is no name: names have no \"/\"", clean(name))
+		case name == "" && i > 0:
+			return usage("give the name as the list shows it", "the name is empty")
+		}
+	}
+	return nil
+}
+
 func unreachable(err error) error {
 	if errors.Is(err, context.Canceled) {
 		return err
+	}
+	if f, ok := errors.AsType[*failure](err); ok {
+		return f // nothing was sent
 	}
 	hint := "is it running, and is the address right? bailey login URL changes it"
 	if _, ok := errors.AsType[x509.UnknownAuthorityError](err); ok {

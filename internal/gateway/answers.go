@@ -103,7 +103,7 @@ func (q *request) incomingWhole(in *http.Request, e *filter.Exchange, run *run, 
 
 // remember fetches the file of a contents request, as the editor did.
 func (q *request) remember(ctx context.Context, run *run, route Route) bool {
-	u := url.URL{Scheme: "http", Host: upstreamHost, Path: q.URL.Path, RawQuery: "content=1"}
+	u := url.URL{Scheme: "http", Host: upstreamHost, Path: q.base + q.URL.Path, RawQuery: "content=1"}
 	r, err := http.NewRequestWithContext(ctx, http.MethodGet, u.String(), nil)
 	if err != nil {
 		return false

@@ -147,7 +147,7 @@ func (q *request) tunnel(w http.ResponseWriter, route Route) error {
 // Jupyter sent right behind a 101.
 func (q *request) shakeHands(conn net.Conn, route Route) (res *http.Response, early []byte, err error) {
 	rest, _ := splitQuery(q.URL.RawQuery)
-	target := q.URL.EscapedPath()
+	target := q.base + q.URL.EscapedPath()
 	if rest != "" {
 		target += "?" + rest
 	}

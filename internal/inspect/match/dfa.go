@@ -238,6 +238,14 @@ type sparse struct {
 
 func newSparse(n int) *sparse { return &sparse{has: make([]bool, n)} }
 
+// add adds pc alone.
+func (s *sparse) add(pc uint32) {
+	if !s.has[pc] {
+		s.has[pc] = true
+		s.list = append(s.list, pc)
+	}
+}
+
 // follow adds pc and what it leads to without taking a byte.
 func (d *dfa) follow(set *sparse, pc uint32) {
 	if set.has[pc] {
@@ -285,6 +293,51 @@ func (d *dfa) state(g *generation, set *sparse) uint32 {
 	g.cells.Store(&grown)
 	g.states[string(key)] = cell
 	return cell
+}
+
+// takes reports whether the instruction takes a byte.
+func (d *dfa) takes(in *syntax.Inst, c byte) bool {
+	if c < utf8.RuneSelf {
+		return in.MatchRune(rune(c))
+	}
+	return beyondASCII(in)
+}
+
+// takesOrdinary reports whether the instruction takes some ordinary byte.
+func (d *dfa) takesOrdinary(in *syntax.Inst) bool {
+	for c, yes := range ordinary {
+		if yes && in.MatchRune(rune(c)) {
+			return true
+		}
+	}
+	return false
+}
+
+// hopeless reports whether no match can go on from a state with text, nor with
+// text and whatever may follow it.
+func (d *dfa) hopeless(s State, text []byte) bool {
+	g, cell := s.gen, s.cell
+	cells := *g.cells.Load()
+	for _, c := range text {
+		class := d.class[c]
+		k := int(cell>>cellShift) + int(class)
+		next := uint32(0)
+		if k < len(cells) {
+			next = atomic.LoadUint32(&cells[k])
+		}
+		if next == 0 {
+			next = d.step(g, cell, class)
+			cells = *g.cells.Load()
+		}
+		if next&accepts != 0 {
+			return false
+		}
+		if next == dead {
+			return true
+		}
+		cell = next
+	}
+	return false
 }
 
 // step returns the cell after a byte of the given class.

@@ -2,20 +2,22 @@ package match
 
 import (
 	"bytes"
-	"encoding/binary"
+	"math/bits"
 	"slices"
 	"unicode/utf8"
+
+	"github.com/baileyhq/bailey/internal/inspect/bytemask"
 )
 
 // An Index finds many literals at once, whatever the case of their letters.
 //
 // Of each literal four neighbouring bytes are known, those that ordinary text
-// has least; of a shorter one, itself with what may follow it. A hash of every
-// four bytes of the text is two bits in one word of a table, and no step of the
-// search waits for the one before. The few places that pass are looked at closely.
+// has least; of a shorter one, itself with what may follow it. Every four bytes of
+// the text are looked up in a small table, see [bytemask.Grams], and no step of that
+// waits for the one before. The few places that pass are looked at closely.
 type Index struct {
 	texts []string // by literal number
-	grams [gramWords]uint64
+	grams bytemask.Grams
 	slots []slot // by hash, open addressing; a power of two
 	shift uint   // of a hash, to get a slot
 	spots []spot // in runs of those with the same four bytes
@@ -26,11 +28,7 @@ type Index struct {
 }
 
 const (
-	gramBits   = 18
-	gramWords  = 1 << (gramBits - 6)
 	gramMix    = 0x9e3779b1
-	gramMix64  = 0x9e3779b97f4a7c15
-	foldAll    = 0x20202020
 	maxFollows = 4096 // how many grams a short literal may be known by
 )
 
@@ -68,8 +66,6 @@ func fold(c byte) byte {
 	return c
 }
 
-func headOf(text []byte) uint32 { return binary.LittleEndian.Uint32(text) | foldAll }
-
 // NewIndex returns the Index of texts.
 func NewIndex(texts []Text) *Index {
 	x := &Index{}
@@ -98,8 +94,7 @@ func NewIndex(texts []Text) *Index {
 		x.shift--
 	}
 	for _, g := range sorted(spots) {
-		word, bits := gramHash(uint64(g))
-		x.grams[word] |= 1<<(bits&63) | 1<<(bits>>6&63)
+		x.grams.Add(g)
 		k := g * gramMix >> x.shift
 		for x.slots[k].n > 0 {
 			k = (k + 1) & uint32(size-1) //nolint:gosec // a power of two
@@ -130,7 +125,7 @@ func gramsOf(t Text) (grams []uint32, offset int) {
 				best, offset = n, i
 			}
 		}
-		return []uint32{headOf([]byte(t.Text[offset:]))}, offset
+		return []uint32{bytemask.Fold([]byte(t.Text[offset:]))}, offset
 	}
 	grams = []uint32{0}
 	for i, c := range []byte(t.Text) {
@@ -262,27 +257,21 @@ func (x *Index) Find(text []byte, from int, hit func(literal, at int)) {
 	n := len(text)
 	i := max(0, from-x.Longest+1)
 	begin := i
-	for rest := text[i:]; len(rest) >= 8; rest = rest[5:] {
-		w := binary.LittleEndian.Uint64(rest) | foldAll<<32 | foldAll // five places
-		if x.may(w) {
-			x.look(text, i, from, hit)
+	var masks [chunk]uint64
+	for {
+		some := x.grams.Masks(masks[:], text[i:min(n, i+64*chunk+bytemask.Reach)])
+		if some == 0 {
+			break
 		}
-		if x.may(w >> 8) {
-			x.look(text, i+1, from, hit)
+		for k, m := range masks[:some] {
+			for ; m != 0; m &= m - 1 {
+				x.look(text, i+64*k+bits.TrailingZeros64(m), from, hit)
+			}
 		}
-		if x.may(w >> 16) {
-			x.look(text, i+2, from, hit)
-		}
-		if x.may(w >> 24) {
-			x.look(text, i+3, from, hit)
-		}
-		if x.may(w >> 32) {
-			x.look(text, i+4, from, hit)
-		}
-		i += 5
+		i += 64 * some
 	}
 	for ; i+4 <= n; i++ {
-		if x.may(uint64(headOf(text[i:]))) {
+		if x.grams.May(bytemask.Fold(text[i:])) {
 			x.look(text, i, from, hit)
 		}
 	}
@@ -310,24 +299,10 @@ func (x *Index) Find(text []byte, from int, hit func(literal, at int)) {
 	}
 }
 
-// may reports whether some literal may have the first four of these bytes.
-func (x *Index) may(gram uint64) bool {
-	word, bits := gramHash(gram)
-	w := x.grams[word]
-	return w>>(bits&63)&(w>>(bits>>6&63))&1 != 0
-}
-
-// gramHash returns the word of the table in which four bytes have their bits,
-// and which two those are.
-func gramHash(gram uint64) (word, bits uint64) {
-	h := uint64(uint32(gram)) * gramMix64 //nolint:gosec // the first four bytes
-	return h >> (64 - gramBits + 6), h >> (64 - gramBits - 6)
-}
-
 // look compares what stands around text[at:] with the literals that have its
 // four bytes.
 func (x *Index) look(text []byte, at, from int, hit func(literal, at int)) {
-	g := headOf(text[at:])
+	g := bytemask.Fold(text[at:])
 	mask := uint32(len(x.slots) - 1) //nolint:gosec // a power of two
 	for k := g * gramMix >> x.shift; ; k = (k + 1) & mask {
 		s := &x.slots[k&mask]

@@ -13,6 +13,7 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"unicode/utf8"
 )
 
 // A Pattern is a regular expression that starts at a known place. It may be
@@ -178,84 +179,77 @@ func (p *Pattern) MayMatch(text []byte) bool {
 func (p *Pattern) Hopeless(text []byte) bool {
 	d := p.automaton()
 	g := d.gen.Load()
-	cell := g.start
-	cells := *g.cells.Load()
-	for _, c := range text {
-		class := d.class[c]
-		k := int(cell>>cellShift) + int(class)
-		next := uint32(0)
-		if k < len(cells) {
-			next = atomic.LoadUint32(&cells[k])
-		}
-		if next == 0 {
-			next = d.step(g, cell, class)
-			cells = *g.cells.Load()
-		}
-		if next&accepts != 0 {
-			return false
-		}
-		if next == dead {
-			return true
-		}
-		cell = next
-	}
-	return false
+	return d.hopeless(State{g, g.start}, text)
 }
 
-// Within returns how many bytes a match that begins with head, whatever the case
-// of its letters, has at most before one that is no ordinary one: a byte of which
-// words and numbers are made, a space, a tab, a full stop or a hyphen. ok is
-// false when that is more than most, or cannot be told. Where as many ordinary
-// bytes stand, there is no match, which [Ordinary] tells sooner than the
-// automaton does.
-func (p *Pattern) Within(head string, most int) (n int, ok bool) {
-	const crowd = 32 // states at one place; more are not worth the time
+// A Gap is what may stand between a literal and what a match cannot do without:
+// ordinary bytes, of which words and numbers are made, a space, a tab, a full stop
+// or a hyphen. Most places where a common word stands are ruled out by what ends
+// the words behind it, much sooner than by the automaton itself.
+type Gap struct {
+	head  int // length of the literal
+	most  int // so many ordinary bytes, head included, and there is no match
+	dfa   *dfa
+	state State // where the automaton may be behind the head and any ordinary bytes
+}
+
+// Gap returns the Gap of matches that begin with head, whatever the case of its
+// letters; nil when a match may be over before an ordinary byte ends, or go on for
+// more than most of them.
+func (p *Pattern) Gap(head string, most int) *Gap {
 	d := p.automaton()
-	g := d.gen.Load()
-	level := []uint32{g.start}
+	goesOn := map[uint32]bool{} // with an ordinary byte
+	level, all := newSparse(len(d.prog.Inst)), newSparse(len(d.prog.Inst))
+	d.follow(level, uint32(d.prog.Start)) //nolint:gosec // an index into Inst
 	for n := range most + 1 {
-		if len(level) == 0 {
-			return n, true
+		if len(level.list) == 0 {
+			gap := &Gap{head: len(head), most: n, dfa: d}
+			d.mu.Lock()
+			defer d.mu.Unlock()
+			g := d.gen.Load()
+			gap.state = State{g, d.state(g, all)}
+			return gap
 		}
-		var classes [256]bool
-		for c, yes := range ordinary {
-			if n < len(head) {
-				yes = byte(c) == head[n] || byte(c) == upper(head[n])
-			}
-			if yes {
-				classes[d.class[c]] = true
-			}
-		}
-		var next []uint32
-		for _, from := range level {
-			if from&accepts != 0 {
-				return 0, false
-			}
-			for class := range d.width {
-				if !classes[class] {
-					continue
+		next := newSparse(len(d.prog.Inst))
+		for _, pc := range level.list {
+			in := &d.prog.Inst[pc]
+			switch {
+			case in.Op == syntax.InstMatch:
+				return nil
+			case n >= len(head):
+				all.add(pc)
+				if ok, known := goesOn[pc]; ok || !known && d.takesOrdinary(in) {
+					goesOn[pc] = true
+					d.follow(next, in.Out)
+				} else {
+					goesOn[pc] = false
 				}
-				if cell := d.step(g, from, uint8(class)); cell != dead && !slices.Contains(next, cell) {
-					next = append(next, cell)
+			default:
+				if d.takes(in, head[n]) || d.takes(in, upper(head[n])) {
+					d.follow(next, in.Out)
+				}
+				if head[n] >= utf8.RuneSelf && head[n] < 0xc0 {
+					d.follow(next, pc) // of a character of several bytes
 				}
 			}
-		}
-		if len(next) > crowd {
-			return 0, false
 		}
 		level = next
 	}
-	return 0, false
+	return nil
 }
 
-// Ordinary reports whether text is made of ordinary bytes alone; see Within.
-func Ordinary(text []byte) bool {
-	for _, c := range text {
-		if !ordinary[c] {
-			return false
-		}
+// Hopeless reports whether what stands behind the literal at the start of text
+// keeps a match from beginning there, whatever follows text. false says nothing.
+func (g *Gap) Hopeless(text []byte) bool {
+	k := g.head
+	end := min(len(text), g.most)
+	for k < end && ordinary[text[k]] {
+		k++
 	}
-	return true
+	if k >= end {
+		return k >= g.most
+	}
+	return g.dfa.hopeless(g.state, text[k:])
 }
 
 var ordinary = func() (table [256]bool) {

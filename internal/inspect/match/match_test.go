@@ -121,3 +121,62 @@ func FuzzRun(f *testing.F) {
 func isASCII(s string) bool {
 	return strings.IndexFunc(s, func(r rune) bool { return r >= 0x80 }) < 0
 }
+
+// gapped are patterns of which ordinary words rule out most places.
+var gapped = []string{
+	`(?i)key[ \t\w.-]{0,20}[\s'"]{0,3}(?:=|>|:{1,3}=|\|\||=>|,)["'\s=]{0,5}([\w.=-]{10,30})`,
+	`(?i)user(?: ?id|name)?[^\n'"]{1,24}?[;& ](?:password|pwd)=([^\s;]{4,12})`,
+	`(?i)(?:auth|(?-i:[Aa]pi|API))(?:[ \w.-]{0,5})(?::|=)\b[0-9]{4}`,
+	`sk-?[a-z]{0,3}!`, `(?i)tok[é ]{0,3}[:=]x$`, `é[ a-z]{0,4}=`, `key`, `key\w*=`,
+}
+
+// checkGap: where the gap is hopeless, whatever may follow, there is no match.
+func checkGap(t *testing.T, p *Pattern, lit string, most int, text []byte) {
+	t.Helper()
+	gap := p.Gap(lit, most)
+	if gap == nil || len(text) < len(lit) || !foldEqual(text[:len(lit)], lit) || p.Match(text, 0) == nil {
+		return
+	}
+	for n := len(lit); n <= len(text); n++ {
+		if gap.Hopeless(text[:n]) {
+			t.Fatalf("%v matches %q, but %q is hopeless behind %q", p.Tree(), text, text[:n], lit)
+		}
+	}
+}
+
+func TestGapRulesOutOnlyWhatDoesNotMatch(t *testing.T) {
+	rng := rand.New(rand.NewPCG(3, 9))
+	some := 0
+	for _, p := range patterns(t, gapped) {
+		for _, lit := range p.Literals() {
+			if p.Gap(lit.Text, 40) != nil {
+				some++
+			}
+			for range 4000 {
+				text := []byte(lit.Text)
+				for range rng.IntN(14) {
+					pieces := []string{"key", "=", ":", " ", "\n", "'", "x", "0123", "abcdefghij", "pwd=", ";", "-", "password=abcd", "!", "é", "token", "||", ","}
+					text = append(text, pieces[rng.IntN(len(pieces))]...)
+				}
+				checkGap(t, p, lit.Text, 4+rng.IntN(40), text)
+			}
+		}
+	}
+	if some < 4 {
+		t.Errorf("only %d literals have a gap", some)
+	}
+}
+
+// FuzzGap is the same for any text.
+func FuzzGap(f *testing.F) {
+	pats := patterns(f, gapped)
+	for i := range gapped {
+		f.Add(uint8(i), uint8(30), []byte("_token = '0123456789abc'"))
+	}
+	f.Fuzz(func(t *testing.T, which, most uint8, rest []byte) {
+		p := pats[int(which)%len(pats)]
+		for _, lit := range p.Literals() {
+			checkGap(t, p, lit.Text, int(most), append([]byte(lit.Text), rest...))
+		}
+	})
+}

@@ -2,7 +2,6 @@ package match
 
 import (
 	"bytes"
-	"encoding/binary"
 	"math/rand/v2"
 	"regexp/syntax"
 	"slices"
@@ -128,38 +127,4 @@ func FuzzSearch(f *testing.F) {
 			checkSearch(t, x, lits, s, pats, text, int(cut)%(len(text)+1))
 		}
 	})
-}
-
-// The masks are what they say, byte by byte.
-func TestMasks(t *testing.T) {
-	rng := rand.New(rand.NewPCG(5, 6))
-	for range 2000 {
-		var block [64]byte
-		for i := 0; i < 64; i += 8 {
-			binary.LittleEndian.PutUint64(block[i:], rng.Uint64()&rng.Uint64())
-		}
-		d, l := digitsOf(&block), lettersOf(&block)
-		for i, c := range block {
-			if d>>i&1 != 0 != isDigit(c) || l>>i&1 != 0 != (wordish(c) && !isDigit(c)) {
-				t.Fatalf("byte %#x: digit %d, letter %d", c, d>>i&1, l>>i&1)
-			}
-		}
-		sum := count(d, l)
-		for n := range 12 {
-			mask := atLeast(sum, n)
-			for i := range 64 {
-				have := 0
-				for k := range window {
-					if i+k < 64 {
-						have += int(d >> (i + k) & 1)
-					} else {
-						have += int(l >> (i + k - 64) & 1)
-					}
-				}
-				if mask>>i&1 != 0 != (have >= n) {
-					t.Fatalf("at %d: %d digits, at least %d: %d", i, have, n, mask>>i&1)
-				}
-			}
-		}
-	}
 }

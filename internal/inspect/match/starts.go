@@ -1,10 +1,11 @@
 package match
 
 import (
-	"encoding/binary"
 	"math/bits"
 	"regexp/syntax"
 	"unicode/utf8"
+
+	"github.com/baileyhq/bailey/internal/inspect/bytemask"
 )
 
 // Starts finds where matches of patterns may begin that hold no literal:
@@ -13,8 +14,8 @@ import (
 // bytes are.
 type Starts struct {
 	groups []group
-	words  bool   // some group asks for words
 	digits int    // the fewest digits that any group needs
+	log    int    // the largest of any group
 	loose  uint32 // the patterns that may begin within a word
 	// can tells by place and byte which patterns may have that byte there.
 	can   [reach][256]uint32
@@ -47,7 +48,6 @@ type need struct {
 	run    int  // so many digits in a row, if not 0,
 	from   int  // stand so far within it,
 	apart  bool // and none before them
-	alpha  bool // but letters alone
 	word   int  // so many bytes, and then a word; -1: not asked
 }
 
@@ -70,12 +70,12 @@ func NewStarts(patterns []Start) *Starts {
 		if n.fresh = p.Bounded; !p.Bounded {
 			s.loose |= 1 << i
 		}
-		s.words = s.words || n.word >= 0 || n.alpha
 		s.digits = min(s.digits, n.digits)
 		s.enter(n, 1<<i)
 	}
 	for i := range s.groups {
 		s.groups[i].log = bits.Len(uint(s.groups[i].run)) - 1
+		s.log = min(max(s.log, s.groups[i].log), 3)
 	}
 	return s
 }
@@ -114,10 +114,9 @@ func (s *Starts) learn(number int, p *Pattern) need {
 		for run < longRun && begin.only(k, run+1, isDigit) {
 			run++
 		}
-		if run >= 2 && n.run == 0 {
+		if run >= 1 && (run >= 2 || n.number) && n.run == 0 {
 			n.run, n.from = run, k
 			n.apart = k > 0 && begin.only(0, k, func(c byte) bool { return !isDigit(c) })
-			n.alpha = n.apart && begin.only(0, k, wordish)
 		}
 		if n.word < 0 && !n.number && begin.only(k, wordRun, wordish) {
 			n.word = k
@@ -217,56 +216,48 @@ func startOf(d *dfa) *beginning {
 	return b
 }
 
-const (
-	low  = 0x7f7f7f7f7f7f7f7f // all bits but the highest of each byte
-	high = 0x8080808080808080
+var (
+	digits = bytemask.New(isDigit)
+	words  = bytemask.New(wordish)
 )
 
-func eight(text *[64]byte, i int) uint64 { return binary.LittleEndian.Uint64(text[i : i+8]) }
+// chunk is how many masks are made at a time.
+const chunk = 32
 
-// digitsOf returns the mask of digits among 64 bytes.
-func digitsOf(text *[64]byte) uint64 {
-	is := func(w uint64) uint64 {
-		x := w ^ 0x3030303030303030
-		return ^(x&low + 0x7676767676767676 | x) & high
-	}
-	return transpose(is(eight(text, 0))>>7 | is(eight(text, 8))>>6 | is(eight(text, 16))>>5 | is(eight(text, 24))>>4 |
-		is(eight(text, 32))>>3 | is(eight(text, 40))>>2 | is(eight(text, 48))>>1 | is(eight(text, 56)))
+// A block is 64 places of a text, and what is known of them and of the next 64.
+// Behind the end of the text, all may stand.
+type block struct {
+	text         []byte
+	at           int
+	digits, more uint64 // where digits stand
+	beyond       bool   // the text ends within those places
+	words, next  uint64 // where words stand, if wordsKnown
+	wordsKnown   bool
 }
 
-// lettersOf returns the mask of what is wordish and no digit.
-func lettersOf(text *[64]byte) uint64 {
-	is := func(w uint64) uint64 { return ((w&low | 0x2020202020202020) + 0x1f1f1f1f1f1f1f1f) &^ w & high }
-	return transpose(is(eight(text, 0))>>7 | is(eight(text, 8))>>6 | is(eight(text, 16))>>5 | is(eight(text, 24))>>4 |
-		is(eight(text, 32))>>3 | is(eight(text, 40))>>2 | is(eight(text, 48))>>1 | is(eight(text, 56)))
+// tail returns the mask of the last bytes of a text, less than 64, and of what may
+// follow.
+func tail(k *bytemask.Kind, text []byte) uint64 {
+	return k.Mask(text) | ^uint64(0)<<(len(text)&63)
 }
 
-// transpose mirrors a square of eight by eight bits.
-func transpose(x uint64) uint64 {
-	t := (x ^ x>>7) & 0x00aa00aa00aa00aa
-	x ^= t ^ t<<7
-	t = (x ^ x>>14) & 0x0000cccc0000cccc
-	x ^= t ^ t<<14
-	t = (x ^ x>>28) & 0x00000000f0f0f0f0
-	return x ^ t ^ t<<28
+// maskAt returns the mask of text[at:].
+func maskAt(k *bytemask.Kind, text []byte, at int) uint64 {
+	switch {
+	case at >= len(text):
+		return ^uint64(0)
+	case at+64 > len(text):
+		return tail(k, text[at:])
+	}
+	return k.Mask(text[at:])
 }
 
-// masks tell of 64 bytes where which stand. Behind the end of text, all may.
-type masks struct{ digits, words, beyond uint64 }
-
-// load returns the masks of text[at:].
-func (s *Starts) load(text []byte, at int) (m masks) {
-	block := new([64]byte)
-	if at+64 <= len(text) {
-		block = (*[64]byte)(text[at:])
-	} else if m.beyond = ^uint64(0); at < len(text) {
-		m.beyond <<= copy(block[:], text[at:])
+// word returns where words stand, which few ask for.
+func (b *block) word() (m, next uint64) {
+	if !b.wordsKnown {
+		b.words, b.next, b.wordsKnown = maskAt(words, b.text, b.at), maskAt(words, b.text, b.at+64), true
 	}
-	m.digits = digitsOf(block) | m.beyond
-	if s.words {
-		m.words = lettersOf(block) | m.digits
-	}
-	return m
+	return b.words, b.next
 }
 
 // behind returns the mask of what stands k places behind; k is less than 64.
@@ -281,87 +272,96 @@ func (s *Starts) Find(text []byte, from, to int, hit func(pattern, at int)) {
 	if len(s.groups) == 0 || from >= to {
 		return
 	}
-	next := s.load(text, from)
-	for at := from; at < to; at += 64 {
-		m := next
-		next = s.load(text, at+64)
-		if n := bits.OnesCount64(m.digits) + bits.OnesCount64(next.digits<<(64-window+1)); n >= s.digits {
-			s.ask(text, at, to, n, &m, &next, hit)
+	var masks [chunk + 2]uint64
+	for at := from; at < to; at += 64 * chunk {
+		rest := text[at:min(len(text), at+64*(chunk+1))]
+		n := digits.Masks(masks[:chunk+1], rest)
+		if n <= chunk {
+			masks[n] = tail(digits, rest[64*n:])
+			masks[n+1] = ^uint64(0)
+		}
+		for i := 0; i < chunk && at+64*i < to; i++ {
+			b := block{text: text, at: at + 64*i, digits: masks[i], more: masks[i+1], beyond: at+64*(i+2) > len(text)}
+			if n := bits.OnesCount64(b.digits) + bits.OnesCount64(b.more<<(64-window+1)); n >= s.digits {
+				s.ask(&b, to, n, hit)
+			}
 		}
 	}
 }
 
 // ask asks the groups about 64 places, in which and right behind which stand so
 // many digits.
-func (s *Starts) ask(text []byte, at, to, digits int, m, next *masks, hit func(pattern, at int)) {
+func (s *Starts) ask(b *block, to, digits int, hit func(pattern, at int)) {
+	text, at := b.text, b.at
 	within := ^uint64(0)
 	if to-at < 64 {
 		within = 1<<(to-at) - 1
 	}
-	fresh := within &^ ((m.digits &^ m.beyond) << 1)
+	there := b.digits
+	if left := len(text) - at; left < 64 {
+		there &= 1<<left - 1
+	}
+	fresh := within &^ (there << 1)
 	if at > 0 && isDigit(text[at-1]) {
 		fresh &^= 1
 	}
 	// runs are where two to the power of the index digits stand in a row.
 	var runs, more [4]uint64
-	runs[0], more[0] = m.digits, next.digits
-	for n := range 3 {
+	runs[0], more[0] = b.digits, b.more
+	for n := range s.log {
 		runs[n+1] = runs[n] & behind(runs[n], more[n], 1<<n)
 		more[n+1] = more[n] & behind(more[n], ^uint64(0), 1<<n) // what comes then may be digits
 	}
-	var sum [4]uint64 // digits of the window
-	counted := false
 	for i := range s.groups {
 		g := &s.groups[i]
 		if digits < g.digits {
 			continue
 		}
 		can := within
-		if g.word >= 0 {
-			if can &= word(m.words, next.words, g.word); can == 0 {
-				continue
-			}
-		}
 		if g.fresh {
-			can &= fresh
+			can = fresh
 		}
 		if g.run > 0 { // two runs that may overlap
 			r, n := runs[g.log&3], more[g.log&3]
 			can &= behind(r, n, g.from) & behind(r, n, g.from+g.run-(1<<g.log))
 		}
-		if can == 0 {
-			continue
-		}
-		if g.apart && m.beyond|next.beyond == 0 {
+		if g.apart && !b.beyond {
 			for k := range g.from {
-				can &^= behind(m.digits, next.digits, k)
-				if g.alpha {
-					can &= behind(m.words, next.words, k)
-				}
+				can &^= behind(b.digits, b.more, k)
 			}
 		}
-		if g.number {
-			if !counted {
-				sum, counted = count(m.digits, next.digits), true
-			}
-			can &= atLeast(sum, g.digits)
+		if g.word >= 0 && g.run == 0 && bits.OnesCount64(can) > few {
+			m, next := b.word()
+			can &= word(m, next, g.word)
 		}
 		for ; can != 0; can &= can - 1 {
-			here := at + bits.TrailingZeros64(can)
-			if here < len(text) && s.can[0][text[here]]&g.patterns != 0 {
-				s.look(text, here, g.patterns, hit)
+			k := bits.TrailingZeros64(can)
+			here := at + k
+			if here+1 >= len(text) {
+				if here < len(text) {
+					s.look(text, here, g.patterns, hit)
+				}
+				break
 			}
+			if s.can[0][text[here]]&s.can[1][text[here+1]]&g.patterns == 0 {
+				continue
+			}
+			if g.number && bits.OnesCount64(behind(b.digits, b.more, k)&(1<<window-1)) < g.digits {
+				continue
+			}
+			s.look(text, here, g.patterns, hit)
 		}
 	}
 }
 
+// few is how many places are asked one by one rather than all at once whether a
+// word stands there.
+const few = 4
+
 // word returns from where on, some places behind, a word stands.
 func word(m, next uint64, k int) uint64 {
 	m, next = behind(m, next, k), behind(next, ^uint64(0), k)
-	for n := 1; n < wordRun-wordRun/3; n *= 2 {
-		m, next = m&behind(m, next, n), next&behind(next, ^uint64(0), n)
-	}
-	return m & behind(m, next, wordRun/3) // eight, and four behind the first four
+	return bytemask.Runs(m, next, wordRun)
 }
 
 // look asks what the bytes at text[at:] are.
@@ -387,36 +387,4 @@ func bounded(text []byte, at int) bool {
 	}
 	c := text[at-1]
 	return (c == 'n' || c == 'r' || c == 't') && at > 1 && text[at-2] == '\\'
-}
-
-// count returns how many of the window bytes from each place on are digits, as
-// binary numbers of which each mask holds one binary digit.
-func count(d, e uint64) [4]uint64 {
-	a1, a2 := add(d, behind(d, e, 1), behind(d, e, 2))
-	b1, b2 := add(behind(d, e, 3), behind(d, e, 4), behind(d, e, 5))
-	c1, c2 := add(behind(d, e, 6), behind(d, e, 7), behind(d, e, 8))
-	s1, d2 := add(a1, b1, c1)
-	s1, e2 := add(s1, behind(d, e, 9), behind(d, e, 10))
-	s2, a4 := add(a2, b2, c2)
-	s2, b4 := add(s2, d2, e2)
-	return [4]uint64{s1, s2, a4 ^ b4, a4 & b4}
-}
-
-// add adds three binary digits, and returns the sum and what is carried.
-func add(a, b, c uint64) (sum, carry uint64) {
-	return a ^ b ^ c, a&b | (a^b)&c
-}
-
-// atLeast returns where a binary number is n or more.
-func atLeast(sum [4]uint64, n int) uint64 {
-	more, same := uint64(0), ^uint64(0)
-	for i := 3; i >= 0; i-- {
-		if n>>i&1 != 0 {
-			same &= sum[i]
-		} else {
-			more |= same & sum[i]
-			same &^= sum[i]
-		}
-	}
-	return more | same
 }

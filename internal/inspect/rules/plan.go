@@ -31,8 +31,8 @@ type Anchors struct {
 	any     *match.Pattern // matches when one of the fixed does
 	literal string
 	once    sync.Once      // for the rest
-	rest    *match.Pattern // matches when one does that ordinary text does not keep from it; nil: none
-	within  int            // so many ordinary bytes from the literal on, and none of those does; 0: not known
+	gap     *match.Gap     // of those that ordinary text keeps from matching; nil: none
+	rest    *match.Pattern // matches when one of the others does; nil: none
 }
 
 // Free are rules without a literal, that must be tried wherever a match can
@@ -230,13 +230,16 @@ func eitherOf(rules []*Compiled) *match.Pattern {
 // learn finds out which rules ordinary text alone keeps from matching, when the
 // literal is met for the first time.
 func (a *Anchors) learn() {
-	var rest []*Compiled
+	var held, rest []*Compiled
 	for _, one := range a.Fixed {
-		if n, ok := one.Rule.Matcher.Within(a.literal, maxOrdinary); ok {
-			a.within = max(a.within, n)
-			continue
+		if one.Rule.Matcher.Gap(a.literal, maxOrdinary) != nil {
+			held = append(held, one.Rule)
+		} else {
+			rest = append(rest, one.Rule)
 		}
-		rest = append(rest, one.Rule)
+	}
+	if len(held) > 0 {
+		a.gap = eitherOf(held).Gap(a.literal, maxOrdinary)
 	}
 	if len(rest) > 0 {
 		a.rest = eitherOf(rest)
@@ -247,13 +250,14 @@ func (a *Anchors) learn() {
 // text on, which has what follows it.
 func (a *Anchors) Hopeless(text []byte) bool {
 	a.once.Do(a.learn)
+	text = text[:min(len(text), Glance)]
 	first := a.any
-	if a.within > 0 && len(text) >= a.within && match.Ordinary(text[:a.within]) {
+	if a.gap != nil && a.gap.Hopeless(text) {
 		if first = a.rest; first == nil {
 			return true
 		}
 	}
-	return first.Hopeless(text[:min(len(text), Glance)])
+	return first.Hopeless(text)
 }
 
 // maxOrdinary is how many ordinary bytes are asked about at most.

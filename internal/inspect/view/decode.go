@@ -6,7 +6,10 @@ import (
 	"encoding/base64"
 	"encoding/hex"
 	"io"
+	"math/bits"
 	"unicode/utf8"
+
+	"github.com/baileyhq/bailey/internal/inspect/bytemask"
 )
 
 const (
@@ -75,10 +78,32 @@ var runBytes = func() (table [256]uint8) {
 	return table
 }()
 
+// inRun are the letters of base64, in either alphabet.
+var inRun = bytemask.New(func(c byte) bool { return runBytes[c] != 0 })
+
 // nextRun returns where the next run of at least shortestRun letters of base64
-// begins, from i on; len(text) when there is none. It looks at every 16th byte
-// first.
+// begins, from i on; len(text) when there is none.
 func nextRun(text []byte, i int) int {
+	var masks [32]uint64
+	for some := 4; ; some = len(masks) { // most often the next is near, or there is none
+		n := inRun.Masks(masks[:some], text[i:min(len(text), i+64*some)])
+		if n < 2 {
+			break
+		}
+		for k, m := range masks[:n-1] {
+			run := m & (m >> 1) // where two letters begin, four, eight, sixteen
+			run &= run >> 2
+			run &= run >> 4
+			run &= run >> 8
+			if run != 0 {
+				return i + 64*k + bits.TrailingZeros64(run)
+			}
+			if end := bits.LeadingZeros64(^m); end > 0 && end+bits.TrailingZeros64(^masks[k+1]) >= shortestRun {
+				return i + 64*(k+1) - end
+			}
+		}
+		i += 64 * (n - 1)
+	}
 	for i+shortestRun <= len(text) {
 		j := i + shortestRun - 1
 		for j >= i && runBytes[text[j]] != 0 {

@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"encoding/binary"
 	"unicode/utf8"
+
+	"github.com/baileyhq/bailey/internal/inspect/bytemask"
 )
 
 // shortRun is the longest run that a Reader of runs shows nothing of.
@@ -75,75 +77,81 @@ func (e *either) next(i int) int {
 	return min(e.nextA, e.nextB)
 }
 
+// odd are the bytes at which the Visible lane may show something else. Ends of
+// lines are shown as they are.
+var odd = bytemask.New(func(c byte) bool { return special[c] && c != '\n' })
+
 func differsVisible(text []byte, i int) (at, sure int) {
 	for i < len(text) {
-		if i+32 <= len(text) {
-			block := (*[32]byte)(text[i:])
-			a, b := binary.LittleEndian.Uint64(block[0:8]), binary.LittleEndian.Uint64(block[8:16])
-			c, d := binary.LittleEndian.Uint64(block[16:24]), binary.LittleEndian.Uint64(block[24:32])
-			if (odd(a)|odd(b)|odd(c)|odd(d))&tops == 0 {
-				i += 32
-				continue
-			}
+		n := odd.Index(text[i:])
+		if n < 0 {
+			break
 		}
-		if i+8 <= len(text) {
-			if w := binary.LittleEndian.Uint64(text[i:]); odd(w)&tops == 0 || !marked(w) {
-				i += 8
-				continue
-			}
-		}
-		for end := min(i+8, len(text)); i < end; i++ {
-			c := text[i]
-			switch {
-			case !special[c] || c == '\n':
-			case c == '\r':
-				if i+1 == len(text) {
-					return -1, i
-				}
-				if text[i+1] != '\n' {
-					return i, i
-				}
-			case c < ' ' || c == 0x7f:
-				return i, i
-			case !utf8.FullRune(text[i:]):
+		i += n
+		switch c := text[i]; {
+		case c == '\r':
+			if i+1 == len(text) {
 				return -1, i
-			case zeroWidth(text[i:]) > 0 || c == 0xc2 && i+1 < len(text) && text[i+1] < 0xa0:
+			}
+			if text[i+1] != '\n' {
 				return i, i
 			}
+		case c < ' ' || c == 0x7f:
+			return i, i
+		case !utf8.FullRune(text[i:]):
+			return -1, i
+		case zeroWidth(text[i:]) > 0 || c == 0xc2 && i+1 < len(text) && text[i+1] < 0xa0:
+			return i, i
 		}
+		i++
 	}
 	return -1, len(text)
 }
 
-const (
-	ones = 0x0101010101010101
-	tops = 0x8080808080808080 // the highest bit of each byte
-	lows = 0x7f7f7f7f7f7f7f7f // the others
-)
+const tops = 0x8080808080808080 // the highest bit of each byte
 
-// odd sets the highest bit of some byte if one is a control character, or is
-// none of ASCII.
-func odd(w uint64) uint64 { return (w - ones*0x20) | (w + ones) | w }
+// lines finds the ends of lines, of many at once.
+type lines struct {
+	text  []byte
+	at    int // of the first of the masks
+	masks [8]uint64
+	n, k  int
+}
 
-// marked is odd, tabs and line ends being ordinary.
-func marked(w uint64) bool {
-	is := func(c uint64) uint64 { // the highest bit of each byte that is c
-		x := w ^ c*ones
-		return ^((x&lows + lows) | x | lows)
+var lineFeed = bytemask.New(func(c byte) bool { return c == '\n' })
+
+// next returns the index of the next line end, from where the last one was, or -1.
+func (l *lines) next() int {
+	for {
+		for ; l.k < l.n; l.k++ {
+			if m := l.masks[l.k]; m != 0 {
+				l.masks[l.k] &= m - 1
+				return l.at + 64*l.k + bytemask.First(m)
+			}
+		}
+		l.at += 64 * l.n
+		l.k = 0
+		if l.n = lineFeed.Masks(l.masks[:], l.text[l.at:min(len(l.text), l.at+64*len(l.masks))]); l.n == 0 {
+			n := bytes.IndexByte(l.text[l.at:], '\n')
+			if n < 0 {
+				l.at = len(l.text)
+				return -1
+			}
+			l.at += n + 1
+			return l.at - 1
+		}
 	}
-	control := ^(w&lows + 0x60*ones) & tops
-	return (control&^(is('\t')|is('\n'))|is(0x7f)|w)&tops != 0
 }
 
 // differsJoined looks for lines that something may have broken.
 func differsJoined(text []byte, i, columns int) (at, sure int) {
 	begin := -1 // of the line, if it is known
+	all := lines{text: text, at: i}
 	for {
-		n := bytes.IndexByte(text[i:], '\n')
-		if n < 0 {
+		end := all.next()
+		if end < 0 {
 			return -1, len(text)
 		}
-		end := i + n
 		start := begin
 		i, begin = end+1, end+1
 		if end > 0 && text[end-1] == '\r' {

@@ -1,0 +1,5 @@
+//go:build !amd64
+
+package bytemask
+
+func setFast(bool) bool { return false }
