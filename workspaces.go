@@ -27,6 +27,10 @@ type Class struct {
 	// Env is more environment of its workspaces, names by engine.EnvAllowed. It
 	// is frozen with the run, so that what was started can be checked for ever.
 	Env map[string]string `json:"env,omitempty"`
+
+	// BasePath is the path below which Jupyter serves, frozen with the run too.
+	// Empty means "/": an origin of its own. No configuration sets it.
+	BasePath string `json:"base_path,omitempty"`
 }
 
 // A Quota bounds what a user, or a group as a whole, may have running at once.

@@ -2,6 +2,7 @@ package agent
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/binary"
 	"encoding/json"
@@ -321,32 +322,91 @@ func (p *process) serve(ctx context.Context, c duplex, r *wire.Reader, out *fram
 	<-drained
 }
 
-// pump carries one output.
+// pump carries one output. What has come is read at once, into several frames
+// if it is much: the pipe of a process that writes much is made larger for it.
 func pump(out *frames, t wire.Type, from *os.File) {
-	buf := make([]byte, wire.HeaderSize+wire.MaxPayload)
+	const frame = wire.HeaderSize + wire.MaxPayload
+	raw, err := from.SyscallConn()
+	if err != nil {
+		return
+	}
+	buf := make([]byte, frame)
 	for {
-		n, err := from.Read(buf[wire.HeaderSize:])
+		n, err := readFrames(raw, buf)
 		if n > 0 {
-			frame := buf[:wire.HeaderSize+n]
-			wire.PutHeader(frame, t)
-			if out.write(frame) != nil {
+			sent := 0 // of buf, frames whole
+			for rest := n; rest > 0; rest -= wire.MaxPayload {
+				size := wire.HeaderSize + min(rest, wire.MaxPayload)
+				wire.PutHeader(buf[sent:sent+size], t)
+				sent += size
+			}
+			if out.write(buf[:sent]) != nil {
 				_ = from.Close() // nobody reads: what writes must know
 				return
 			}
+			if n == wire.MaxPayload && len(buf) == frame {
+				widen(from)
+				buf = make([]byte, manyFrames*frame)
+			}
 		}
-		if err != nil {
+		if err != nil || n == 0 {
 			return // the end; of a terminal it looks like an error
 		}
 	}
 }
 
+// manyFrames is how many frames are read and sent at once of a process that
+// writes much.
+const manyFrames = 4
+
+// readFrames reads into the payloads of the frames that buf has room for, and
+// returns how many bytes it read. It waits for the first.
+func readFrames(raw syscall.RawConn, buf []byte) (n int, err error) {
+	const frame = wire.HeaderSize + wire.MaxPayload
+	var parts [manyFrames][]byte
+	count := 0
+	for at := 0; at < len(buf); at += frame {
+		parts[count] = buf[at+wire.HeaderSize : at+frame]
+		count++
+	}
+	werr := raw.Read(func(fd uintptr) bool {
+		for {
+			if n, err = unix.Readv(int(fd), parts[:count]); !errors.Is(err, unix.EINTR) {
+				return !errors.Is(err, unix.EAGAIN)
+			}
+		}
+	})
+	return max(n, 0), cmp.Or(werr, err)
+}
+
+// widePipe is how much a pipe holds that carries much. It is the tenant's own
+// allowance of pipe memory that is used (pipe-user-pages-soft): when that is
+// spent, pipes stay as they are.
+const widePipe = 256 << 10
+
+// widen makes a pipe larger; a terminal it leaves alone.
+func widen(f *os.File) {
+	raw, err := f.SyscallConn()
+	if err != nil {
+		return
+	}
+	_ = raw.Control(func(fd uintptr) {
+		_, _ = unix.FcntlInt(fd, unix.F_SETPIPE_SZ, widePipe)
+	})
+}
+
 // feed gives the process its input. What a process does not read any more is
 // taken all the same, and lost.
 func (p *process) feed(out *frames) {
+	wide := p.tty
 	for {
 		data, owed, ok := p.queue.take()
 		if !ok {
 			break
+		}
+		if !wide && len(data) > wire.Window/4 {
+			wide = true
+			widen(p.stdin)
 		}
 		_, _ = p.stdin.Write(data)
 		p.queue.done()

@@ -66,6 +66,7 @@ type API struct {
 	huma      huma.API
 	document  func() ([]byte, error)
 	followers followers
+	cookie    string // the console's, by name
 	denials   *audit.Denials
 }
 
@@ -77,7 +78,10 @@ func New(cfg Config) *API {
 	}
 	a := &API{
 		cfg: cfg, mux: http.NewServeMux(), followers: followers{open: map[string]int{}},
-		denials: audit.NewDenials(cfg.Audit, cfg.Log),
+		denials: audit.NewDenials(cfg.Audit, cfg.Log), cookie: edge.ConsoleCookie,
+	}
+	if cfg.Origins != nil {
+		a.cookie = cfg.Origins.Cookie("")
 	}
 	hc := huma.DefaultConfig("bailey", "1")
 	hc.Info.Description = "Walled, shared GPU workspaces. Sign in with `Authorization: Bearer bly_…`, or with the console's cookie from the console's own pages."

@@ -28,7 +28,7 @@ func (a *API) authenticate(r *http.Request) (actor bailey.Actor, ok bool, err er
 	default:
 		return actor, false, &bailey.Error{Kind: bailey.Unauthenticated, Msg: "there is more than one Authorization header", Hint: tokenHint}
 	}
-	cookies := r.CookiesNamed(edge.ConsoleCookie)
+	cookies := r.CookiesNamed(a.cookie)
 	if len(cookies) != 1 { // of two, somebody planted one
 		return actor, false, nil
 	}

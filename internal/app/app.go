@@ -205,7 +205,8 @@ func New(ctx context.Context, cfg Config) (_ *App, err error) {
 		Store: a.store, Engine: a.engine, Verifier: a.images, Settings: a.settings, GPUs: gpus, Audit: a.journal, Log: a.log, Secrets: a.vault,
 		Egress: outward{a.egress},
 		// Asked at starts, when there are origins.
-		EnvFor: func(ws bailey.Workspace) map[string]string { return jupyterhub.Env(a.origins, ws) },
+		EnvFor:   func(ws bailey.Workspace) map[string]string { return jupyterhub.Env(a.origins, ws) },
+		BasePath: func(ws bailey.Workspace) string { return a.origins.Base(ws.Slug) + "/" },
 	}); err != nil {
 		return nil, err
 	}
@@ -236,7 +237,7 @@ func New(ctx context.Context, cfg Config) (_ *App, err error) {
 	}
 	pages, err := console.New(console.Config{
 		Hub: hub, Alias: a.gateway.Alias(hub.Resolve),
-		Identity: a.identity, Company: a.company, Workspaces: a.workspaces, Egress: a.egress, Images: a.images, Rules: a.filtering.book, SSH: a.witness, SSHDoor: a.sshDoor,
+		Identity: a.identity, Company: a.company, Workspaces: a.workspaces, Egress: a.egress, Images: a.images, Rules: a.filtering.book, Vault: a.vault, SSH: a.witness, SSHDoor: a.sshDoor,
 		Origins: a.origins, Audit: a.journal, Log: a.log, Open: a.gateway.OpenHandler(),
 		API: api.New(api.Config{
 			Identity: a.identity, Company: a.company, Workspaces: a.workspaces, Vault: a.vault, Rules: a.filtering.book, Egress: a.egress, Images: a.images, Bans: a.bans, SSH: a.witness, SSHDoor: a.sshDoor,
@@ -294,6 +295,9 @@ func (a *App) Run(ctx context.Context) error {
 	if err := a.journal.Append(ctx, event(audit.ServerStart)); err != nil {
 		return errors.Join(fmt.Errorf("record the start: %w", err), a.close())
 	}
+	if a.SharedOrigin() {
+		a.log.WarnContext(ctx, "workspaces and console share one origin: browsers do not keep them apart", slog.String("setting", "origin.mode: path"))
+	}
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return ended(a.web.Serve()) })
 	g.Go(func() error { return a.serveSSH(ctx) })
@@ -340,6 +344,9 @@ func (a *App) close() (err error) {
 
 // Console returns the console's origin.
 func (a *App) Console() string { return a.origins.Console() }
+
+// SharedOrigin reports whether workspaces are on the console's origin.
+func (a *App) SharedOrigin() bool { return a.origins.SharedOrigin() }
 
 // SetupLink returns the one-time link that makes the first administrator, or
 // "" when there is an account already. The code is in the fragment, which

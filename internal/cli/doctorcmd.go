@@ -75,7 +75,7 @@ func (s *streams) examine(ctx context.Context, cfg *config.Config, listen []stri
 		}
 	}
 	return doctor.Run(ctx, doctor.Facts{
-		Caps: caps, ProbeErr: err, DockerHost: cfg.Docker.Host, StateDir: cfg.State, Listen: listen, Bridged: bridged,
+		Caps: caps, ProbeErr: err, DockerHost: cfg.Docker.Host, StateDir: cfg.State, Listen: listen, Bridged: bridged, OneOrigin: cfg.Web.Mode == "path",
 	})
 }
 

@@ -224,6 +224,12 @@ func (s *streams) greet(a *app.App, cfg *config.Config) {
 		pin = "" // the system trusts the authority, and its certificates change
 	}
 	fmt.Fprintf(s.out, "  Sign in      bailey login %s --user NAME%s\n\n", a.Console(), pin)
+	if a.SharedOrigin() {
+		fmt.Fprintln(s.err, "WARNING: origin.mode is path. The console and all workspaces are one origin, so browsers do not keep them apart:\n"+
+			"  a script in a notebook can look like the console, and reaches the other workspaces of whoever opens it.\n"+
+			"  It is for people who trust one another's code.\n"+
+			"  → origin.mode: subdomain, or port without DNS; docs/edge.md says what holds and what does not")
+	}
 	launchable := 0
 	for _, c := range a.Classes() {
 		if c.Digest != "" {

@@ -372,7 +372,21 @@ func (d *decoder) checkWeb() {
 				"it lies between 1024 and 65535, lowest first, and has at most 2000 ports", d.write("origin.ports", `"8500-8599"`))
 		}
 	}
-	if domain != "" && (w.Mode == "localhost" || w.Mode == "port") {
+	if w.Mode == "path" {
+		if notIP != nil && !isDomain(host) {
+			d.wrong([]string{"origin.host", "origin.mode"}, quote(w.Host)+" is not a host", "it is a host name or an IP address, without scheme, port and path",
+				d.write("origin.host", "hub.example.org"))
+		}
+		if w.Trust != "semi-trusted" {
+			d.wrong([]string{"origin.mode"}, "mode path gives up the wall between a workspace and the console",
+				"both are one origin to a browser: a notebook's script can look like the console, reach the reader's other workspaces, and sees their storage; it is for people who trust one another's code",
+				"mode: subdomain (with a wildcard DNS record) or mode: port (without DNS), which keep the wall; or, knowing this, trust: semi-trusted beside mode: path")
+		}
+	} else if w.Trust == "semi-trusted" {
+		d.wrong([]string{"origin.trust", "origin.mode"}, "trust: semi-trusted means nothing in "+w.Mode+" mode",
+			"only mode path gives up the wall between workspaces and the console", "mode: path, or no trust")
+	}
+	if domain != "" && w.Mode != "subdomain" {
 		d.wrong([]string{"origin.domain", "origin.mode"}, "a domain means nothing in "+w.Mode+" mode", "only in subdomain mode do workspaces live below a domain",
 			"mode: subdomain, or no domain")
 	}

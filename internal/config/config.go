@@ -88,10 +88,11 @@ type Listen struct {
 
 // Web says which addresses browsers use (origin in the file).
 type Web struct {
-	Mode       string    `yaml:"mode" enum:"localhost,subdomain,port" doc:"localhost: workspaces are NAME.localhost, for one machine. subdomain: workspaces are NAME.DOMAIN, needs a wildcard DNS record. port: one port per workspace, for an address without DNS."`
-	Host       string    `yaml:"host" example:"hub.example.org" doc:"Host name (in port mode also an IP address) of the console, without scheme and port."`
+	Mode       string    `yaml:"mode" enum:"localhost,subdomain,port,path" doc:"localhost: workspaces are NAME.localhost, for one machine. subdomain: workspaces are NAME.DOMAIN, needs a wildcard DNS record. port: one port per workspace, for an address without DNS. path: workspaces are HOST/w/NAME, on the console's own origin; needs trust: semi-trusted."`
+	Host       string    `yaml:"host" example:"hub.example.org" doc:"Host name (in port and path mode also an IP address) of the console, without scheme and port."`
 	Domain     string    `yaml:"domain" example:"apps.example.net" doc:"In subdomain mode: the domain of the workspaces. Never the console's own host; best a separate registered domain."`
 	Ports      PortRange `yaml:"ports" doc:"In port mode: first and last port for workspaces."`
+	Trust      string    `yaml:"trust" enum:"none,semi-trusted" doc:"none: whatever runs in a workspace is kept apart. semi-trusted: the people here trust one another's code. Mode path needs it said: there browsers do not keep workspaces and the console apart. What bailey does in their place, and what nobody can, is in docs/edge.md."`
 	PublicPort int       `yaml:"public_port" doc:"The port that browsers use when something in front forwards it; 0: the port of listen.https."`
 }
 
@@ -99,7 +100,7 @@ type Web struct {
 type TLS struct {
 	Cert string `yaml:"cert" example:"/etc/bailey/tls.crt" doc:"PEM file with the certificate and its chain. An absolute path."`
 	Key  string `yaml:"key" example:"/etc/bailey/tls.key" doc:"PEM file with the private key. An absolute path, readable by the server alone."`
-	ACME ACME   `yaml:"acme" doc:"An authority that gives certificates by the ACME protocol, Let's Encrypt for instance. Needs public DNS names: origin.mode subdomain, or port with a name."`
+	ACME ACME   `yaml:"acme" doc:"An authority that gives certificates by the ACME protocol, Let's Encrypt for instance. Needs public DNS names: origin.mode subdomain, or port or path with a name."`
 }
 
 // Docker says which Docker Engine runs workspaces.
@@ -185,7 +186,7 @@ func Default() *Config {
 	return &Config{
 		Listen:   Listen{HTTPS: "127.0.0.1:8443", Metrics: "127.0.0.1:9443"},
 		State:    "/var/lib/bailey",
-		Web:      Web{Mode: "localhost", Host: "localhost", Ports: PortRange{8500, 8599}},
+		Web:      Web{Mode: "localhost", Host: "localhost", Trust: "none", Ports: PortRange{8500, 8599}},
 		Proxies:  Proxies{Header: peer.XForwardedFor},
 		Docker:   Docker{Host: "unix:///var/run/docker.sock"},
 		Log:      Log{Level: "info", Format: "text"},

@@ -55,6 +55,8 @@ var badFiles = []struct{ name, text string }{
 	{"origin-subdomain-same", "origin: {mode: subdomain, host: Hub.example.org, domain: hub.example.ORG}\n"},
 	{"origin-subdomain-star", "origin: {mode: subdomain, host: hub.example.org, domain: \"*.example.net\"}\n"},
 	{"origin-port", "origin: {mode: port, host: \"https://192.0.2.1\", ports: 9000-8000, public_port: 70000}\n"},
+	{"origin-path", "origin: {mode: path, host: \"https://hub.example.org\"}\n"},
+	{"origin-trust", "origin: {mode: subdomain, host: hub.example.org, domain: apps.example.net, trust: semi-trusted}\n"},
 	{"origin-port-wide", "origin: {mode: port, host: 192.0.2.1, ports: 1000-2000}\n"},
 	{"egress", "egress:\n  policies:\n    ml: {}\n    Vision: {title: x, preset: all}\n    vision:\n      rules:\n        - {host: 10.0.0.1}\n        - {host: \"*.org\", ports: [0, 443]}\n        - {host: \"https://example.org/\", methods: [get], hours: \"9-17\"}\n        - {ports: [443]}\n  mirrors: {pip: \"https://u:hunter2@mirror.example.org/\", apt: \"ftp://mirror.example.org\"}\n  private: [10.1.2.3/16, all]\n  upstream: {url: \"http://u:hunter2@proxy:3128\", credentials: \"u:hunter2\"}\n  limits: {connections: 0, rate: 1KiB, total: 64KiB}\n  tls: off\n"},
 	{"egress-classes", "classes:\n  - {name: a, image: x, egress: ml, network: none}\n  - {name: b, image: x, egress: xyz}\n  - {name: c, image: x, egress: mirror-only}\n  - {name: d, image: x, network: host}\n"},

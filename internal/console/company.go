@@ -12,7 +12,7 @@ import (
 
 // ticketCookie holds, sealed, what ties a provider's answer to this browser. It
 // is Lax, not Strict: the provider's page leads back here.
-const ticketCookie = "__Host-bailey-oidc"
+const ticketCookie = "oidc"
 
 // ticketAge is how many seconds a browser keeps it.
 const ticketAge = 900
@@ -54,7 +54,7 @@ func (c *Console) depart(w http.ResponseWriter, r *http.Request, trip company.Tr
 		return err
 	}
 	http.SetCookie(w, &http.Cookie{
-		Name: ticketCookie, Value: ticket, Path: "/", MaxAge: ticketAge, Secure: true, HttpOnly: true, SameSite: http.SameSiteLaxMode,
+		Name: c.cookie(ticketCookie), Value: ticket, Path: "/", MaxAge: ticketAge, Secure: true, HttpOnly: true, SameSite: http.SameSiteLaxMode,
 	})
 	// Without a body: no page of ours has a link that leads elsewhere.
 	w.Header().Set("Location", to)
@@ -65,16 +65,16 @@ func (c *Console) depart(w http.ResponseWriter, r *http.Request, trip company.Tr
 // fromProvider is where an identity provider sends the browser back to.
 func (c *Console) fromProvider(w http.ResponseWriter, r *http.Request) error {
 	ticket := ""
-	if cookies := r.CookiesNamed(ticketCookie); len(cookies) == 1 { // of two, somebody planted one
+	if cookies := r.CookiesNamed(c.cookie(ticketCookie)); len(cookies) == 1 { // of two, somebody planted one
 		ticket = cookies[0].Value
 	}
-	http.SetCookie(w, &http.Cookie{Name: ticketCookie, Path: "/", MaxAge: -1, Secure: true, HttpOnly: true, SameSite: http.SameSiteLaxMode})
+	http.SetCookie(w, &http.Cookie{Name: c.cookie(ticketCookie), Path: "/", MaxAge: -1, Secure: true, HttpOnly: true, SameSite: http.SameSiteLaxMode})
 	query, err := url.ParseQuery(r.URL.RawQuery)
 	if err != nil || len(r.URL.RawQuery) > 16<<10 {
 		return &bailey.Error{Kind: bailey.Invalid, Msg: "the identity provider's answer cannot be read", Hint: "sign in again"}
 	}
 	actor, _ := edge.ActorFrom(r.Context())
-	arrival, err := c.cfg.Company.Finish(r.Context(), r.PathValue("name"), ticket, query, actor, where(r))
+	arrival, err := c.cfg.Company.Finish(r.Context(), r.PathValue("name"), ticket, query, actor, c.where(r))
 	form := signInForm{Open: arrival.Trip.Open, N: arrival.Trip.N}
 	if asksAgain(err) {
 		return err

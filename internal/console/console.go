@@ -24,6 +24,7 @@ import (
 	"github.com/baileyhq/bailey/internal/policy"
 	"github.com/baileyhq/bailey/internal/rulebook"
 	"github.com/baileyhq/bailey/internal/secret"
+	"github.com/baileyhq/bailey/internal/vault"
 	"github.com/baileyhq/bailey/internal/witness"
 	"github.com/baileyhq/bailey/internal/workspace"
 )
@@ -45,6 +46,7 @@ type Config struct {
 	SSH        *witness.Service
 	SSHDoor    func() bailey.SSHDoor // where ssh connects to; nil: nowhere
 	Rules      *rulebook.Book        // for what the filter found; nil: there is no filter
+	Vault      *vault.Vault          // for the registered secrets; nil: none are shown
 	Hub        http.Handler          // serves /hub/api/, for tools that know JupyterHub; nil: nobody does
 	Alias      http.Handler          // serves /user/ to programs; nil: nobody does
 	Open       http.Handler          // serves /open/, the hand-off to a workspace's origin
@@ -72,17 +74,17 @@ func New(cfg Config) (*Console, error) {
 	if err := c.parse(); err != nil {
 		return nil, err
 	}
-	c.mux.Handle("/api", cfg.API) // or it would be redirected to the next
-	c.mux.Handle("/api/", cfg.API)
+	c.mux.Handle("/api", c.apart(cfg.API)) // or it would be redirected to the next
+	c.mux.Handle("/api/", c.apart(cfg.API))
 	if cfg.Hub != nil {
 		// By method: a pattern for all methods would clash with "GET /hub/{rest...}".
 		for _, method := range []string{http.MethodGet, http.MethodPost, http.MethodPut, http.MethodPatch, http.MethodDelete} {
-			c.mux.Handle(method+" /hub/api", cfg.Hub)
-			c.mux.Handle(method+" /hub/api/", cfg.Hub)
+			c.mux.Handle(method+" /hub/api", c.apart(cfg.Hub))
+			c.mux.Handle(method+" /hub/api/", c.apart(cfg.Hub))
 		}
 	}
 	c.mux.Handle("/user/{name}/{rest...}", c.jupyterhubServer())
-	c.mux.Handle("GET /open/{slug}", withHeaders(cfg.Open))
+	c.mux.Handle("GET /open/{slug}", withHeaders(c.apart(cfg.Open)))
 	c.mux.HandleFunc("GET /static/{file}", c.static)
 	c.mux.Handle("POST /signin/oidc/{name}/logout", withHeaders(http.HandlerFunc(c.providerLogout)))
 	for _, r := range c.routes() {
@@ -224,6 +226,8 @@ type view struct {
 	Notice         string
 	Refresh        int // seconds after which a browser without JavaScript asks again; 0: never
 	Nonce, Assets  string
+	Shared         bool   // workspaces are on this origin too
+	FormToken      string // that our forms carry then
 	Version        string
 	Data           any
 }
@@ -239,6 +243,12 @@ func (c *Console) page(h edge.HandlerFunc) http.Handler {
 		w.Header().Set("Cache-Control", "no-store")
 		r = r.WithContext(context.WithValue(r.Context(), viewKey{}, v))
 		r.Body = http.MaxBytesReader(w, r.Body, maxForm)
+		if v.Shared = c.cfg.Origins.SharedOrigin(); v.Shared {
+			if err := c.formToken(w, r, v); err != nil {
+				c.fail(w, r, err)
+				return
+			}
+		}
 		actor, ok, err := c.authenticate(r)
 		if ok {
 			v.Actor = actor
@@ -262,7 +272,7 @@ func (c *Console) page(h edge.HandlerFunc) http.Handler {
 // authenticate returns whose session the cookie is. ok is false without one,
 // and with one that has ended.
 func (c *Console) authenticate(r *http.Request) (actor bailey.Actor, ok bool, err error) {
-	cookies := r.CookiesNamed(edge.ConsoleCookie)
+	cookies := r.CookiesNamed(c.cookie(""))
 	if len(cookies) != 1 { // of two, somebody planted one
 		return actor, false, nil
 	}
@@ -282,14 +292,18 @@ func (c *Console) sameOrigin(r *http.Request) error {
 	}
 	site, origin := r.Header.Get("Sec-Fetch-Site"), r.Header.Get("Origin")
 	if site == "same-origin" || site == "" && origin == c.cfg.Origins.Console() {
-		return nil
+		return c.ourForm(r)
 	}
-	if actor, ok := edge.ActorFrom(r.Context()); ok {
-		c.denials.Note(r.Context(), audit.By(actor), audit.Target{Kind: "server", Name: "console"}, audit.ForeignOrigin)
-	}
+	c.noteForeign(r)
 	return &bailey.Error{
 		Kind: bailey.Denied, Msg: "this request did not come from a page of this server",
 		Hint: "open " + c.cfg.Origins.Console() + " and try again there",
+	}
+}
+
+func (c *Console) noteForeign(r *http.Request) {
+	if actor, ok := edge.ActorFrom(r.Context()); ok {
+		c.denials.Note(r.Context(), audit.By(actor), audit.Target{Kind: "server", Name: "console"}, audit.ForeignOrigin)
 	}
 }
 

@@ -105,9 +105,15 @@ func (c *Console) parse() error {
 		if name == "layout" {
 			continue
 		}
-		t, err := template.New(name).Funcs(funcs()).ParseFS(files, "templates/layout.html", page)
-		if err != nil {
-			return err
+		t := template.New(name).Funcs(funcs())
+		for _, file := range []string{"templates/layout.html", page} {
+			text, err := files.ReadFile(file)
+			if err != nil {
+				return err
+			}
+			if _, err := t.New(path.Base(file)).Parse(withToken(string(text))); err != nil {
+				return err
+			}
 		}
 		c.pages[name] = t
 	}

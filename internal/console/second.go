@@ -14,11 +14,14 @@ import (
 )
 
 const (
-	stepCookie    = "__Host-bailey-step"  // of a sign-in that is not finished
-	browserCookie = "__Host-bailey-known" // by which this browser is known
+	stepCookie    = "step"  // of a sign-in that is not finished
+	browserCookie = "known" // by which this browser is known
 	stepAge       = 600
 	browserAge    = 180 * 24 * 3600
 )
+
+// cookie returns the full name of one of our cookies.
+func (c *Console) cookie(kind string) string { return c.cfg.Origins.Cookie(kind) }
 
 func setCookie(w http.ResponseWriter, name, value string, age int) {
 	http.SetCookie(w, &http.Cookie{
@@ -35,22 +38,22 @@ func onlyCookie(r *http.Request, name string) string {
 	return ""
 }
 
-func browsersOf(r *http.Request) []secret.Value {
-	return identity.BrowserSecrets(onlyCookie(r, browserCookie))
+func (c *Console) browsersOf(r *http.Request) []secret.Value {
+	return identity.BrowserSecrets(onlyCookie(r, c.cookie(browserCookie)))
 }
 
-func where(r *http.Request) identity.Where {
-	return identity.Where{IP: edge.ClientIP(r), UserAgent: r.UserAgent(), Cookies: true, Known: browsersOf(r)}
+func (c *Console) where(r *http.Request) identity.Where {
+	return identity.Where{IP: edge.ClientIP(r), UserAgent: r.UserAgent(), Cookies: true, Known: c.browsersOf(r)}
 }
 
 // welcome sets the cookies of a fresh session.
 func (c *Console) welcome(w http.ResponseWriter, r *http.Request, g identity.Grant[bailey.Session]) {
-	setSession(w, g.Secret)
-	if onlyCookie(r, stepCookie) != "" {
-		setCookie(w, stepCookie, "", -1)
+	c.setSession(w, g.Secret)
+	if onlyCookie(r, c.cookie(stepCookie)) != "" {
+		setCookie(w, c.cookie(stepCookie), "", -1)
 	}
 	if !g.Browser.Empty() {
-		setCookie(w, browserCookie, identity.BrowserCookie(append([]secret.Value{g.Browser}, browsersOf(r)...)), browserAge)
+		setCookie(w, c.cookie(browserCookie), identity.BrowserCookie(append([]secret.Value{g.Browser}, c.browsersOf(r)...)), browserAge)
 	}
 }
 
@@ -61,7 +64,7 @@ func (c *Console) nextStep(w http.ResponseWriter, r *http.Request, err error, fo
 	if !ok || step.Ticket.Empty() {
 		return false
 	}
-	setCookie(w, stepCookie, step.Ticket.Reveal(), stepAge)
+	setCookie(w, c.cookie(stepCookie), step.Ticket.Reveal(), stepAge)
 	to := "/signin/step"
 	if form.Open != "" {
 		to += "?" + url.Values{"open": {form.Open}, "n": {form.N}}.Encode()
@@ -91,7 +94,9 @@ func newOffer(r *http.Request, o identity.Offer, action, cancel string) *offerDa
 	return &offerData{Offer: o, Called: edge.Printable(r.PostFormValue("name"), 64), Picture: template.HTML(o.Picture), Action: action, Cancel: cancel} //nolint:gosec // drawn by totp, of squares
 }
 
-func stepOf(r *http.Request) secret.Value { return secret.New(onlyCookie(r, stepCookie)) }
+func (c *Console) stepOf(r *http.Request) secret.Value {
+	return secret.New(onlyCookie(r, c.cookie(stepCookie)))
+}
 
 func (c *Console) step(w http.ResponseWriter, r *http.Request) error {
 	q := r.URL.Query()
@@ -103,14 +108,14 @@ func (c *Console) step(w http.ResponseWriter, r *http.Request) error {
 func (c *Console) showStep(w http.ResponseWriter, r *http.Request, form signInForm, note string) error {
 	d := stepData{Form: form}
 	var err error
-	if d.StepInfo, err = c.cfg.Identity.NextStep(r.Context(), stepOf(r), where(r)); err != nil {
+	if d.StepInfo, err = c.cfg.Identity.NextStep(r.Context(), c.stepOf(r), c.where(r)); err != nil {
 		return c.over(w, r, err, form)
 	}
 	switch d.Step {
 	case identity.StepFactor:
 		return c.show(w, r, "second", "Second step", d)
 	case identity.StepEnrol:
-		o, err := c.cfg.Identity.OfferFactorAt(r.Context(), stepOf(r), note, where(r))
+		o, err := c.cfg.Identity.OfferFactorAt(r.Context(), c.stepOf(r), note, c.where(r))
 		if err != nil {
 			return c.over(w, r, err, form)
 		}
@@ -127,7 +132,7 @@ func (c *Console) over(w http.ResponseWriter, r *http.Request, err error, form s
 	if bailey.KindOf(err) != bailey.Unauthenticated {
 		return err
 	}
-	setCookie(w, stepCookie, "", -1)
+	setCookie(w, c.cookie(stepCookie), "", -1)
 	c.refuse(w, r, err)
 	return c.showSignIn(w, r, form)
 }
@@ -139,7 +144,7 @@ func (c *Console) arrived(w http.ResponseWriter, r *http.Request, grant identity
 	}
 	if err != nil {
 		c.refuse(w, r, err)
-		if _, gone := c.cfg.Identity.NextStep(r.Context(), stepOf(r), where(r)); gone != nil {
+		if _, gone := c.cfg.Identity.NextStep(r.Context(), c.stepOf(r), c.where(r)); gone != nil {
 			return c.over(w, r, err, form)
 		}
 		return c.showStep(w, r, form, note)
@@ -155,7 +160,7 @@ func (c *Console) answerFactor(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	form := signInForm{Open: f.Get("open"), N: f.Get("n")}
-	grant, _, err := c.cfg.Identity.AnswerFactor(r.Context(), stepOf(r), answerOf(f), where(r))
+	grant, _, err := c.cfg.Identity.AnswerFactor(r.Context(), c.stepOf(r), answerOf(f), c.where(r))
 	return c.arrived(w, r, grant, err, form, "")
 }
 
@@ -181,7 +186,7 @@ func (c *Console) signInPasskey(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	form := signInForm{Open: f.Get("open"), N: f.Get("n")}
-	grant, _, err := c.cfg.Identity.SignInWithPasskey(r.Context(), []byte(f.Get("passkey")), where(r))
+	grant, _, err := c.cfg.Identity.SignInWithPasskey(r.Context(), []byte(f.Get("passkey")), c.where(r))
 	if c.nextStep(w, r, err, form) {
 		return nil
 	}
@@ -220,7 +225,7 @@ func (c *Console) answerEnrol(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	form := signInForm{Open: f.Get("open"), N: f.Get("n")}
-	grant, codes, err := c.cfg.Identity.AddFactorAt(r.Context(), stepOf(r), newFactorOf(f), where(r))
+	grant, codes, err := c.cfg.Identity.AddFactorAt(r.Context(), c.stepOf(r), newFactorOf(f), c.where(r))
 	if err != nil || len(codes) == 0 {
 		return c.arrived(w, r, grant, err, form, f.Get("note"))
 	}
@@ -238,7 +243,7 @@ func (c *Console) answerPassword(w http.ResponseWriter, r *http.Request) error {
 		c.refuse(w, r, errDiffer)
 		return c.showStep(w, r, form, "")
 	}
-	grant, _, err := c.cfg.Identity.AnswerPassword(r.Context(), stepOf(r), secret.New(f.Get("new")), where(r))
+	grant, _, err := c.cfg.Identity.AnswerPassword(r.Context(), c.stepOf(r), secret.New(f.Get("new")), c.where(r))
 	return c.arrived(w, r, grant, err, form, "")
 }
 
@@ -337,7 +342,7 @@ func (c *Console) stepUp(w http.ResponseWriter, r *http.Request) error {
 	if f.Get("passkey") != "" || f.Has("code") {
 		answer.FactorAnswer = answerOf(f)
 	}
-	if err := c.cfg.Identity.StepUp(r.Context(), actor, answer, where(r)); err != nil {
+	if err := c.cfg.Identity.StepUp(r.Context(), actor, answer, c.where(r)); err != nil {
 		c.refuse(w, r, err)
 		return c.showStepUp(w, r, wayBackIn(f))
 	}

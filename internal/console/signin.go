@@ -65,7 +65,7 @@ func (c *Console) signIn(w http.ResponseWriter, r *http.Request) error {
 	form := signInForm{Name: f.Get("name"), Open: f.Get("open"), N: f.Get("n")}
 	grant, _, err := c.cfg.Identity.SignIn(r.Context(), identity.SignInRequest{
 		Name: form.Name, Password: secret.New(f.Get("password")),
-		IP: edge.ClientIP(r), UserAgent: r.UserAgent(), Cookies: true, Known: browsersOf(r),
+		IP: edge.ClientIP(r), UserAgent: r.UserAgent(), Cookies: true, Known: c.browsersOf(r),
 	})
 	if c.nextStep(w, r, err, form) {
 		return nil
@@ -81,9 +81,9 @@ func (c *Console) signIn(w http.ResponseWriter, r *http.Request) error {
 
 // setSession sets the console's cookie. It lasts as long as the browser is
 // open; the server ends it sooner.
-func setSession(w http.ResponseWriter, s secret.Value) {
+func (c *Console) setSession(w http.ResponseWriter, s secret.Value) {
 	http.SetCookie(w, &http.Cookie{
-		Name: edge.ConsoleCookie, Value: s.Reveal(), Path: "/",
+		Name: c.cookie(""), Value: s.Reveal(), Path: "/",
 		Secure: true, HttpOnly: true, SameSite: http.SameSiteLaxMode,
 	})
 }
@@ -95,7 +95,7 @@ func (c *Console) signOut(w http.ResponseWriter, r *http.Request) error {
 		}
 	}
 	http.SetCookie(w, &http.Cookie{
-		Name: edge.ConsoleCookie, Path: "/", MaxAge: -1,
+		Name: c.cookie(""), Path: "/", MaxAge: -1,
 		Secure: true, HttpOnly: true, SameSite: http.SameSiteLaxMode,
 	})
 	w.Header().Set("Clear-Site-Data", `"cache", "storage"`)

@@ -43,6 +43,7 @@ type Facts struct {
 	StateDir   string              // empty: /var/lib/bailey
 	Listen     []string            // addresses that must be free; empty when the server is running
 	Bridged    []string            // classes whose workspaces have an open network
+	OneOrigin  bool                // workspaces are on the console's own origin
 
 	// Root is put before every path that is read (/proc, /sys, /etc, …), so
 	// that tests can bring a machine of their own. Empty means "/".
@@ -165,6 +166,7 @@ func checks() []check {
 		{"state-mount", "The state directory is on a suitable file system", nil, false, stateMount},
 		{"root", "The server runs as root", nil, false, rootUser},
 		{"ports", "The ports are free", nil, false, ports},
+		{"shared-origin", "Workspaces have origins of their own", []string{"OWASP ASVS 3.5.4"}, false, sharedOrigin},
 		{"open-networks", "No class has an open network", []string{"CIS Docker 5.10"}, false, openNetworks},
 		{"clock", "The clock is right", nil, false, clock},
 		{"clock-back", "The clock did not go back", nil, false, clockBack},

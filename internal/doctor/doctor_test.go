@@ -325,6 +325,7 @@ func faults() []fault {
 			m.write("/proc/self/status", "Uid:\t4321\t4321\t4321\t4321\n")
 		}, []string{"root", "state-mode"}},
 		{"no address", "ports", Fail, "not an address", func(m *machine) { m.facts.Listen = []string{"8443"} }, nil},
+		{"one origin", "shared-origin", Warn, "origin.mode is path", func(m *machine) { m.facts.OneOrigin = true }, nil},
 		{"open network", "open-networks", Warn, "wild, west", func(m *machine) { m.facts.Bridged = []string{"wild", "west"} }, nil},
 		{"clock of 1970", "clock", Fail, "before this program was made", func(m *machine) {
 			m.facts.Now = time.Unix(0, 0)

@@ -40,6 +40,16 @@ func stateDisk(h *host) verdict {
 	return h.room(h.StateDir, "du -xh "+h.StateDir+" | sort -h | tail shows what takes it; people's files are in volumes")
 }
 
+// sharedOrigin says that a browser keeps nothing apart. An administrator said so
+// in the configuration, and is told at every look.
+func sharedOrigin(h *host) verdict {
+	if !h.OneOrigin {
+		return ok("a browser keeps every workspace and the console apart")
+	}
+	return warn("origin.mode is path: to a browser the console and all workspaces are one; a notebook's script can look like the console, and reaches its reader's other workspaces",
+		"origin.mode: subdomain (a domain with a wildcard DNS record) or port (an address without DNS), then stop and start the workspaces; docs/edge.md says what holds meanwhile")
+}
+
 // openNetworks names the classes whose network mode is bridge. That is an
 // administrator's choice, and one to be reminded of.
 func openNetworks(h *host) verdict {

@@ -19,8 +19,11 @@ import (
 )
 
 // ConsoleCookie is the name of the console's session cookie: __Host- keeps it
-// on the console's own host, so no workspace origin can set or read it.
+// on the console's own host, so no workspace origin can set or read it. Where
+// workspaces share that host it has another, see [Origins.Cookie].
 const ConsoleCookie = "__Host-bailey"
+
+const sharedConsoleCookie = "__Host-Http-bailey"
 
 // A HandlerFunc answers a request or returns an error; [Handle] turns the error
 // into an answer.

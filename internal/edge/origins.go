@@ -19,13 +19,17 @@ const (
 	ModeLocalhost = "localhost" // https://localhost and https://<slug>.localhost
 	ModeSubdomain = "subdomain" // https://<host> and https://<slug>.<domain>
 	ModePort      = "port"      // https://<host> and https://<host>:<a port per workspace>
+	ModePath      = "path"      // https://<host> and https://<host>/w/<slug>: one origin for all, see SharedOrigin
 )
 
+// pathPrefix is where workspaces are in mode path.
+const pathPrefix = "/w/"
+
 // OriginConfig chooses an origin mode (design: console and workspace never
-// share an origin).
+// share an origin, but in mode path, which somebody has to ask for).
 type OriginConfig struct {
-	Mode   string // "localhost", "subdomain" or "port"
-	Host   string // console's host name: "localhost", "hub.example.org", or an address in port mode
+	Mode   string // "localhost", "subdomain", "port" or "path"
+	Host   string // console's host name: "localhost", "hub.example.org", or an address in port and path mode
 	Port   int    // public port of the HTTPS listener
 	Domain string // subdomain mode: workspaces are <slug>.Domain
 	Ports  [2]int // port mode: first and last port for workspaces
@@ -36,7 +40,7 @@ type Origins struct {
 	cfg     OriginConfig
 	console string    // "https://localhost:8443"
 	host    string    // what a browser sends as Host for the console, in lower case
-	suffix  string    // ".localhost:8443": what follows the slug in a workspace's Host; empty in port mode
+	suffix  string    // ".localhost:8443": what follows the slug in a workspace's Host; empty in port and path mode
 	loop    [2]string // what a browser sends as Host for the loopback addresses
 
 	mu     sync.RWMutex // guards bySlug and byPort
@@ -68,13 +72,17 @@ func NewOrigins(c OriginConfig) (*Origins, error) {
 		if err := checkPorts(c); err != nil {
 			return nil, err
 		}
+	case ModePath:
+		if !isIP(c.Host) && !hostRE.MatchString(c.Host) {
+			return nil, fmt.Errorf("origins: %q is neither an address nor a DNS name", c.Host)
+		}
 	default:
-		return nil, fmt.Errorf("origins: unknown mode %q; it is localhost, subdomain or port", c.Mode)
+		return nil, fmt.Errorf("origins: unknown mode %q; it is localhost, subdomain, port or path", c.Mode)
 	}
 	o.host = hostPort(o.cfg.Host, c.Port)
 	o.console = "https://" + o.host
 	o.loop = [2]string{hostPort("127.0.0.1", c.Port), hostPort("::1", c.Port)}
-	if c.Mode != ModePort {
+	if c.Mode == ModeLocalhost || c.Mode == ModeSubdomain {
 		o.suffix = "." + hostPort(o.cfg.Domain, c.Port)
 	}
 	return o, nil
@@ -123,11 +131,17 @@ func hostPort(host string, port int) string {
 // Console returns the console's origin, "https://localhost:8443".
 func (o *Origins) Console() string { return o.console }
 
-// SharedHost reports whether workspaces differ by port alone. Browsers do not
-// tell cookies apart by port, so the gateway then must.
-func (o *Origins) SharedHost() bool { return o.cfg.Mode == ModePort }
+// SharedHost reports whether workspaces differ by port or path alone. Browsers
+// do not tell cookies apart by either, so the gateway then must.
+func (o *Origins) SharedHost() bool { return o.cfg.Mode == ModePort || o.cfg.Mode == ModePath }
 
-// Workspace returns the origin of a workspace by its slug. In port mode it
+// SharedOrigin reports whether the console and all workspaces are one origin:
+// to a browser, a script of a workspace is then a script of the console. What
+// is left of the walls is built by the doors, out of what scripts cannot forge.
+func (o *Origins) SharedOrigin() bool { return o.cfg.Mode == ModePath }
+
+// Workspace returns the address of a workspace by its slug, without a slash at
+// its end: an origin and, in path mode, [Origins.Base]. In port mode it
 // assigns a port, stable while the server runs; empty when the range is used
 // up or the slug is not one label. Ask only for workspaces that exist: in port
 // mode every slug asked for takes a port.
@@ -135,7 +149,11 @@ func (o *Origins) Workspace(slug string) string {
 	if !ValidSlug(slug) {
 		return ""
 	}
-	if o.cfg.Mode != ModePort {
+	switch o.cfg.Mode {
+	case ModePath:
+		return o.console + o.Base(slug)
+	case ModePort:
+	default:
 		return "https://" + slug + o.suffix
 	}
 	port := o.port(slug)
@@ -143,6 +161,31 @@ func (o *Origins) Workspace(slug string) string {
 		return ""
 	}
 	return "https://" + hostPort(o.cfg.Host, port)
+}
+
+// Base returns the path below which a workspace is on its origin: "/w/<slug>"
+// in path mode, and "" in the others, where it has an origin of its own.
+func (o *Origins) Base(slug string) string {
+	if o.cfg.Mode != ModePath {
+		return ""
+	}
+	return pathPrefix + slug
+}
+
+// Cookie returns the full name of a cookie of the console's: kind is "" for
+// the session. Its prefix makes browsers keep it to this host, Secure, and with
+// Path=/; so no other host can set it. Where workspaces share the host, a
+// script of theirs could: there the prefix is one that has browsers (those that
+// know it; the others read __Host-) refuse what a script sets under that name.
+func (o *Origins) Cookie(kind string) string {
+	name := ConsoleCookie
+	if o.SharedHost() {
+		name = sharedConsoleCookie
+	}
+	if kind == "" {
+		return name
+	}
+	return name + "-" + kind
 }
 
 // port returns the slug's port, or assigns the first free one from where the
@@ -204,8 +247,15 @@ func ValidSlug(slug string) bool {
 // whose cookies and scripts we do not know, so they match nothing.
 func (o *Origins) Match(r *http.Request) (slug string, console, ok bool) {
 	host := lowerHost(r.Host)
-	if o.cfg.Mode == ModePort {
+	switch o.cfg.Mode {
+	case ModePort:
 		return o.matchPort(r, host)
+	case ModePath:
+		if host != o.host {
+			return "", false, false
+		}
+		slug = pathSlug(r.URL.EscapedPath())
+		return slug, slug == "", true
 	}
 	if host == o.host || o.loopbackAPI(r) {
 		return "", true, true
@@ -231,6 +281,18 @@ func (o *Origins) matchPort(r *http.Request, host string) (slug string, console,
 		return "", false, false
 	}
 	return slug, false, true
+}
+
+// pathSlug returns the workspace that a path is of, as it was sent: a slug has
+// one spelling, so whoever writes it in another is not understood. "" is the
+// console.
+func pathSlug(escaped string) string {
+	rest, found := strings.CutPrefix(escaped, pathPrefix)
+	slug, _, _ := strings.Cut(rest, "/")
+	if !found || !ValidSlug(slug) {
+		return ""
+	}
+	return slug
 }
 
 func localPort(r *http.Request) int {
@@ -278,7 +340,11 @@ func (o *Origins) loopbackHost(r *http.Request) bool {
 // a CSP source: browsers check form-action on redirects too, and the launch
 // form ends on a workspace's origin.
 func (o *Origins) formTargets() string {
-	if o.cfg.Mode != ModePort {
+	switch o.cfg.Mode {
+	case ModePath:
+		return "" // workspaces are 'self'
+	case ModePort:
+	default:
 		return "https://*" + o.suffix
 	}
 	if strings.Contains(o.cfg.Host, ":") {
@@ -288,8 +354,8 @@ func (o *Origins) formTargets() string {
 }
 
 // hsts reports whether browsers may be told to use HTTPS only. Not for
-// localhost, and not in port mode: there other services share the host, and
-// HSTS knows no ports.
+// localhost, and not in port and path mode: there other services may share the
+// host, and HSTS knows no ports.
 func (o *Origins) hsts() bool { return o.cfg.Mode == ModeSubdomain }
 
 // workspacePorts lists the ports that workspaces are served on, in port mode.
@@ -305,14 +371,14 @@ func (o *Origins) workspacePorts() []int {
 }
 
 // CertHosts returns the names and addresses that the server's certificate must
-// cover: DNS names, wildcards of one label, and addresses. In port mode it
-// includes the addresses that the machine has now.
+// cover: DNS names, wildcards of one label, and addresses. In port
+// and path mode it includes the addresses that the machine has now.
 func (o *Origins) CertHosts() []string {
 	hosts := []string{"localhost", "127.0.0.1", "::1", o.cfg.Host}
 	switch o.cfg.Mode {
 	case ModeLocalhost, ModeSubdomain:
 		hosts = append(hosts, "*."+o.cfg.Domain)
-	case ModePort:
+	case ModePort, ModePath:
 		hosts = append(hosts, machineAddresses()...)
 	}
 	slices.Sort(hosts)
@@ -326,7 +392,7 @@ func (o *Origins) PublicNames() []string {
 	switch {
 	case o.cfg.Mode == ModeSubdomain:
 		return []string{o.cfg.Host, "*." + o.cfg.Domain}
-	case o.cfg.Mode == ModePort && !isIP(o.cfg.Host):
+	case o.SharedHost() && !isIP(o.cfg.Host):
 		return []string{o.cfg.Host}
 	}
 	return nil
@@ -344,7 +410,7 @@ func (o *Origins) secure(host string) string {
 	if name == strings.ToLower(o.cfg.Host) {
 		return o.console
 	}
-	if o.cfg.Mode == ModePort {
+	if o.SharedHost() {
 		return ""
 	}
 	if slug, found := strings.CutSuffix(name, "."+o.cfg.Domain); found && ValidSlug(slug) {

@@ -46,7 +46,9 @@ func TestNewOrigins(t *testing.T) {
 		{"range backwards", OriginConfig{Mode: "port", Host: "192.0.2.7", Port: 8443, Ports: [2]int{9099, 9000}}, "empty"},
 		{"host with markup", OriginConfig{Mode: "port", Host: "<b>", Port: 8443, Ports: [2]int{9000, 9099}}, "neither an address"},
 		{"no port", OriginConfig{Mode: "localhost"}, "between 1 and 65535"},
-		{"unknown mode", OriginConfig{Mode: "path", Port: 8443}, "unknown mode"},
+		{"path", OriginConfig{Mode: "path", Host: "hub.example.org", Port: 443}, ""},
+		{"path without a host", OriginConfig{Mode: "path", Port: 443}, "neither an address"},
+		{"unknown mode", OriginConfig{Mode: "paths", Port: 8443}, "unknown mode"},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -206,4 +208,45 @@ func FuzzMatch(f *testing.F) {
 			t.Errorf("Match(%q) = %q, %v: its origin is %q", host, slug, console, want)
 		}
 	})
+}
+
+// In path mode a workspace is known by its path, in the one spelling it has.
+func TestMatchByPath(t *testing.T) {
+	o, err := NewOrigins(OriginConfig{Mode: "path", Host: "Hub.example.org", Port: 443})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := o.Workspace("ada-1f00") + " " + o.Base("ada-1f00") + " " + o.Workspace("../x"); got != "https://hub.example.org/w/ada-1f00 /w/ada-1f00 " {
+		t.Errorf("addresses: %q", got)
+	}
+	for target, want := range map[string]string{
+		"/": "console", "/w": "console", "/w/": "console", "/workspaces": "console", "/w/Ada/": "console", "/w/%61da/": "console", "/w%2fada/": "console",
+		"/w/ada": "ada", "/w/ada/": "ada", "/w/ada/api/contents/a%2Fb": "ada", "/w/ada/../bob/": "ada", "/w/ada%2f..%2fbob/": "console", "/w/-/": "console", "/W/ada/": "console", "//w/ada/": "console",
+	} {
+		r := httptest.NewRequest("GET", "https://hub.example.org"+target, nil)
+		slug, console, ok := o.Match(r)
+		if got := map[bool]string{true: "console", false: slug}[console]; got != want || !ok {
+			t.Errorf("Match(%s) = %q, %v, %v; want %q", target, slug, console, ok, want)
+		}
+	}
+	for _, host := range []string{"ada.hub.example.org", "evil.example.org", "hub.example.org.", "hub.example.org:8443"} {
+		r := httptest.NewRequest("GET", "https://"+host+"/w/ada/", nil)
+		if slug, console, ok := o.Match(r); ok {
+			t.Errorf("Match(host %s) = %q, %v, %v; want neither", host, slug, console, ok)
+		}
+	}
+	for mode, want := range map[OriginConfig]string{
+		{Mode: "localhost", Port: 1}: "__Host-bailey-step",
+		{Mode: "subdomain", Host: "a.example.org", Domain: "b.example.org", Port: 1}: "__Host-bailey-step",
+		{Mode: "port", Host: "192.0.2.7", Port: 1, Ports: [2]int{2, 3}}:              "__Host-Http-bailey-step",
+		{Mode: "path", Host: "192.0.2.7", Port: 1}:                                   "__Host-Http-bailey-step",
+	} {
+		o, err := NewOrigins(mode)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := o.Cookie("step"); got != want {
+			t.Errorf("cookie in mode %s = %s, want %s", mode.Mode, got, want)
+		}
+	}
 }

@@ -70,7 +70,8 @@ func (g *Gateway) alias(w http.ResponseWriter, r *http.Request, find Finder) err
 	}
 	in := r.Clone(r.Context())
 	in.URL = &url.URL{Path: tail, RawPath: escaped, RawQuery: r.URL.RawQuery}
-	q := &request{Request: in, gateway: g, slug: slug, origin: g.cfg.Origins.Workspace(slug), actor: actor, alias: prefix}
+	q := g.request(in, slug)
+	q.actor, q.alias = actor, prefix
 	route, err := g.route(r.Context(), actor, slug)
 	if err != nil {
 		return err
@@ -106,8 +107,8 @@ func (q *request) aliasHeader(h http.Header) {
 	switch to := strings.TrimPrefix(h.Get("Location"), q.origin); {
 	case to == "":
 		h.Del("Location")
-	case strings.HasPrefix(to, "/") && !strings.HasPrefix(to, "//"):
-		h.Set("Location", q.alias+to)
+	case strings.HasPrefix(to, q.base+"/") && !strings.HasPrefix(to, "//"):
+		h.Set("Location", q.alias+strings.TrimPrefix(to, q.base))
 	default:
 		h.Del("Location")
 	}

@@ -103,7 +103,7 @@ func (q *request) incomingWhole(in *http.Request, e *filter.Exchange, run *run, 
 
 // remember fetches the file of a contents request, as the editor did.
 func (q *request) remember(ctx context.Context, run *run, route Route) bool {
-	u := url.URL{Scheme: "http", Host: upstreamHost, Path: q.URL.Path, RawQuery: "content=1"}
+	u := url.URL{Scheme: "http", Host: upstreamHost, Path: q.base + q.URL.Path, RawQuery: "content=1"}
 	r, err := http.NewRequestWithContext(ctx, http.MethodGet, u.String(), nil)
 	if err != nil {
 		return false
@@ -190,6 +190,21 @@ func (l *lookedAt) Read(p []byte) (int, error) {
 		}
 	}
 	return n, err
+}
+
+// leaving makes an answer fit to leave: of the image's own files, which are not
+// looked into, the header.
+func (q *request) leaving(res *http.Response, looked *filter.Exchange, run *run) error {
+	switch {
+	case looked != nil:
+		return q.outgoing(res, looked, run)
+	case !run.inspected():
+		return nil
+	}
+	if err := run.scope.Exchange(q.Method, q.URL.Path).Headers(res.Header); err != nil {
+		return refusedBy(err)
+	}
+	return nil
 }
 
 // outgoing makes an answer fit to leave.

@@ -3,6 +3,7 @@ package gateway
 import (
 	"crypto/sha256"
 	"encoding/hex"
+	"errors"
 	"net/http"
 	"net/url"
 	"strings"
@@ -15,12 +16,15 @@ import (
 	"github.com/baileyhq/bailey/internal/secret"
 )
 
-// The prefixes of our own credentials. Nothing that begins like that crosses
-// to a workspace, and no workspace may set such a cookie.
-const (
-	cookiePrefix = "__Host-bailey"
-	tokenPrefix  = "bly_"
-)
+// tokenPrefix begins our own tokens. None of them crosses to a workspace.
+const tokenPrefix = "bly_"
+
+// cookiePrefixes begin the names of our own cookies. Nothing that begins like
+// that crosses to a workspace, and no workspace may set such a cookie. The
+// second is the console's where workspaces share its host, see
+// [edge.Origins.Cookie]; the third is ours where they share its origin: there
+// each workspace's cookies have a path, which __Host- forbids.
+var cookiePrefixes = [...]string{"__Host-bailey", "__Host-Http-bailey", "__Http-bailey"}
 
 // tag names a workspace inside a cookie's name: cookies do not know ports, so
 // each workspace needs names of its own.
@@ -29,9 +33,16 @@ func tag(slug string) string {
 	return hex.EncodeToString(sum[:8])
 }
 
-func passCookie(slug string) string  { return cookiePrefix + "-ws-" + tag(slug) }
-func nonceCookie(slug string) string { return cookiePrefix + "-nonce-" + tag(slug) }
-func pathCookie(slug string) string  { return cookiePrefix + "-path-" + tag(slug) }
+func (q *request) passCookie() string  { return q.cookiePrefix() + "-ws-" + tag(q.slug) }
+func (q *request) nonceCookie() string { return q.cookiePrefix() + "-nonce-" + tag(q.slug) }
+func (q *request) pathCookie() string  { return q.cookiePrefix() + "-path-" + tag(q.slug) }
+
+func (q *request) cookiePrefix() string {
+	if q.base != "" {
+		return cookiePrefixes[2]
+	}
+	return cookiePrefixes[0]
+}
 
 // authenticate finds out who asks. A token that is given must be good: there
 // is no falling back to a cookie. Without any credential, or with a cookie that
@@ -46,7 +57,7 @@ func (q *request) authenticate() error {
 		q.actor, err = q.gateway.cfg.Identity.ByToken(q.Context(), token, ip)
 		return err
 	}
-	value, ok := readCookie(q.Header, passCookie(q.slug))
+	value, ok := readCookie(q.Header, q.passCookie())
 	if !ok {
 		return errSignIn
 	}
@@ -55,11 +66,18 @@ func (q *request) authenticate() error {
 	if !ok {
 		return errSignIn
 	}
-	q.actor, err = q.gateway.cfg.Identity.BySessionID(q.Context(), p.userID, p.session, ip)
+	if q.gateway.cfg.Origins.SharedHost() {
+		q.actor, err = q.sameSession(p)
+	} else {
+		q.actor, err = q.gateway.cfg.Identity.BySessionID(q.Context(), p.userID, p.session, ip)
+	}
 	if err != nil && mutant.SocketAuth {
 		q.actor, err = bailey.Actor{UserID: p.userID, Role: bailey.RoleUser}, nil
 	}
 	if err != nil {
+		if errors.Is(err, errSignIn) {
+			return errSignIn // the pass may be good where it belongs
+		}
 		if bailey.KindOf(err) == bailey.Unauthenticated {
 			q.gateway.passes.drop(key)
 			return errSignIn
@@ -68,6 +86,23 @@ func (q *request) authenticate() error {
 	}
 	q.cookie = true
 	return nil
+}
+
+// sameSession returns whose session a pass is of, where workspaces share the
+// console's host. There a script of one workspace can set cookies that another
+// gets, so a pass alone could be somebody else's, planted to make its reader
+// work as them. It counts beside the console's own cookie of the same session,
+// which browsers send here too, and let no script set.
+func (q *request) sameSession(p pass) (bailey.Actor, error) {
+	value, ok := readCookie(q.Header, q.gateway.cfg.Origins.Cookie(""))
+	if !ok {
+		return bailey.Actor{}, errSignIn
+	}
+	actor, err := q.gateway.cfg.Identity.BySession(q.Context(), secret.New(value), edge.ClientIP(q.Request))
+	if err == nil && (actor.Session != p.session || actor.UserID != p.userID) {
+		return bailey.Actor{}, errSignIn
+	}
+	return actor, err
 }
 
 var errSignIn = &bailey.Error{
@@ -171,10 +206,11 @@ func readCookie(h http.Header, name string) (value string, ok bool) {
 	return value, ok
 }
 
-// setCookie sets one of our cookies. An empty value removes it.
-func setCookie(w http.ResponseWriter, name, value string, life time.Duration) {
+// setCookie sets one of our cookies, for this workspace's paths. An empty value
+// removes it.
+func (q *request) setCookie(w http.ResponseWriter, name, value string, life time.Duration) {
 	c := &http.Cookie{
-		Name: name, Value: value, Path: "/", MaxAge: int(life / time.Second),
+		Name: name, Value: value, Path: q.base + "/", MaxAge: int(life / time.Second),
 		Secure: true, HttpOnly: true, SameSite: http.SameSiteLaxMode,
 	}
 	if value == "" {

@@ -31,6 +31,7 @@ import (
 type Route struct {
 	Workspace bailey.Workspace
 	Token     secret.Value // Jupyter's; injected upstream and shown to nobody
+	BasePath  string       // Jupyter's base URL; empty: "/"
 	Dial      func(ctx context.Context, network, addr string) (net.Conn, error)
 	Done      <-chan struct{}
 }
@@ -57,7 +58,7 @@ func (s service) Route(ctx context.Context, actor bailey.Actor, slug string) (Ro
 	if err != nil {
 		return Route{}, err
 	}
-	return Route{Workspace: r.Workspace, Token: secret.New(r.Token), Dial: r.Dial, Done: r.Done()}, nil
+	return Route{Workspace: r.Workspace, Token: secret.New(r.Token), BasePath: r.BasePath, Dial: r.Dial, Done: r.Done()}, nil
 }
 
 // Identity is what the gateway asks about callers.
@@ -159,10 +160,18 @@ func (g *Gateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		})
 		return
 	}
-	q := &request{Request: r, gateway: g, slug: slug, origin: g.cfg.Origins.Workspace(slug)}
+	q := g.request(r, slug)
+	if q.base != "" && !q.below(w) {
+		return
+	}
 	if err := q.serve(w); err != nil {
 		q.fail(w, err)
 	}
+}
+
+func (g *Gateway) request(r *http.Request, slug string) *request {
+	base := g.cfg.Origins.Base(slug)
+	return &request{Request: r, gateway: g, slug: slug, base: base, origin: strings.TrimSuffix(g.cfg.Origins.Workspace(slug), base)}
 }
 
 // A request is one request for a workspace's origin and what became known of
@@ -172,6 +181,7 @@ type request struct {
 	gateway *Gateway
 	slug    string
 	origin  string // "https://ada-1f00.localhost:8443"
+	base    string // in mode path "/w/ada-1f00": what URL.Path leaves out and Jupyter wants to see; else empty
 	actor   bailey.Actor
 	alias   string // the console's path that it came by, "/user/ada/lab"; empty: by the workspace's own origin
 	cookie  bool   // the credential was a cookie, which browsers send by themselves
@@ -215,6 +225,12 @@ func (q *request) serve(w http.ResponseWriter) error {
 // that is not running becomes a *stopped.
 func (g *Gateway) route(ctx context.Context, actor bailey.Actor, slug string) (Route, error) {
 	route, err := g.cfg.Workspaces.Route(ctx, actor, slug)
+	if err == nil && strings.TrimSuffix(route.BasePath, "/") != g.cfg.Origins.Base(slug) {
+		return Route{}, &bailey.Error{
+			Kind: bailey.Unavailable, Msg: "this workspace was started when workspaces had other addresses (origin.mode has been changed)",
+			Hint: "stop it and start it again; files and notebooks stay",
+		}
+	}
 	if err == nil {
 		select {
 		case <-route.Done: // it ended while we asked

@@ -84,18 +84,18 @@ func (q *request) navigates() bool {
 // beginHandOff is step 1.
 func (q *request) beginHandOff(w http.ResponseWriter) {
 	// Two tabs opened at once share the nonce, or the second would void the first.
-	nonce, ok := readCookie(q.Header, nonceCookie(q.slug))
+	nonce, ok := readCookie(q.Header, q.nonceCookie())
 	if !ok || !isHash(nonce) {
 		nonce = secret.Random(32).Reveal()
 	}
-	setCookie(w, nonceCookie(q.slug), nonce, handOffLife)
+	q.setCookie(w, q.nonceCookie(), nonce, handOffLife)
 	rest, _ := splitQuery(q.URL.RawQuery)
 	wanted := q.URL.EscapedPath()
 	if rest != "" {
 		wanted += "?" + rest
 	}
 	if cleanPath(wanted) == wanted {
-		setCookie(w, pathCookie(q.slug), base64.RawURLEncoding.EncodeToString([]byte(wanted)), handOffLife)
+		q.setCookie(w, q.pathCookie(), base64.RawURLEncoding.EncodeToString([]byte(wanted)), handOffLife)
 	}
 	path, _ := OpenPath(q.slug, hashOf(nonce))
 	redirect(w, q.gateway.cfg.Origins.Console()+path)
@@ -134,7 +134,7 @@ func cleanPath(path string) string {
 
 // wantedPath returns where the person wanted to go before the hand-off.
 func (q *request) wantedPath() string {
-	value, _ := readCookie(q.Header, pathCookie(q.slug))
+	value, _ := readCookie(q.Header, q.pathCookie())
 	if len(value) > 2*maxWantedPath {
 		return "/"
 	}
@@ -175,28 +175,28 @@ func (g *Gateway) open(w http.ResponseWriter, r *http.Request) error {
 	if _, err := g.route(r.Context(), actor, slug); err != nil {
 		return err
 	}
-	origin := g.cfg.Origins.Workspace(slug)
-	if origin == "" {
+	address := g.cfg.Origins.Workspace(slug)
+	if address == "" {
 		return &bailey.Error{
 			Kind: bailey.Unavailable, Msg: "every port for workspaces is in use",
 			Hint: "ask an administrator to widen the range of workspace ports",
 		}
 	}
 	if n == "" {
-		redirect(w, origin+"/")
+		redirect(w, address+"/")
 		return nil
 	}
 	code, err := g.codes.add(code{slug: slug, userID: actor.UserID, session: actor.Session, n: n})
 	if err != nil {
 		return err
 	}
-	redirect(w, origin+enterPath+"?code="+code.Reveal())
+	redirect(w, address+enterPath+"?code="+code.Reveal())
 	return nil
 }
 
 // consoleActor returns who is signed in at the console; ok is false for nobody.
 func (g *Gateway) consoleActor(r *http.Request) (actor bailey.Actor, ok bool, err error) {
-	value, ok := readCookie(r.Header, edge.ConsoleCookie)
+	value, ok := readCookie(r.Header, g.cfg.Origins.Cookie(""))
 	if !ok {
 		return actor, false, nil
 	}
@@ -221,12 +221,12 @@ func (q *request) serveOwn(w http.ResponseWriter) error {
 	if q.URL.Path != enterPath || q.Method != http.MethodGet {
 		return bailey.Errorf(bailey.NotFound, "there is no such page")
 	}
-	nonce, _ := readCookie(q.Header, nonceCookie(q.slug))
+	nonce, _ := readCookie(q.Header, q.nonceCookie())
 	c, ok := q.gateway.codes.take(q.URL.Query().Get("code"), q.slug, hashOf(nonce))
 	if !ok || nonce == "" {
 		// A page opened twice, or "back": if the pass is there, all is well.
 		if q.authenticate() == nil && q.cookie {
-			redirect(w, q.wantedPath())
+			redirect(w, q.base+q.wantedPath())
 			return nil
 		}
 		return &bailey.Error{
@@ -254,15 +254,15 @@ func (q *request) serveOwn(w http.ResponseWriter) error {
 		}
 	}
 	value := q.gateway.passes.add(pass{slug: q.slug, userID: actor.UserID, session: actor.Session})
-	setCookie(w, passCookie(q.slug), value.Reveal(), 0)
-	if q.gateway.cfg.Origins.SharedHost() {
+	q.setCookie(w, q.passCookie(), value.Reveal(), 0)
+	if o := q.gateway.cfg.Origins; o.SharedHost() && !o.SharedOrigin() {
 		// This port may have been another workspace's: what that one left in
 		// the browser, a service worker above all, must not meet this one.
 		w.Header().Set("Clear-Site-Data", `"storage"`)
 	}
 	to := q.wantedPath()
-	setCookie(w, pathCookie(q.slug), "", 0)
-	redirect(w, to)
+	q.setCookie(w, q.pathCookie(), "", 0)
+	redirect(w, q.base+to)
 	return nil
 }
 

@@ -75,7 +75,7 @@ func (q *request) upstreamHeader(token secret.Value) http.Header {
 	}
 	if ref := q.Header["Referer"]; len(ref) == 1 {
 		rest, ok := strings.CutPrefix(ref[0], q.origin)
-		if ok && strings.HasPrefix(rest, "/") && !strings.HasPrefix(rest, ownPrefix) && !strings.Contains(rest, tokenPrefix) {
+		if ok && strings.HasPrefix(rest, q.base+"/") && !strings.HasPrefix(rest, q.base+ownPrefix) && !strings.Contains(rest, tokenPrefix) {
 			out["Referer"] = []string{upstreamOrigin + rest}
 		}
 	}
@@ -160,7 +160,12 @@ func (q *request) upstreamCookies() string {
 // one: browsers do not tell the case of the prefix apart.
 func ours(name string) bool {
 	name = strings.TrimSpace(name)
-	return len(name) >= len(cookiePrefix) && strings.EqualFold(name[:len(cookiePrefix)], cookiePrefix)
+	for _, p := range cookiePrefixes {
+		if len(name) >= len(p) && strings.EqualFold(name[:len(p)], p) {
+			return true
+		}
+	}
+	return false
 }
 
 func sharedPrefix(slug string) string { return "ws" + tag(slug) + "-" }
@@ -210,6 +215,9 @@ func (q *request) downstreamHeader(h http.Header) {
 	h.Set("Cross-Origin-Opener-Policy", "same-origin")
 	h.Set("Cross-Origin-Resource-Policy", "same-origin")
 	h.Set("Origin-Agent-Cluster", "?1")
+	if q.base != "" {
+		confine(h)
+	}
 	if q.alias != "" {
 		q.aliasHeader(h)
 	}
@@ -244,6 +252,9 @@ func (q *request) filterSetCookies(h http.Header) {
 		}
 		if shared {
 			line = sharedPrefix(q.slug) + line
+		}
+		if q.base != "" {
+			line = q.confineCookie(line)
 		}
 		kept = append(kept, line)
 	}

@@ -86,7 +86,7 @@ type inspection struct {
 func (q *request) inspect(t *tunnel, route Route, protocol string) {
 	kind, path := inspectedRoute(q.URL.Path), strings.Clone(q.URL.Path)
 	key := q.actor.UserID + " " + path + " " + q.URL.Query().Get("session_id")
-	token := route.Token
+	token, base := route.Token, q.base
 	conn := t.run.scope.Conn(kind, key, protocol == jupyter.ProtocolV1)
 	t.insp = &inspection{
 		conn: conn,
@@ -94,7 +94,7 @@ func (q *request) inspect(t *tunnel, route Route, protocol string) {
 		up:   judging{conn: conn, up: true, done: make(chan struct{}, 1)},
 		lock: make(chan struct{}, 1),
 		// It holds on to nothing of the request: a WebSocket may be open for days.
-		stop: func(ctx context.Context) { t.g.stopWhatRuns(ctx, t.run, token, kind, path) },
+		stop: func(ctx context.Context) { t.g.stopWhatRuns(ctx, t.run, token, base, kind, path) },
 	}
 	if kind == filter.Kernel {
 		t.insp.cells = q.gateway.watchCells(t, route, protocol)
@@ -102,7 +102,7 @@ func (q *request) inspect(t *tunnel, route Route, protocol string) {
 }
 
 // stopWhatRuns asks Jupyter to interrupt a kernel or to close a terminal.
-func (g *Gateway) stopWhatRuns(ctx context.Context, run *run, token secret.Value, kind filter.Route, p string) {
+func (g *Gateway) stopWhatRuns(ctx context.Context, run *run, token secret.Value, base string, kind filter.Route, p string) {
 	method, target := http.MethodPost, ""
 	switch kind { //nolint:exhaustive // nothing else runs
 	case filter.Kernel:
@@ -114,7 +114,7 @@ func (g *Gateway) stopWhatRuns(ctx context.Context, run *run, token secret.Value
 	}
 	ctx, cancel := context.WithTimeout(ctx, dialLimit)
 	defer cancel()
-	r, err := http.NewRequestWithContext(ctx, method, "http://"+upstreamHost+(&url.URL{Path: target}).EscapedPath(), nil)
+	r, err := http.NewRequestWithContext(ctx, method, "http://"+upstreamHost+(&url.URL{Path: base + target}).EscapedPath(), nil)
 	if err != nil {
 		return
 	}

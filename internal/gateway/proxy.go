@@ -56,15 +56,13 @@ func (q *request) proxy(w http.ResponseWriter, route Route) error {
 	}
 	var failed error
 	p := &httputil.ReverseProxy{
-		Rewrite:    rewrite,
+		Rewrite:    q.rewrite,
 		Transport:  run.upstream,
 		BufferPool: q.gateway.buffers,
 		ErrorLog:   slog.NewLogLogger(q.gateway.cfg.Log.Handler(), slog.LevelDebug),
 		ModifyResponse: func(res *http.Response) error {
-			if looked != nil {
-				if err := q.outgoing(res, looked, run); err != nil {
-					return err
-				}
+			if err := q.leaving(res, looked, run); err != nil {
+				return err
 			}
 			q.downstreamHeader(res.Header)
 			return nil
@@ -84,6 +82,7 @@ func (q *request) proxy(w http.ResponseWriter, route Route) error {
 func (q *request) fetch(w http.ResponseWriter, in *http.Request, looked *filter.Exchange, run *run) error {
 	rest, _ := splitQuery(in.URL.RawQuery)
 	in.URL = &url.URL{Scheme: "http", Host: upstreamHost, Path: in.URL.Path, RawPath: in.URL.RawPath, RawQuery: rest}
+	q.above(in.URL)
 	in.Host, in.Close, in.Body, in.Trailer = upstreamHost, false, nil, nil
 	if _, says := in.Header["User-Agent"]; !says {
 		in.Header["User-Agent"] = []string{""} // not Go's
@@ -93,10 +92,8 @@ func (q *request) fetch(w http.ResponseWriter, in *http.Request, looked *filter.
 		return upstreamError(err)
 	}
 	defer func() { _ = res.Body.Close() }()
-	if looked != nil {
-		if err := q.outgoing(res, looked, run); err != nil {
-			return upstreamError(err)
-		}
+	if err := q.leaving(res, looked, run); err != nil {
+		return upstreamError(err)
 	}
 	q.downstreamHeader(res.Header)
 	h := w.Header()
@@ -128,7 +125,7 @@ func (q *request) pass(w http.ResponseWriter, res *http.Response) error {
 	for {
 		n, err := res.Body.Read(buf)
 		if n > 0 {
-			if _, err := w.Write(buf[:n]); err != nil {
+			if _, err := w.Write(buf[:n]); err != nil { //nolint:gosec // a workspace shows what it likes
 				return err
 			}
 			if live {
@@ -148,10 +145,11 @@ func (q *request) pass(w http.ResponseWriter, res *http.Response) error {
 
 // rewrite sends a request to Jupyter under the path that the client sent. Its
 // headers are done already; ReverseProxy's own cleaning finds nothing to do.
-func rewrite(p *httputil.ProxyRequest) {
+func (q *request) rewrite(p *httputil.ProxyRequest) {
 	rest, _ := splitQuery(p.In.URL.RawQuery)
 	p.Out.URL.Scheme, p.Out.URL.Host, p.Out.URL.User = "http", upstreamHost, nil
 	p.Out.URL.RawQuery = rest
+	q.above(p.Out.URL)
 	p.Out.Host = upstreamHost
 	p.Out.Trailer = nil
 	if p.Out.ContentLength == 0 {

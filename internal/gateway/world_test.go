@@ -185,7 +185,7 @@ func (w *world) browser(name string) *browser {
 	b := &browser{&http.Client{Jar: jar, Transport: navigation{tr}, Timeout: 20 * time.Second}, w, jar}
 	if name != "" {
 		console, _ := url.Parse(w.origins.Console())
-		jar.SetCookies(console, []*http.Cookie{{Name: edge.ConsoleCookie, Value: "console-" + name, Secure: true, Path: "/"}})
+		jar.SetCookies(console, []*http.Cookie{{Name: w.origins.Cookie(""), Value: "console-" + name, Secure: true, Path: "/"}})
 	}
 	return b
 }
@@ -225,7 +225,7 @@ func (w *world) pass(name, slug string) string {
 	if res, body := b.open(w.origin(slug) + "/"); res.StatusCode != http.StatusOK {
 		w.tb.Fatalf("%s opens %s: %d %s", name, slug, res.StatusCode, body)
 	}
-	return b.cookies(w.origin(slug))
+	return b.cookies(w.origin(slug) + "/")
 }
 
 // ask sends one request without following redirects. Headers are "Name: value".
@@ -449,6 +449,13 @@ func (s *rooms) startAt(slug string, owner bailey.Actor, ln net.Listener, closer
 	s.tb.Cleanup(r.close)
 	s.bySlug[slug] = r
 	return r
+}
+
+// change alters the way into a workspace.
+func (s *rooms) change(slug string, alter func(*gateway.Route)) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	alter(&s.bySlug[slug].route)
 }
 
 type countedConn struct {

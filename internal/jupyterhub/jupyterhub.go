@@ -557,10 +557,10 @@ func Env(origins *edge.Origins, ws bailey.Workspace) map[string]string {
 	console := origins.Console()
 	env := map[string]string{
 		"JUPYTERHUB_USER": ws.Owner, "JUPYTERHUB_SERVER_NAME": ws.Name, "JUPYTERHUB_BASE_URL": "/",
-		"JUPYTERHUB_SERVICE_PREFIX": "/", "JUPYTERHUB_HOST": console, "JUPYTERHUB_API_URL": console + "/hub/api",
+		"JUPYTERHUB_SERVICE_PREFIX": origins.Base(ws.Slug) + "/", "JUPYTERHUB_HOST": console, "JUPYTERHUB_API_URL": console + "/hub/api",
 		"JUPYTERHUB_PUBLIC_HUB_URL": console + "/hub/",
 	}
-	if !origins.SharedHost() { // or the port may be another one tomorrow
+	if !origins.SharedHost() || origins.SharedOrigin() { // else the port may be another one tomorrow
 		env["JUPYTERHUB_PUBLIC_URL"] = origins.Workspace(ws.Slug) + "/"
 	}
 	return env

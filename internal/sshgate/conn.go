@@ -16,6 +16,7 @@ import (
 	"github.com/baileyhq/bailey/internal/filter"
 	"github.com/baileyhq/bailey/internal/identity"
 	"github.com/baileyhq/bailey/internal/secret"
+	"github.com/baileyhq/bailey/internal/sshgate/line"
 	"github.com/baileyhq/bailey/internal/sshlive"
 	"github.com/baileyhq/bailey/internal/workspace"
 )
@@ -29,6 +30,7 @@ const farewell = 250 * time.Millisecond
 type conn struct {
 	g      *Gate
 	sc     *ssh.ServerConn
+	line   *line.Conn // what sc writes on
 	id     string
 	actor  bailey.Actor
 	grant  identity.SSHGrant
@@ -62,9 +64,9 @@ type place struct {
 	scope *filter.Scope
 }
 
-func newConn(g *Gate, sc *ssh.ServerConn, in signedIn, ip string) *conn {
+func newConn(g *Gate, sc *ssh.ServerConn, under *line.Conn, in signedIn, ip string) *conn {
 	return &conn{
-		g: g, sc: sc, id: bailey.NewID(), actor: in.actor, grant: in.grant, want: in.target, ip: ip,
+		g: g, sc: sc, line: under, id: bailey.NewID(), actor: in.actor, grant: in.grant, want: in.target, ip: ip,
 		client: clean(string(sc.ClientVersion()), 128),
 		open:   map[*channel]struct{}{}, forwards: map[string]*remote{}, seen: map[string]bool{},
 	}

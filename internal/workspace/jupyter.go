@@ -83,7 +83,7 @@ type kernelState struct {
 
 // kernels asks Jupyter what its kernels do.
 func (k *keeper) kernels(ctx context.Context) (kernelState, error) {
-	status, body, _, err := k.ask(ctx, basePath+"api/kernels")
+	status, body, _, err := k.ask(ctx, k.basePath()+"api/kernels")
 	if err != nil {
 		return kernelState{}, fmt.Errorf("ask Jupyter for its kernels: %w", err)
 	}

@@ -1,6 +1,7 @@
 package workspace
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -61,8 +62,9 @@ type trouble struct {
 	at  time.Duration
 }
 
-// basePath is Jupyter's base URL: every workspace has an origin of its own.
-const basePath = "/"
+// basePath is Jupyter's base URL: "/" where every workspace has an origin of its
+// own. It is the run's, whatever the configuration says meanwhile.
+func (k *keeper) basePath() string { return cmp.Or(k.run.Class.BasePath, "/") }
 
 // Waits and limits of keepers.
 const (
@@ -185,7 +187,7 @@ func (k *keeper) spec(owner string) engine.Spec {
 		Run: k.run.ID, Workspace: k.run.WorkspaceID, Owner: k.run.OwnerID, Name: owner, Class: c.Name,
 		Image: k.run.Digest, UID: k.run.UID, VolumeID: k.run.VolumeID,
 		CPUMillis: c.CPUMillis, MemoryBytes: c.MemoryBytes, ShmBytes: c.ShmBytes, TmpBytes: c.TmpBytes, Pids: c.Pids,
-		GPUs: k.run.GPUs, JupyterToken: secret.New(k.run.Token), BasePath: basePath, Env: c.Env,
+		GPUs: k.run.GPUs, JupyterToken: secret.New(k.run.Token), BasePath: k.basePath(), Env: c.Env,
 		Network: network(c),
 	}
 }

@@ -322,7 +322,7 @@ func (k *keeper) awaitJupyter(ctx context.Context, st engine.Status) error {
 	since, looked := k.s.elapsed(), k.s.elapsed()
 	last := ""
 	for delay := firstDelay; ; delay = min(delay*5/4, mostDelay) {
-		status, _, connected, err := k.ask(ctx, basePath+"api/status")
+		status, _, connected, err := k.ask(ctx, k.basePath()+"api/status")
 		if connected {
 			k.done("agent", "")
 			k.begins("jupyter")

@@ -20,6 +20,7 @@ import (
 type Route struct {
 	Workspace bailey.Workspace
 	Token     string // Jupyter's token, injected by the gateway and never shown
+	BasePath  string // Jupyter's base URL, fixed when the run began; empty: "/"
 	dial      func(ctx context.Context, network, addr string) (net.Conn, error)
 	done      <-chan struct{}
 }
@@ -135,7 +136,7 @@ func (k *keeper) publish(ws bailey.Workspace, started time.Time) {
 	}
 	k.withdraw()
 	l := &live{k: k, run: k.run, started: started, done: make(chan struct{}), confirmed: time.Now()}
-	l.route = Route{Workspace: ws, Token: k.run.Token, dial: l.dial, done: l.done}
+	l.route = Route{Workspace: ws, Token: k.run.Token, BasePath: k.basePath(), dial: l.dial, done: l.done}
 	k.s.swapRoutes(func(r *routes) {
 		k.live.Store(l)
 		r.bySlug[ws.Slug] = l

@@ -322,8 +322,8 @@ func (s *Service) refusedLaunch(ctx context.Context, by audit.Actor, ws bailey.W
 	})
 }
 
-// frozen returns the class as a run keeps it: with its whole environment, so
-// that a later change of the configuration does not make what was started look
+// frozen returns the class as a run keeps it: with its whole environment and
+// the path that it is served below, so that a later change of the configuration does not make what was started look
 // like something else.
 func (s *Service) frozen(ws bailey.Workspace, class bailey.Class) bailey.Class {
 	env := maps.Clone(s.cfg.Env)
@@ -339,6 +339,9 @@ func (s *Service) frozen(ws bailey.Workspace, class bailey.Class) bailey.Class {
 	}
 	maps.Copy(env, class.Env)
 	class.Env = env
+	if s.cfg.BasePath != nil {
+		class.BasePath = s.cfg.BasePath(ws)
+	}
 	class.Groups = slices.Clone(class.Groups)
 	return class
 }

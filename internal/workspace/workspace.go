@@ -45,6 +45,7 @@ type Config struct {
 	Egress        Egress                                   // what answers workspaces of network mode proxied; nil: none of them can be started
 	Env           map[string]string                        // extra environment of every workspace, names by engine.EnvAllowed
 	EnvFor        func(bailey.Workspace) map[string]string // more of it, for one workspace; nil means none
+	BasePath      func(bailey.Workspace) string            // the path that its Jupyter is served below, with slashes at both ends; nil means "/"
 	ReconcileEach time.Duration                            // 0 means 10 s
 	Now           func() time.Time                         // nil means time.Now
 }

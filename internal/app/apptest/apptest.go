@@ -93,9 +93,9 @@ type World struct {
 
 // New returns a World in which everybody has an account and nothing is served
 // yet; see [World.Serve]. It ends with the test.
-func New(tb testing.TB) *World {
+func New(tb testing.TB, modes ...func(*edge.OriginConfig)) *World {
 	tb.Helper()
-	w := NewEmpty(tb)
+	w := NewEmpty(tb, modes...)
 	for _, u := range []bailey.User{
 		{Name: Alice, Role: bailey.RoleUser, Groups: []string{"research"}},
 		{Name: Bob, Role: bailey.RoleUser, Groups: []string{}},
@@ -112,7 +112,7 @@ func New(tb testing.TB) *World {
 }
 
 // NewEmpty is [New] before set-up: nobody has an account.
-func NewEmpty(tb testing.TB) *World {
+func NewEmpty(tb testing.TB, modes ...func(*edge.OriginConfig)) *World {
 	tb.Helper()
 	dir := tb.TempDir()
 	w := &World{tb: tb, Log: &Log{}, people: map[string]bailey.User{}}
@@ -140,7 +140,11 @@ func NewEmpty(tb testing.TB) *World {
 	w.listener, err = (&net.ListenConfig{}).Listen(tb.Context(), "tcp", "127.0.0.1:0")
 	check("listen")
 	port := w.listener.Addr().(*net.TCPAddr).Port //nolint:forcetypeassert // it listens on TCP
-	w.Origins, err = edge.NewOrigins(edge.OriginConfig{Mode: edge.ModeLocalhost, Port: port})
+	origins := edge.OriginConfig{Mode: edge.ModeLocalhost, Port: port}
+	for _, mode := range modes {
+		mode(&origins)
+	}
+	w.Origins, err = edge.NewOrigins(origins)
 	check("origins")
 	w.URL = w.Origins.Console()
 	w.Guard, err = guard.New(guard.Config{})
@@ -173,7 +177,8 @@ func NewEmpty(tb testing.TB) *World {
 	})
 	check("catalogue")
 	w.Workspaces, err = workspace.New(workspace.Config{
-		Store: w.Store, Engine: w.Engine, Verifier: w, Settings: settings{}, GPUs: cards{}, Audit: w.Journal, Log: log,
+		BasePath: func(ws bailey.Workspace) string { return w.Origins.Base(ws.Slug) + "/" },
+		Store:    w.Store, Engine: w.Engine, Verifier: w, Settings: settings{}, GPUs: cards{}, Audit: w.Journal, Log: log,
 	})
 	check("workspace")
 	w.runWorkspaces()
