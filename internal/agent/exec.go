@@ -257,6 +257,21 @@ func program(cmd wire.Command, env []string) (path string, argv []string, err er
 	return "", nil, errors.New("this workspace has no shell")
 }
 
+// lookPath finds an executable on a PATH.
+func lookPath(path, name string) (string, bool) {
+	for dir := range strings.SplitSeq(path, ":") {
+		if p := filepath.Join(dir, name); filepath.IsAbs(dir) && executable(p) {
+			return p, true
+		}
+	}
+	return "", false
+}
+
+func executable(path string) bool {
+	fi, err := os.Stat(path)
+	return err == nil && fi.Mode().IsRegular() && fi.Mode()&0o111 != 0
+}
+
 func (p *process) closeAll() {
 	for _, f := range []*os.File{p.stdin, p.stdout, p.stderr} {
 		if f != nil {
