@@ -19,6 +19,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/baileyhq/bailey/internal/agent/inbox"
 	"github.com/baileyhq/bailey/internal/agent/terminal"
 	"github.com/baileyhq/bailey/internal/agent/wire"
 )
@@ -168,7 +169,7 @@ type process struct {
 	stderr *os.File // nil with a terminal
 	tty    bool
 
-	queue *queue
+	queue *inbox.Queue
 }
 
 // spawn starts a command.
@@ -190,7 +191,7 @@ func (x *sessions) spawn(cmd wire.Command, base []string) (_ *process, err error
 			break
 		}
 	}
-	p := &process{tty: cmd.TTY, queue: newQueue()}
+	p := &process{tty: cmd.TTY, queue: inbox.New()}
 	var theirs []*os.File
 	defer func() {
 		for _, f := range theirs {
@@ -257,6 +258,21 @@ func program(cmd wire.Command, env []string) (path string, argv []string, err er
 	return "", nil, errors.New("this workspace has no shell")
 }
 
+// lookPath finds an executable on a PATH.
+func lookPath(path, name string) (string, bool) {
+	for dir := range strings.SplitSeq(path, ":") {
+		if p := filepath.Join(dir, name); filepath.IsAbs(dir) && executable(p) {
+			return p, true
+		}
+	}
+	return "", false
+}
+
+func executable(path string) bool {
+	fi, err := os.Stat(path)
+	return err == nil && fi.Mode().IsRegular() && fi.Mode()&0o111 != 0
+}
+
 func (p *process) closeAll() {
 	for _, f := range []*os.File{p.stdin, p.stdout, p.stderr} {
 		if f != nil {
@@ -269,7 +285,7 @@ func (p *process) closeAll() {
 // said, or until the connection is gone, with which the process goes too.
 func (p *process) serve(ctx context.Context, c duplex, r *wire.Reader, out *frames) {
 	if out.send(wire.Started, nil) != nil {
-		p.queue.close()
+		p.queue.Close()
 		p.closeAll()
 		p.end(waitForEOF, waitForHangup)
 		return
@@ -305,7 +321,7 @@ func (p *process) serve(ctx context.Context, c duplex, r *wire.Reader, out *fram
 		}
 		_ = c.CloseWrite()
 	case now := <-asked:
-		p.queue.close()
+		p.queue.Close()
 		if now {
 			p.end(0, waitAtOnce)
 			signalSession(p.pid, unix.SIGKILL) // also jobs in groups of their own
@@ -314,7 +330,7 @@ func (p *process) serve(ctx context.Context, c duplex, r *wire.Reader, out *fram
 		}
 		_ = out.send(wire.Exited, []byte{byte(p.code), byte(p.signal), p.core}) //nolint:gosec // both fit
 	}
-	p.queue.close()
+	p.queue.Close()
 	p.closeAll()
 	_ = c.CloseRead() // ends listen
 	_ = c.Close()
@@ -400,7 +416,7 @@ func widen(f *os.File) {
 func (p *process) feed(out *frames) {
 	wide := p.tty
 	for {
-		data, owed, ok := p.queue.take()
+		data, owed, ok := p.queue.Take()
 		if !ok {
 			break
 		}
@@ -409,7 +425,7 @@ func (p *process) feed(out *frames) {
 			widen(p.stdin)
 		}
 		_, _ = p.stdin.Write(data)
-		p.queue.done()
+		p.queue.Done()
 		var taken [4]byte
 		binary.BigEndian.PutUint32(taken[:], uint32(owed)) //nolint:gosec // at most wire.Window
 		if out.send(wire.Taken, taken[:]) != nil {
@@ -431,14 +447,14 @@ func (p *process) listen(r *wire.Reader) (now bool) {
 		}
 		switch t { //nolint:exhaustive // everything else is nothing that a server says here
 		case wire.Input:
-			if !p.queue.put(payload) {
+			if !p.queue.Put(payload) {
 				return false // more than was allowed: it is not our server
 			}
 		case wire.InputEnd:
 			if p.tty {
-				p.queue.add(4) // what a terminal knows as the end
+				p.queue.Add(4) // what a terminal knows as the end
 			} else {
-				p.queue.close()
+				p.queue.Close()
 			}
 		case wire.Resize:
 			if p.tty && len(payload) == 4 {
@@ -524,80 +540,4 @@ func signalSession(sid int, sig syscall.Signal) {
 			_ = unix.Kill(pid, sig)
 		}
 	}
-}
-
-// A queue holds input between the server and the process: wire.Window bytes at
-// most, those that are being written included.
-type queue struct {
-	mu     sync.Mutex // guards the rest
-	more   *sync.Cond
-	data   []byte
-	spare  []byte // what take lends out, and will use again
-	lent   int    // bytes of it that are not written yet
-	own    int    // bytes of data that the server did not send
-	closed bool
-}
-
-func newQueue() *queue {
-	q := &queue{}
-	q.more = sync.NewCond(&q.mu)
-	return q
-}
-
-// put adds a piece. It reports false when there is more than the server may
-// send.
-func (q *queue) put(p []byte) bool {
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	if len(q.data)+q.lent+len(p) > wire.Window {
-		return false
-	}
-	if !q.closed {
-		q.data = append(q.data, p...)
-		q.more.Signal()
-	}
-	return true
-}
-
-// add adds a byte that the server did not send, and is not told of.
-func (q *queue) add(b byte) {
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	if !q.closed {
-		q.data = append(q.data, b)
-		q.own++
-		q.more.Signal()
-	}
-}
-
-// take returns what has come, and how much of it the server sent, and waits for
-// it; false is the end. What it returns is valid until done is called.
-func (q *queue) take() (data []byte, owed int, ok bool) {
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	for len(q.data) == 0 && !q.closed {
-		q.more.Wait()
-	}
-	if len(q.data) == 0 {
-		return nil, 0, false
-	}
-	q.data, q.spare = q.spare[:0], q.data
-	q.lent = len(q.spare)
-	owed, q.own = q.lent-q.own, 0
-	return q.spare, owed, true
-}
-
-// done says that what take returned was written.
-func (q *queue) done() {
-	q.mu.Lock()
-	q.lent = 0
-	q.mu.Unlock()
-}
-
-// close says that nothing more comes.
-func (q *queue) close() {
-	q.mu.Lock()
-	q.closed = true
-	q.more.Signal()
-	q.mu.Unlock()
 }

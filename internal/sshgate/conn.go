@@ -203,7 +203,7 @@ func (c *conn) enter(ch *channel, session bool) (refused string) {
 		return "no more sessions on this connection"
 	case c.channels >= c.g.cfg.Limits.Channels:
 		return fmt.Sprintf("%d channels are open in this connection, which is as many as there may be", c.channels)
-	case !c.g.takeChannel(c.actor.UserID):
+	case !c.g.crowd.TakeChannel(c.actor.UserID):
 		return "you have too many channels open; close some"
 	}
 	c.channels++
@@ -216,7 +216,7 @@ func (c *conn) leave(ch *channel) {
 	delete(c.open, ch)
 	c.channels--
 	c.mu.Unlock()
-	c.g.releaseChannel(c.actor.UserID)
+	c.g.crowd.ReleaseChannel(c.actor.UserID)
 }
 
 // channel serves one channel.

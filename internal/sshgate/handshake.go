@@ -177,7 +177,7 @@ func (k *knock) verified(md ssh.ConnMetadata, key ssh.PublicKey, _ *ssh.Permissi
 		}
 		return nil, k.refuse(nil)
 	}
-	if !k.g.take(actor.UserID) {
+	if !k.g.crowd.Take(actor.UserID) {
 		return nil, &ssh.BannerError{Err: errNo, Message: fmt.Sprintf(
 			"bailey: you have %d connections open, which is as many as one person may have; close some\r\n", k.g.cfg.Limits.Connections)}
 	}
@@ -217,7 +217,7 @@ func (g *Gate) serve(nc net.Conn, ip string, leave func()) {
 	k := &knock{g: g, ctx: ctx, ip: ip}
 	defer func() {
 		if k.taken != "" {
-			g.release(k.taken)
+			g.crowd.Release(k.taken)
 		}
 	}()
 	cfg := &ssh.ServerConfig{

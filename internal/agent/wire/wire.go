@@ -140,15 +140,28 @@ func (r *Reader) NextRun(joined func(Type) bool) (Type, []byte, error) {
 		return t, payload, err
 	}
 	begin, end := r.from-len(payload), r.from
-	for r.to-r.from >= HeaderSize {
-		more, size, wrong := r.head()
-		if wrong != nil || more != t || r.to-r.from < size {
-			break // what is wrong is said when it is its turn
+	for {
+		size := r.another(t)
+		if size == 0 {
+			break
 		}
 		end += copy(r.buf[end:], r.buf[r.from+HeaderSize:r.from+size])
 		r.from += size
 	}
 	return t, r.buf[begin:end], nil
+}
+
+// another returns the length of the next frame if it is of a type and has come;
+// else 0. What is wrong with it is said when it is its turn.
+func (r *Reader) another(t Type) int {
+	if r.to-r.from < HeaderSize {
+		return 0
+	}
+	next, size, err := r.head()
+	if err != nil || next != t || r.to-r.from < size {
+		return 0
+	}
+	return size
 }
 
 // Rest returns a copy of what was read and belongs to no frame that Next gave
