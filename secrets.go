@@ -11,6 +11,7 @@ import (
 type KnownSecret struct {
 	Name      string    `json:"name"`
 	Class     string    `json:"class,omitempty"` // empty: of every class
+	Mode      string    `json:"mode,omitempty"`  // what the filter does about it; empty: as for every other
 	Bytes     int       `json:"bytes"`
 	CreatedBy string    `json:"created_by"` // a user id
 	CreatedAt time.Time `json:"created_at"` // when the value was set last
@@ -18,6 +19,10 @@ type KnownSecret struct {
 
 // MaxSecretBytes is the size of the largest value that can be registered.
 const MaxSecretBytes = 32 << 10
+
+// SecretModes are the modes that a registered secret may have, the sternest
+// first.
+var SecretModes = []string{"block", "mask", "alert", "log_only"}
 
 var secretNameRE = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$`)
 

@@ -32,6 +32,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/baileyhq/bailey/internal/agent/home"
 )
 
 // Exit codes of the program, besides Jupyter's own.
@@ -189,13 +191,13 @@ func (p Process) keep(ctx context.Context, log *slog.Logger, cfg config, kids *r
 	if n, err := placeSecrets(secretsFrom, secretsTo); err != nil {
 		log.WarnContext(ctx, "secrets not all placed", slog.Int("placed", n), slog.String("err", err.Error()))
 	}
-	py, found := findPython(p.Env, cfg.Venv)
-	for _, problem := range prepare(cfg, py, found) {
+	py, found := home.FindPython(getenv(p.Env, "PATH"), cfg.Venv)
+	for _, problem := range home.Prepare(cfg.Home, cfg.Venv, py, found) {
 		// A full or read-only volume must not keep people from their
 		// workspace: they can still look, download and delete.
 		log.WarnContext(ctx, "home not fully prepared", slog.String("err", problem.Error()))
 	}
-	if err := prepareApt(cfg.Home, p.Env); err != nil {
+	if err := home.Apt(cfg.Home, getenv(p.Env, "APT_CONFIG"), getenv(p.Env, "APT_MIRROR")); err != nil {
 		log.WarnContext(ctx, "apt not prepared", slog.String("err", err.Error()))
 	}
 	lab, err := newJupyter(p, log, cfg, py, found, kids)

@@ -23,6 +23,8 @@ import (
 
 	"github.com/pkg/sftp"
 	"golang.org/x/sys/unix"
+
+	"github.com/baileyhq/bailey/internal/agent/home/hometest"
 )
 
 // TestMain lets the test binary be the agent, and the Python that the agent
@@ -121,7 +123,7 @@ func startStory(t *testing.T, behaviour string) *story {
 	if err != nil {
 		t.Fatal(err)
 	}
-	image := fakeImage(t, "3.13", `AGENT_TEST_AS=jupyter exec `+quote(self)+` "$@"`)
+	image := hometest.Image(t, "3.13", `AGENT_TEST_AS=jupyter exec '`+self+`' "$@"`)
 	cfg, _ := testHome(t, image)
 	dir, err := os.MkdirTemp("", "agent") //nolint:usetesting // t.TempDir can be too long for a socket
 	if err != nil {
@@ -136,13 +138,13 @@ func startStory(t *testing.T, behaviour string) *story {
 	_ = ln.Close()
 	cfg.Socket = filepath.Join(dir, "agent.sock")
 	cfg.StopGraceSeconds = 1
-	write(t, cfg.Jupyter.TokenFile, "0123456789abcdef\n", 0o600)
-	write(t, filepath.Join(cfg.Home, "behaviour"), behaviour, 0o600)
+	hometest.Write(t, cfg.Jupyter.TokenFile, "0123456789abcdef\n", 0o600)
+	hometest.Write(t, filepath.Join(cfg.Home, "behaviour"), behaviour, 0o600)
 	data, err := json.Marshal(cfg)
 	if err != nil {
 		t.Fatal(err)
 	}
-	write(t, filepath.Join(dir, "agent.json"), string(data), 0o600)
+	hometest.Write(t, filepath.Join(dir, "agent.json"), string(data), 0o600)
 
 	s := &story{cfg: cfg, output: &lockedBuffer{}}
 	s.cmd = agentCommand(t, "run", "--config", filepath.Join(dir, "agent.json"))
@@ -293,7 +295,7 @@ func TestStoryNeverStarts(t *testing.T) {
 
 func TestExitCodes(t *testing.T) {
 	broken := filepath.Join(t.TempDir(), "agent.json")
-	write(t, broken, "{", 0o600)
+	hometest.Write(t, broken, "{", 0o600)
 	for _, tt := range []struct {
 		args string
 		want int
@@ -377,7 +379,7 @@ func TestSFTP(t *testing.T) {
 	if err := f.Close(); err != nil {
 		t.Fatal(err)
 	}
-	if got := read(t, filepath.Join(dir, "data.csv")); got != "a,b\n" {
+	if got := hometest.Read(t, filepath.Join(dir, "data.csv")); got != "a,b\n" {
 		t.Errorf("file = %q", got)
 	}
 	if wd, err := client.Getwd(); err != nil || wd != dir {

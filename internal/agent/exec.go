@@ -2,6 +2,7 @@ package agent
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/binary"
 	"encoding/json"
@@ -18,6 +19,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/baileyhq/bailey/internal/agent/inbox"
 	"github.com/baileyhq/bailey/internal/agent/terminal"
 	"github.com/baileyhq/bailey/internal/agent/wire"
 )
@@ -167,7 +169,7 @@ type process struct {
 	stderr *os.File // nil with a terminal
 	tty    bool
 
-	queue *queue
+	queue *inbox.Queue
 }
 
 // spawn starts a command.
@@ -189,7 +191,7 @@ func (x *sessions) spawn(cmd wire.Command, base []string) (_ *process, err error
 			break
 		}
 	}
-	p := &process{tty: cmd.TTY, queue: newQueue()}
+	p := &process{tty: cmd.TTY, queue: inbox.New()}
 	var theirs []*os.File
 	defer func() {
 		for _, f := range theirs {
@@ -256,6 +258,21 @@ func program(cmd wire.Command, env []string) (path string, argv []string, err er
 	return "", nil, errors.New("this workspace has no shell")
 }
 
+// lookPath finds an executable on a PATH.
+func lookPath(path, name string) (string, bool) {
+	for dir := range strings.SplitSeq(path, ":") {
+		if p := filepath.Join(dir, name); filepath.IsAbs(dir) && executable(p) {
+			return p, true
+		}
+	}
+	return "", false
+}
+
+func executable(path string) bool {
+	fi, err := os.Stat(path)
+	return err == nil && fi.Mode().IsRegular() && fi.Mode()&0o111 != 0
+}
+
 func (p *process) closeAll() {
 	for _, f := range []*os.File{p.stdin, p.stdout, p.stderr} {
 		if f != nil {
@@ -268,7 +285,7 @@ func (p *process) closeAll() {
 // said, or until the connection is gone, with which the process goes too.
 func (p *process) serve(ctx context.Context, c duplex, r *wire.Reader, out *frames) {
 	if out.send(wire.Started, nil) != nil {
-		p.queue.close()
+		p.queue.Close()
 		p.closeAll()
 		p.end(waitForEOF, waitForHangup)
 		return
@@ -304,7 +321,7 @@ func (p *process) serve(ctx context.Context, c duplex, r *wire.Reader, out *fram
 		}
 		_ = c.CloseWrite()
 	case now := <-asked:
-		p.queue.close()
+		p.queue.Close()
 		if now {
 			p.end(0, waitAtOnce)
 			signalSession(p.pid, unix.SIGKILL) // also jobs in groups of their own
@@ -313,7 +330,7 @@ func (p *process) serve(ctx context.Context, c duplex, r *wire.Reader, out *fram
 		}
 		_ = out.send(wire.Exited, []byte{byte(p.code), byte(p.signal), p.core}) //nolint:gosec // both fit
 	}
-	p.queue.close()
+	p.queue.Close()
 	p.closeAll()
 	_ = c.CloseRead() // ends listen
 	_ = c.Close()
@@ -321,35 +338,94 @@ func (p *process) serve(ctx context.Context, c duplex, r *wire.Reader, out *fram
 	<-drained
 }
 
-// pump carries one output.
+// pump carries one output. What has come is read at once, into several frames
+// if it is much: the pipe of a process that writes much is made larger for it.
 func pump(out *frames, t wire.Type, from *os.File) {
-	buf := make([]byte, wire.HeaderSize+wire.MaxPayload)
+	const frame = wire.HeaderSize + wire.MaxPayload
+	raw, err := from.SyscallConn()
+	if err != nil {
+		return
+	}
+	buf := make([]byte, frame)
 	for {
-		n, err := from.Read(buf[wire.HeaderSize:])
+		n, err := readFrames(raw, buf)
 		if n > 0 {
-			frame := buf[:wire.HeaderSize+n]
-			wire.PutHeader(frame, t)
-			if out.write(frame) != nil {
+			sent := 0 // of buf, frames whole
+			for rest := n; rest > 0; rest -= wire.MaxPayload {
+				size := wire.HeaderSize + min(rest, wire.MaxPayload)
+				wire.PutHeader(buf[sent:sent+size], t)
+				sent += size
+			}
+			if out.write(buf[:sent]) != nil {
 				_ = from.Close() // nobody reads: what writes must know
 				return
 			}
+			if n == wire.MaxPayload && len(buf) == frame {
+				widen(from)
+				buf = make([]byte, manyFrames*frame)
+			}
 		}
-		if err != nil {
+		if err != nil || n == 0 {
 			return // the end; of a terminal it looks like an error
 		}
 	}
 }
 
+// manyFrames is how many frames are read and sent at once of a process that
+// writes much.
+const manyFrames = 4
+
+// readFrames reads into the payloads of the frames that buf has room for, and
+// returns how many bytes it read. It waits for the first.
+func readFrames(raw syscall.RawConn, buf []byte) (n int, err error) {
+	const frame = wire.HeaderSize + wire.MaxPayload
+	var parts [manyFrames][]byte
+	count := 0
+	for at := 0; at < len(buf); at += frame {
+		parts[count] = buf[at+wire.HeaderSize : at+frame]
+		count++
+	}
+	werr := raw.Read(func(fd uintptr) bool {
+		for {
+			if n, err = unix.Readv(int(fd), parts[:count]); !errors.Is(err, unix.EINTR) {
+				return !errors.Is(err, unix.EAGAIN)
+			}
+		}
+	})
+	return max(n, 0), cmp.Or(werr, err)
+}
+
+// widePipe is how much a pipe holds that carries much. It is the tenant's own
+// allowance of pipe memory that is used (pipe-user-pages-soft): when that is
+// spent, pipes stay as they are.
+const widePipe = 256 << 10
+
+// widen makes a pipe larger; a terminal it leaves alone.
+func widen(f *os.File) {
+	raw, err := f.SyscallConn()
+	if err != nil {
+		return
+	}
+	_ = raw.Control(func(fd uintptr) {
+		_, _ = unix.FcntlInt(fd, unix.F_SETPIPE_SZ, widePipe)
+	})
+}
+
 // feed gives the process its input. What a process does not read any more is
 // taken all the same, and lost.
 func (p *process) feed(out *frames) {
+	wide := p.tty
 	for {
-		data, owed, ok := p.queue.take()
+		data, owed, ok := p.queue.Take()
 		if !ok {
 			break
 		}
+		if !wide && len(data) > wire.Window/4 {
+			wide = true
+			widen(p.stdin)
+		}
 		_, _ = p.stdin.Write(data)
-		p.queue.done()
+		p.queue.Done()
 		var taken [4]byte
 		binary.BigEndian.PutUint32(taken[:], uint32(owed)) //nolint:gosec // at most wire.Window
 		if out.send(wire.Taken, taken[:]) != nil {
@@ -371,14 +447,14 @@ func (p *process) listen(r *wire.Reader) (now bool) {
 		}
 		switch t { //nolint:exhaustive // everything else is nothing that a server says here
 		case wire.Input:
-			if !p.queue.put(payload) {
+			if !p.queue.Put(payload) {
 				return false // more than was allowed: it is not our server
 			}
 		case wire.InputEnd:
 			if p.tty {
-				p.queue.add(4) // what a terminal knows as the end
+				p.queue.Add(4) // what a terminal knows as the end
 			} else {
-				p.queue.close()
+				p.queue.Close()
 			}
 		case wire.Resize:
 			if p.tty && len(payload) == 4 {
@@ -464,80 +540,4 @@ func signalSession(sid int, sig syscall.Signal) {
 			_ = unix.Kill(pid, sig)
 		}
 	}
-}
-
-// A queue holds input between the server and the process: wire.Window bytes at
-// most, those that are being written included.
-type queue struct {
-	mu     sync.Mutex // guards the rest
-	more   *sync.Cond
-	data   []byte
-	spare  []byte // what take lends out, and will use again
-	lent   int    // bytes of it that are not written yet
-	own    int    // bytes of data that the server did not send
-	closed bool
-}
-
-func newQueue() *queue {
-	q := &queue{}
-	q.more = sync.NewCond(&q.mu)
-	return q
-}
-
-// put adds a piece. It reports false when there is more than the server may
-// send.
-func (q *queue) put(p []byte) bool {
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	if len(q.data)+q.lent+len(p) > wire.Window {
-		return false
-	}
-	if !q.closed {
-		q.data = append(q.data, p...)
-		q.more.Signal()
-	}
-	return true
-}
-
-// add adds a byte that the server did not send, and is not told of.
-func (q *queue) add(b byte) {
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	if !q.closed {
-		q.data = append(q.data, b)
-		q.own++
-		q.more.Signal()
-	}
-}
-
-// take returns what has come, and how much of it the server sent, and waits for
-// it; false is the end. What it returns is valid until done is called.
-func (q *queue) take() (data []byte, owed int, ok bool) {
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	for len(q.data) == 0 && !q.closed {
-		q.more.Wait()
-	}
-	if len(q.data) == 0 {
-		return nil, 0, false
-	}
-	q.data, q.spare = q.spare[:0], q.data
-	q.lent = len(q.spare)
-	owed, q.own = q.lent-q.own, 0
-	return q.spare, owed, true
-}
-
-// done says that what take returned was written.
-func (q *queue) done() {
-	q.mu.Lock()
-	q.lent = 0
-	q.mu.Unlock()
-}
-
-// close says that nothing more comes.
-func (q *queue) close() {
-	q.mu.Lock()
-	q.closed = true
-	q.more.Signal()
-	q.mu.Unlock()
 }

@@ -13,6 +13,8 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"github.com/baileyhq/bailey/internal/agent/home"
 )
 
 // A jupyter keeps one Jupyter server running.
@@ -20,7 +22,7 @@ type jupyter struct {
 	p     Process
 	log   *slog.Logger
 	cfg   config
-	py    python
+	py    home.Python
 	found bool // py is there
 	kids  *reaper
 	state string // private directory on tmpfs: token, runtime files
@@ -30,7 +32,7 @@ type jupyter struct {
 // newJupyter copies the token to a file only we can read and makes Jupyter's
 // runtime directory. Both are on tmpfs: neither the token nor the copy of it
 // that Jupyter writes into its runtime file outlives the run.
-func newJupyter(p Process, log *slog.Logger, cfg config, py python, found bool, kids *reaper) (*jupyter, error) {
+func newJupyter(p Process, log *slog.Logger, cfg config, py home.Python, found bool, kids *reaper) (*jupyter, error) {
 	token, err := cfg.token()
 	if err != nil {
 		return nil, fmt.Errorf("read token: %w", err)
@@ -41,7 +43,7 @@ func newJupyter(p Process, log *slog.Logger, cfg config, py python, found bool, 
 	}
 	j := &jupyter{p: p, log: log, cfg: cfg, py: py, found: found, kids: kids, state: state}
 	err = errors.Join(
-		writeNew(j.tokenFile(), token, 0o600),
+		home.WriteNew(j.tokenFile(), token, 0o600),
 		os.Mkdir(filepath.Join(state, "runtime"), 0o700),
 		os.Mkdir(filepath.Join(state, "config"), 0o700),
 		os.Mkdir(filepath.Join(state, "data"), 0o700),
@@ -178,7 +180,7 @@ func (j *jupyter) start(safe bool) (*child, error) {
 	// cannot be told not to: a notebook folder with a random.py in it would
 	// break the server.
 	dir := j.cfg.Jupyter.Root
-	if !j.py.knowsP() {
+	if !j.py.KnowsP() {
 		dir = "/"
 	}
 	return j.kids.start(argv[0], argv, j.environ(safe), dir, j.null, j.p.Stdout, j.p.Stderr)
@@ -225,23 +227,23 @@ func (j *jupyter) command(safe bool) ([]string, error) {
 func (j *jupyter) program(safe bool) ([]string, error) {
 	own := j.sitePackages()
 	exe, flags := filepath.Join(j.cfg.Venv, "bin", "python3"), []string(nil)
-	if j.py.knowsP() {
+	if j.py.KnowsP() {
 		flags = []string{"-P"} // not the working directory
 	}
 	if safe {
 		flags = []string{"-I"} // nor PYTHON* variables, nor ~/.local
 	}
 	if safe || j.cfg.Venv == "" {
-		exe = j.py.exe
+		exe = j.py.Exe
 	}
 	if safe {
 		own = nil
 	}
 	for _, module := range []string{"jupyterlab", "jupyter_server"} {
-		if j.found && j.py.has(module, own...) {
+		if j.found && j.py.Has(module, own...) {
 			return slices.Concat([]string{exe}, flags, []string{"-m", module}), nil
 		}
-		if lab, ok := lookPath(cmp.Or(getenv(j.p.Env, "PATH"), defaultPath), "jupyter-lab"); ok {
+		if lab, ok := lookPath(cmp.Or(getenv(j.p.Env, "PATH"), home.DefaultPath), "jupyter-lab"); ok {
 			return []string{lab}, nil
 		}
 	}
@@ -250,7 +252,7 @@ func (j *jupyter) program(safe bool) ([]string, error) {
 
 // sitePackages are the directories of the tenant's own packages.
 func (j *jupyter) sitePackages() []string {
-	v := filepath.Join("lib", "python"+j.py.version, "site-packages")
+	v := filepath.Join("lib", "python"+j.py.Version, "site-packages")
 	dirs := []string{filepath.Join(j.cfg.Home, ".local", v)}
 	if j.cfg.Venv != "" {
 		dirs = append(dirs, filepath.Join(j.cfg.Venv, v))
@@ -269,7 +271,7 @@ func (j *jupyter) labDir(safe bool) string {
 	if safe || j.cfg.Venv == "" || there(j.cfg.Venv) {
 		return ""
 	}
-	for _, prefix := range []string{j.py.prefix, filepath.Join(j.py.prefix, "local")} {
+	for _, prefix := range []string{j.py.Prefix, filepath.Join(j.py.Prefix, "local")} {
 		if j.found && there(prefix) {
 			return filepath.Join(prefix, index)
 		}
@@ -296,8 +298,8 @@ func (j *jupyter) environ(safe bool) []string {
 		path = filepath.Join(j.cfg.Venv, "bin") + ":" + path
 		env.set("VIRTUAL_ENV", j.cfg.Venv)
 	}
-	env.prepend("PATH", path, defaultPath)
-	if p := j.py.prefix; j.found && p != "/usr" && p != "/usr/local" {
+	env.prepend("PATH", path, home.DefaultPath)
+	if p := j.py.Prefix; j.found && p != "/usr" && p != "/usr/local" {
 		// A Python elsewhere (conda, say) has its Jupyter files there, where a
 		// server in the venv would not look.
 		env.prepend("JUPYTER_PATH", filepath.Join(p, "share", "jupyter"), "")

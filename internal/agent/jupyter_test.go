@@ -8,6 +8,9 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/baileyhq/bailey/internal/agent/home"
+	"github.com/baileyhq/bailey/internal/agent/home/hometest"
 )
 
 func TestPlan(t *testing.T) {
@@ -65,10 +68,10 @@ func TestPlan(t *testing.T) {
 // testJupyter is a jupyter in a fake image, with a token on file.
 func testJupyter(t *testing.T, env ...string) *jupyter {
 	t.Helper()
-	image := fakeImage(t, "3.13", "exit 0")
+	image := hometest.Image(t, "3.13", "exit 0")
 	cfg, py := testHome(t, image)
 	cfg.Jupyter = jupyterConfig{Addr: "127.0.0.1:8888", BasePath: "/", Root: cfg.Home, TokenFile: filepath.Join(t.TempDir(), "token")}
-	write(t, cfg.Jupyter.TokenFile, "0123456789abcdef\n", 0o600)
+	hometest.Write(t, cfg.Jupyter.TokenFile, "0123456789abcdef\n", 0o600)
 	p := Process{Env: append([]string{"PATH=" + image + "/bin:/bin", "TMPDIR=" + t.TempDir()}, env...), Stdout: os.Stdout, Stderr: os.Stderr}
 	j, err := newJupyter(p, slog.New(slog.DiscardHandler), cfg, py, true, newReaper())
 	if err != nil {
@@ -87,7 +90,7 @@ func TestCommand(t *testing.T) {
 	if want := []string{j.cfg.Venv + "/bin/python3", "-P", "-m", "jupyterlab"}; !slices.Equal(argv[:4], want) {
 		t.Errorf("command starts with %q, want %q", argv[:4], want)
 	}
-	for _, want := range []string{"--ServerApp.ip=127.0.0.1", "--ServerApp.port_retries=0", "--ServerApp.open_browser=False", "--LabApp.app_dir=" + j.py.prefix + "/share/jupyter/lab"} {
+	for _, want := range []string{"--ServerApp.ip=127.0.0.1", "--ServerApp.port_retries=0", "--ServerApp.open_browser=False", "--LabApp.app_dir=" + j.py.Prefix + "/share/jupyter/lab"} {
 		if !slices.Contains(argv, want) {
 			t.Errorf("command = %q, want %q in it", argv, want)
 		}
@@ -99,7 +102,7 @@ func TestCommand(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if want := []string{j.py.exe, "-I", "-m", "jupyterlab"}; !slices.Equal(safe[:4], want) {
+	if want := []string{j.py.Exe, "-I", "-m", "jupyterlab"}; !slices.Equal(safe[:4], want) {
 		t.Errorf("safe mode starts with %q, want %q", safe[:4], want)
 	}
 
@@ -111,23 +114,23 @@ func TestCommand(t *testing.T) {
 		t.Errorf("command = %q, %v; want no app_dir", argv, err)
 	}
 	// Older Python has no -P; without JupyterLab the plain server will do.
-	j.py.version = "3.10"
-	if err := os.Rename(filepath.Join(j.py.prefix, "lib/python3/dist-packages/jupyterlab"), filepath.Join(j.py.prefix, "lib/python3/dist-packages/jupyter_server")); err != nil {
+	j.py.Version = "3.10"
+	if err := os.Rename(filepath.Join(j.py.Prefix, "lib/python3/dist-packages/jupyterlab"), filepath.Join(j.py.Prefix, "lib/python3/dist-packages/jupyter_server")); err != nil {
 		t.Fatal(err)
 	}
 	if argv, err := j.command(false); err != nil || !slices.Equal(argv[1:3], []string{"-m", "jupyter_server"}) {
 		t.Errorf("command = %q, %v; want -m jupyter_server", argv, err)
 	}
 	// A jupyter-lab with an interpreter of its own is preferred to that.
-	write(t, filepath.Join(j.py.prefix, "bin/jupyter-lab"), "#!/bin/sh\n", 0o755)
-	if argv, err := j.command(false); err != nil || argv[0] != filepath.Join(j.py.prefix, "bin/jupyter-lab") {
+	hometest.Write(t, filepath.Join(j.py.Prefix, "bin/jupyter-lab"), "#!/bin/sh\n", 0o755)
+	if argv, err := j.command(false); err != nil || argv[0] != filepath.Join(j.py.Prefix, "bin/jupyter-lab") {
 		t.Errorf("command = %q, %v; want jupyter-lab", argv, err)
 	}
 	// Nothing at all is an error that says so.
-	if err := os.Remove(filepath.Join(j.py.prefix, "bin/jupyter-lab")); err != nil {
+	if err := os.Remove(filepath.Join(j.py.Prefix, "bin/jupyter-lab")); err != nil {
 		t.Fatal(err)
 	}
-	if err := os.RemoveAll(filepath.Join(j.py.prefix, "lib/python3")); err != nil {
+	if err := os.RemoveAll(filepath.Join(j.py.Prefix, "lib/python3")); err != nil {
 		t.Fatal(err)
 	}
 	if argv, err := j.command(false); err == nil || codeOf(err) != 127 {
@@ -143,13 +146,13 @@ func TestEnviron(t *testing.T) {
 		"USER":                "alice",
 		"LOGNAME":             "alice",
 		"VIRTUAL_ENV":         j.cfg.Venv,
-		"PATH":                j.cfg.Venv + "/bin:" + j.cfg.Home + "/.local/bin:" + j.py.prefix + "/bin:/bin",
+		"PATH":                j.cfg.Venv + "/bin:" + j.cfg.Home + "/.local/bin:" + j.py.Prefix + "/bin:/bin",
 		"PYTHONPATH":          "/workspace/lib",
 		"PIP_CACHE_DIR":       "/workspace/.cache/pip",
 		"JUPYTER_TOKEN":       "",
 		"JUPYTER_TOKEN_FILE":  j.tokenFile(),
 		"JUPYTER_RUNTIME_DIR": j.state + "/runtime",
-		"JUPYTER_PATH":        j.py.prefix + "/share/jupyter", // not /usr
+		"JUPYTER_PATH":        j.py.Prefix + "/share/jupyter", // not /usr
 	} {
 		if got := getenv(env, name); got != want {
 			t.Errorf("%s = %q, want %q", name, got, want)
@@ -158,7 +161,7 @@ func TestEnviron(t *testing.T) {
 	if all := strings.Join(env, "\n"); strings.Contains(all, "0123456789abcdef") || strings.Count(all, "HOME=") != 1 {
 		t.Errorf("environment = %q: the token, or two homes, in it", env)
 	}
-	if got := read(t, j.tokenFile()); got != "0123456789abcdef" {
+	if got := hometest.Read(t, j.tokenFile()); got != "0123456789abcdef" {
 		t.Errorf("token file = %q, want no newline", got)
 	}
 	if fi, err := os.Stat(j.tokenFile()); err != nil || fi.Mode().Perm() != 0o600 {
@@ -171,4 +174,16 @@ func TestEnviron(t *testing.T) {
 			t.Errorf("in safe mode %s = %q, want %q", name, got, want)
 		}
 	}
+}
+
+// testHome returns a config with a fresh home, and the image's Python.
+func testHome(t *testing.T, image string) (config, home.Python) {
+	t.Helper()
+	dir := t.TempDir()
+	cfg := config{Home: dir, Venv: filepath.Join(dir, ".venv"), User: "alice"}
+	py, ok := home.FindPython(cfg.Venv+"/bin:"+image+"/bin", cfg.Venv)
+	if !ok {
+		t.Fatalf("no python found in %s", image)
+	}
+	return cfg, py
 }

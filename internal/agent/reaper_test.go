@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/baileyhq/bailey/internal/agent/home"
 )
 
 // newTestReaper runs a reaper that the test process's orphans come to.
@@ -33,7 +35,7 @@ func newTestReaper(t *testing.T) *reaper {
 
 func sh(t *testing.T, r *reaper, script string) *child {
 	t.Helper()
-	c, err := r.start("/bin/sh", []string{"sh", "-c", script}, []string{"PATH=" + defaultPath}, "/")
+	c, err := r.start("/bin/sh", []string{"sh", "-c", script}, []string{"PATH=" + home.DefaultPath}, "/")
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -20,12 +20,13 @@ func (a *API) secretRoutes() {
 type Secret struct {
 	Name      string    `json:"name"`
 	Class     string    `json:"class,omitempty" doc:"Empty: of every class"`
+	Mode      string    `json:"mode,omitempty" enum:"block,mask,alert,log_only" doc:"What the filter does about it; empty: as its settings say of every other"`
 	Bytes     int       `json:"bytes"`
 	CreatedAt time.Time `json:"created_at" doc:"When the value was set last"`
 }
 
 func secretOf(k bailey.KnownSecret) Secret {
-	return Secret{Name: k.Name, Class: k.Class, Bytes: k.Bytes, CreatedAt: k.CreatedAt}
+	return Secret{Name: k.Name, Class: k.Class, Mode: k.Mode, Bytes: k.Bytes, CreatedAt: k.CreatedAt}
 }
 
 type secretsOutput struct {
@@ -49,13 +50,14 @@ type setSecretInput struct {
 	Body struct {
 		Value []byte `json:"value" maxLength:"43692" doc:"In base64; 8 bytes to 32 KiB. Workspaces that start from now on have it as the file /run/secrets/NAME"`
 		Class string `json:"class,omitempty" maxLength:"64" doc:"Empty: for every class"`
+		Mode  string `json:"mode,omitempty" enum:"block,mask,alert,log_only" doc:"What the filter does about it. Empty: what it did before; for a new one, as its settings say of every other"`
 	}
 }
 
 type secretOutput struct{ Body Secret }
 
 func (a *API) setSecret(ctx context.Context, actor bailey.Actor, in *setSecretInput) (*secretOutput, error) {
-	k, err := a.cfg.Vault.Set(ctx, actor, in.Name, in.Body.Class, secret.New(string(in.Body.Value)))
+	k, err := a.cfg.Vault.Set(ctx, actor, bailey.KnownSecret{Name: in.Name, Class: in.Body.Class, Mode: in.Body.Mode}, secret.New(string(in.Body.Value)))
 	if err != nil {
 		return nil, err
 	}

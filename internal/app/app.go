@@ -237,7 +237,7 @@ func New(ctx context.Context, cfg Config) (_ *App, err error) {
 	}
 	pages, err := console.New(console.Config{
 		Hub: hub, Alias: a.gateway.Alias(hub.Resolve),
-		Identity: a.identity, Company: a.company, Workspaces: a.workspaces, Egress: a.egress, Images: a.images, Rules: a.filtering.book, SSH: a.witness, SSHDoor: a.sshDoor,
+		Identity: a.identity, Company: a.company, Workspaces: a.workspaces, Egress: a.egress, Images: a.images, Rules: a.filtering.book, Vault: a.vault, SSH: a.witness, SSHDoor: a.sshDoor,
 		Origins: a.origins, Audit: a.journal, Log: a.log, Open: a.gateway.OpenHandler(),
 		API: api.New(api.Config{
 			Identity: a.identity, Company: a.company, Workspaces: a.workspaces, Vault: a.vault, Rules: a.filtering.book, Egress: a.egress, Images: a.images, Bans: a.bans, SSH: a.witness, SSHDoor: a.sshDoor,

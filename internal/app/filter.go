@@ -27,7 +27,13 @@ type filtering struct {
 	book   *rulebook.Book
 	ledger *filter.Ledger
 	meters filterMeters
-	known  atomic.Value // map[string]secret.Value: the registered secrets, as last read
+	known  atomic.Pointer[registered] // as last read
+}
+
+// registered are the secrets that administrators registered.
+type registered struct {
+	values map[string]secret.Value
+	modes  map[string]inspect.Mode
 }
 
 type filterMeters struct {
@@ -58,7 +64,7 @@ func (a *App) newFiltering(ctx context.Context, f *config.Config) (*filtering, e
 		return nil, fmt.Errorf("read the registered secrets: %w", err)
 	}
 	fl := &filtering{a: a, meters: newFilterMeters()}
-	fl.known.Store(map[string]secret.Value{})
+	fl.known.Store(&registered{})
 	fl.ledger = filter.NewLedger(fl.record)
 	sums := secret.New(string(a.st.key("filter sums")))
 	dir := a.st.path("rules")
@@ -69,8 +75,10 @@ func (a *App) newFiltering(ctx context.Context, f *config.Config) (*filtering, e
 	if fl.filter, err = filter.New(filter.Config{
 		Rules: set, Key: secret.New(string(a.st.key("filter placeholders"))), Log: a.log,
 		Settings: func(class string) filter.Settings { return filterSettings(a.settings.configuration().FilterFor(class)) },
-		Secrets:  func(string) map[string]secret.Value { return fl.secrets(ctx) },
-		Report:   fl.report,
+		Secrets:  func(string) map[string]secret.Value { return fl.secrets(ctx).values },
+		// In whichever order the two are asked, both are of now.
+		SecretModes: func(string) map[string]inspect.Mode { return fl.secrets(ctx).modes },
+		Report:      fl.report,
 	}); err != nil {
 		return nil, err
 	}
@@ -109,18 +117,26 @@ func (fl *filtering) close() error {
 
 // secrets returns what administrators registered, for whichever class: what one
 // class must not show, another must not either.
-func (fl *filtering) secrets(ctx context.Context) map[string]secret.Value {
+func (fl *filtering) secrets(ctx context.Context) *registered {
 	list, err := fl.a.vault.Values(context.WithoutCancel(ctx))
 	if err != nil {
 		fl.a.log.ErrorContext(ctx, "registered secrets unknown to the filter; those known before hold", slog.String("error", err.Error()))
-		return fl.known.Load().(map[string]secret.Value) //nolint:forcetypeassert // nothing else is stored
+		return fl.known.Load()
 	}
-	values := make(map[string]secret.Value, len(list))
+	known := &registered{values: make(map[string]secret.Value, len(list)), modes: map[string]inspect.Mode{}}
 	for _, s := range list {
-		values[s.Name] = s.Value
+		known.values[s.Name] = s.Value
+		if s.Mode == "" {
+			continue
+		}
+		var mode inspect.Mode
+		if mode.UnmarshalText([]byte(s.Mode)) != nil {
+			mode = inspect.Block // in doubt nothing passes; it was checked when it was set
+		}
+		known.modes[s.Name] = mode
 	}
-	fl.known.Store(values)
-	return values
+	fl.known.Store(known)
+	return known
 }
 
 // filterSettings translates the configuration, which is checked.

@@ -7,10 +7,12 @@ import (
 	"net/http"
 	"os"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
 
+	"github.com/baileyhq/bailey"
 	"github.com/baileyhq/bailey/internal/client"
 )
 
@@ -30,7 +32,7 @@ the value as the file /run/secrets/NAME. Values are never shown again.`,
 }
 
 func secretSet(s *streams) *cobra.Command {
-	var from, class string
+	var from, class, mode string
 	var keepNewline bool
 	cmd := &cobra.Command{
 		Use: "set NAME --from-file FILE", Short: "Register a value, or give a secret another one", Args: cobra.ExactArgs(1),
@@ -53,6 +55,13 @@ func secretSet(s *streams) *cobra.Command {
 			if class != "" {
 				body.Class = &class
 			}
+			if mode != "" {
+				m := client.SetSecretInputBodyMode(mode)
+				if !m.Valid() {
+					return usage("take one of "+strings.Join(bailey.SecretModes, ", "), "--mode %s: there is no such mode", mode)
+				}
+				body.Mode = &m
+			}
 			a, err := r.api.SetSecretWithResponse(cmd.Context(), args[0], body)
 			if err != nil {
 				return unreachable(err)
@@ -64,12 +73,16 @@ func secretSet(s *streams) *cobra.Command {
 			if c := optional(a.JSON200.Class); c != "" {
 				of = "class " + c
 			}
+			if a.JSON200.Mode != nil {
+				of += ", mode " + string(*a.JSON200.Mode)
+			}
 			fmt.Fprintf(s.err, "Registered %s (%d bytes, %s). Workspaces that start from now on have it as /run/secrets/%s.\n", a.JSON200.Name, a.JSON200.Bytes, of, a.JSON200.Name)
 			return nil
 		},
 	}
 	cmd.Flags().StringVar(&from, "from-file", "", `file that holds the value ("-" for stdin)`)
 	cmd.Flags().StringVar(&class, "class", "", "only workspaces of this class have it; the filter looks for it everywhere")
+	cmd.Flags().StringVar(&mode, "mode", "", "what the filter does about it: "+strings.Join(bailey.SecretModes, ", ")+" (default: what it did before; for a new one, as its settings say)")
 	cmd.Flags().BoolVar(&keepNewline, "keep-newline", false, "the newline at the end of the file belongs to the value")
 	return cmd
 }
@@ -119,13 +132,17 @@ func secretList(s *streams) *cobra.Command {
 		if a.JSON200 == nil {
 			return refusal(a.StatusCode(), a.Body)
 		}
-		l := listing{value: a.JSON200.Secrets, head: []string{"NAME", "CLASS", "BYTES", "SET"}}
+		l := listing{value: a.JSON200.Secrets, head: []string{"NAME", "CLASS", "MODE", "BYTES", "SET"}}
 		for _, k := range a.JSON200.Secrets {
 			class := optional(k.Class)
 			if class == "" {
 				class = "all"
 			}
-			l.rows = append(l.rows, []string{k.Name, class, strconv.FormatInt(k.Bytes, 10), k.CreatedAt.Local().Format(time.DateTime)})
+			mode := "-"
+			if k.Mode != nil {
+				mode = string(*k.Mode)
+			}
+			l.rows = append(l.rows, []string{k.Name, class, mode, strconv.FormatInt(k.Bytes, 10), k.CreatedAt.Local().Format(time.DateTime)})
 		}
 		return l.print(s.out, *format)
 	}

@@ -383,6 +383,54 @@ func (e SSHViewerDid) Valid() bool {
 	}
 }
 
+// Defines values for SecretMode.
+const (
+	SecretModeAlert   SecretMode = "alert"
+	SecretModeBlock   SecretMode = "block"
+	SecretModeLogOnly SecretMode = "log_only"
+	SecretModeMask    SecretMode = "mask"
+)
+
+// Valid indicates whether the value is a known member of the SecretMode enum.
+func (e SecretMode) Valid() bool {
+	switch e {
+	case SecretModeAlert:
+		return true
+	case SecretModeBlock:
+		return true
+	case SecretModeLogOnly:
+		return true
+	case SecretModeMask:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for SetSecretInputBodyMode.
+const (
+	SetSecretInputBodyModeAlert   SetSecretInputBodyMode = "alert"
+	SetSecretInputBodyModeBlock   SetSecretInputBodyMode = "block"
+	SetSecretInputBodyModeLogOnly SetSecretInputBodyMode = "log_only"
+	SetSecretInputBodyModeMask    SetSecretInputBodyMode = "mask"
+)
+
+// Valid indicates whether the value is a known member of the SetSecretInputBodyMode enum.
+func (e SetSecretInputBodyMode) Valid() bool {
+	switch e {
+	case SetSecretInputBodyModeAlert:
+		return true
+	case SetSecretInputBodyModeBlock:
+		return true
+	case SetSecretInputBodyModeLogOnly:
+		return true
+	case SetSecretInputBodyModeMask:
+		return true
+	default:
+		return false
+	}
+}
+
 // Defines values for StageStatus.
 const (
 	StageStatusBegin  StageStatus = "begin"
@@ -1548,8 +1596,14 @@ type Secret struct {
 
 	// CreatedAt When the value was set last
 	CreatedAt time.Time `json:"created_at"`
-	Name      string    `json:"name"`
+
+	// Mode What the filter does about it; empty: as its settings say of every other
+	Mode *SecretMode `json:"mode,omitempty"`
+	Name string      `json:"name"`
 }
+
+// SecretMode What the filter does about it; empty: as its settings say of every other
+type SecretMode string
 
 // SecretsOutputBody defines model for SecretsOutputBody.
 type SecretsOutputBody struct {
@@ -1577,9 +1631,15 @@ type SetSecretInputBody struct {
 	// Class Empty: for every class
 	Class *string `json:"class,omitempty"`
 
+	// Mode What the filter does about it. Empty: what it did before; for a new one, as its settings say of every other
+	Mode *SetSecretInputBodyMode `json:"mode,omitempty"`
+
 	// Value In base64; 8 bytes to 32 KiB. Workspaces that start from now on have it as the file /run/secrets/NAME
 	Value []byte `json:"value"`
 }
+
+// SetSecretInputBodyMode What the filter does about it. Empty: what it did before; for a new one, as its settings say of every other
+type SetSecretInputBodyMode string
 
 // ShadowInputBody defines model for ShadowInputBody.
 type ShadowInputBody struct {

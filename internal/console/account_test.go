@@ -8,6 +8,7 @@ import (
 
 	"github.com/baileyhq/bailey"
 	. "github.com/baileyhq/bailey/internal/app/apptest" //nolint:revive // the names of people
+	"github.com/baileyhq/bailey/internal/secret"
 )
 
 // A password is changed with the old one; then the other browsers are out and
@@ -101,11 +102,17 @@ func TestAdministration(t *testing.T) {
 	s.LaunchClass(Alice, "trained", "gpu")
 	alice, watcher, root := s.browse(Alice), s.browse(Auditor), s.browse(Admin)
 	alice.get("/admin").wantStatus(t, http.StatusNotFound, "There is no such page.")
+	if _, err := s.Store.SetSecret(t.Context(), bailey.KnownSecret{Name: "WANDB_KEY", Mode: "block"}, secret.New("correct-horse-9431")); err != nil {
+		t.Fatal(err)
+	}
 	if strings.Contains(alice.get("/account").text(), "Administration") {
 		t.Error("alice is led to the administration")
 	}
 	for _, b := range []*browser{watcher, root} {
-		b.get("/admin").wantStatus(t, http.StatusOK, "alice", "bob", "watcher", "root-admin", "trained", Card, "alice/trained")
+		if p := b.get("/admin"); strings.Contains(p.body, "correct-horse-9431") {
+			t.Error("the page shows the value of a secret")
+		}
+		b.get("/admin").wantStatus(t, http.StatusOK, "WANDB_KEY all block 18", "alice", "bob", "watcher", "root-admin", "trained", Card, "alice/trained")
 	}
 	if forms := watcher.get("/admin").forms(); len(forms) != 1 || forms[0].action != "/signout" {
 		t.Errorf("an auditor may press %+v", forms)

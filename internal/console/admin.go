@@ -35,6 +35,7 @@ type adminData struct {
 	Orphans    []workspace.Orphan
 	Findings   []rulebook.Finding
 	Filter     *rulebook.Status
+	Secrets    []bailey.KnownSecret
 	EngineDown bool // so the orphans are not known
 }
 
@@ -79,6 +80,11 @@ func (c *Console) adminWith(w http.ResponseWriter, r *http.Request, form newUser
 			return err
 		}
 		d.Filter = &status
+	}
+	if c.cfg.Vault != nil {
+		if d.Secrets, err = c.cfg.Vault.List(ctx, actor); err != nil {
+			return err
+		}
 	}
 	return c.show(w, r, "admin", "Administration", d)
 }

@@ -46,7 +46,7 @@ func serve(t *testing.T, w *apptest.World, changes ...func(*console.Config)) *si
 	}
 	cfg := console.Config{
 		Hub: hub, Alias: gw.Alias(hub.Resolve), // as the server has them: their patterns share the pages' mux
-		Identity: w.Identity, Workspaces: w.Workspaces, Egress: w.Egress, Images: w.Images, Rules: w.Rules, SSH: w.SSH, Origins: w.Origins, Audit: w.Journal, Log: w.Logger(),
+		Identity: w.Identity, Workspaces: w.Workspaces, Egress: w.Egress, Images: w.Images, Rules: w.Rules, Vault: w.Vault, SSH: w.SSH, Origins: w.Origins, Audit: w.Journal, Log: w.Logger(),
 		Open: gw.OpenHandler(),
 		API: api.New(api.Config{
 			Identity: w.Identity, Workspaces: w.Workspaces, Egress: w.Egress, Images: w.Images, Vault: w.Vault, SSH: w.SSH, Origins: w.Origins, Audit: w.Journal, Log: w.Logger(),

@@ -24,6 +24,7 @@ import (
 	"github.com/baileyhq/bailey/internal/policy"
 	"github.com/baileyhq/bailey/internal/rulebook"
 	"github.com/baileyhq/bailey/internal/secret"
+	"github.com/baileyhq/bailey/internal/vault"
 	"github.com/baileyhq/bailey/internal/witness"
 	"github.com/baileyhq/bailey/internal/workspace"
 )
@@ -45,6 +46,7 @@ type Config struct {
 	SSH        *witness.Service
 	SSHDoor    func() bailey.SSHDoor // where ssh connects to; nil: nowhere
 	Rules      *rulebook.Book        // for what the filter found; nil: there is no filter
+	Vault      *vault.Vault          // for the registered secrets; nil: none are shown
 	Hub        http.Handler          // serves /hub/api/, for tools that know JupyterHub; nil: nobody does
 	Alias      http.Handler          // serves /user/ to programs; nil: nobody does
 	Open       http.Handler          // serves /open/, the hand-off to a workspace's origin

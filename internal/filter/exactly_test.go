@@ -8,6 +8,7 @@ import (
 	"github.com/baileyhq/bailey/internal/filter"
 	"github.com/baileyhq/bailey/internal/inspect"
 	"github.com/baileyhq/bailey/internal/jupyter"
+	"github.com/baileyhq/bailey/internal/secret"
 )
 
 // A registered secret may have a mode of its own.
@@ -38,6 +39,61 @@ func TestAKnownSecretHasItsOwnMode(t *testing.T) {
 	v := c.Down(stream("stdout", "a "+known+"\n"))
 	if more := c.Down(idle); v.Stop || more.Stop || shown(t, "stdout", append(v.On, more.On...)) != "a "+known+"\n" {
 		t.Errorf("sterner than the ceiling: %+v, %+v", v, more)
+	}
+}
+
+// A mode that was registered with a secret holds in text, in pictures and in
+// bytes, unless the settings name another for it.
+func TestARegisteredMode(t *testing.T) {
+	set, err := compiled()
+	if err != nil {
+		t.Fatal(err)
+	}
+	text, bytesOf := "a "+known+" b\n", append([]byte{0, 1, 2, 3, 0xff, 0xfe, 0}, known+"\x00\x01"...)
+	for _, tt := range []struct {
+		registered, configured inspect.Mode
+		want                   inspect.Mode
+	}{
+		{inspect.Unset, inspect.Unset, inspect.Mask},
+		{inspect.LogOnly, inspect.Unset, inspect.LogOnly},
+		{inspect.Alert, inspect.Unset, inspect.Alert},
+		{inspect.Block, inspect.Unset, inspect.Block},
+		{inspect.Block, inspect.Alert, inspect.Alert},
+		{inspect.Alert, inspect.Block, inspect.Block},
+	} {
+		found := &seen{}
+		settings := filter.Settings{}
+		if tt.configured != inspect.Unset {
+			settings.Rules = map[string]inspect.Mode{"secret:KEY": tt.configured}
+		}
+		f, err := filter.New(filter.Config{
+			Rules: set, Report: found.add, Settings: func(string) filter.Settings { return settings },
+			Secrets:     func(string) map[string]secret.Value { return map[string]secret.Value{"KEY": secret.New(known)} },
+			SecretModes: func(string) map[string]inspect.Mode { return map[string]inspect.Mode{"KEY": tt.registered} },
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		scope := f.For(filter.Subject{UserID: "u1", WorkspaceID: "w1"}, nil)
+		got, err := scope.Exchange("GET", "/proxy/1/x").AnswerSmall("text/plain", []byte(text))
+		if passes := string(got) == text; passes != (tt.want < inspect.Mask) || (err != nil) != (tt.want == inspect.Block) {
+			t.Errorf("%+v: text becomes %q, %v", tt, got, err)
+		}
+		got, err = scope.Exchange("GET", "/proxy/1/x").AnswerSmall("application/octet-stream", bytesOf)
+		if passes := bytes.Equal(got, bytesOf); passes != (tt.want < inspect.Mask) || (err != nil) != (tt.want >= inspect.Mask) {
+			t.Errorf("%+v: bytes become %q, %v", tt, got, err)
+		}
+		b := scope.Exchange("GET", "/proxy/1/x").Stream("application/octet-stream", bytesOf, false)
+		got, err = b.Write(nil, bytesOf)
+		if err == nil {
+			got, err = b.Close(got)
+		}
+		if passes := bytes.Equal(got, bytesOf); passes != (tt.want < inspect.Mask) || (err != nil) != (tt.want >= inspect.Mask) {
+			t.Errorf("%+v: streamed bytes become %q, %v", tt, got, err)
+		}
+		if len(found.list) == 0 {
+			t.Errorf("%+v: nothing is reported", tt)
+		}
 	}
 }
 

@@ -107,6 +107,9 @@ type Config struct {
 	// Secrets returns the known secrets of a workspace: what an administrator
 	// registered for its class. It is asked again after [Filter.Refresh].
 	Secrets func(class string) map[string]secret.Value
+	// SecretModes returns their modes, by name, for those that have one of their
+	// own. Settings that name them go before. nil means none has.
+	SecretModes func(class string) map[string]inspect.Mode
 	// Report is told of every finding, from whichever goroutine made it. It
 	// must not wait.
 	Report func(Finding)
@@ -140,6 +143,8 @@ type rules struct {
 	settings Settings
 	set      *inspect.Set
 	shadow   *inspect.Set
+	exact    *inspect.Set // no rules, for what is no text: known secrets, by their modes
+	ends     *inspect.Set // the same, where nothing can be masked: what should be ends it
 	secrets  map[string]secret.Value
 }
 
@@ -222,13 +227,40 @@ func (f *Filter) class(name string) *rules {
 	if s.Mode == inspect.LogOnly || s.Mode == inspect.Alert {
 		o.Ceiling = s.Mode
 	}
+	if f.cfg.SecretModes != nil {
+		o.Modes = maps.Clone(o.Modes)
+		for secretName, mode := range f.cfg.SecretModes(name) {
+			if id := "secret:" + secretName; o.Modes[id] == inspect.Unset {
+				if o.Modes == nil {
+					o.Modes = map[string]inspect.Mode{}
+				}
+				o.Modes[id] = mode
+			}
+		}
+	}
 	r := &rules{number: e.number, settings: s, set: e.active.With(o), secrets: f.cfg.Secrets(name)}
+	r.exact, r.ends = f.exact.With(o), f.exact.With(ending(o))
 	if e.shadow != nil {
 		o.Ceiling = inspect.LogOnly
 		r.shadow = e.shadow.With(o)
 	}
 	e.classes[name] = r
 	return r
+}
+
+// ending returns the overrides for bytes in which nothing can be masked: what
+// should be, ends them.
+func ending(o inspect.Overrides) inspect.Overrides {
+	o.Modes = maps.Clone(o.Modes)
+	for id, mode := range o.Modes {
+		if mode == inspect.Mask {
+			o.Modes[id] = inspect.Block
+		}
+	}
+	if o.Exact == inspect.Mask {
+		o.Exact = inspect.Block
+	}
+	return o
 }
 
 // For returns the Scope of one run of a workspace. secrets are those that
@@ -370,13 +402,16 @@ func (w way) binary(v *view, data []byte) []byte {
 	if w.input || v.exact == nil {
 		return data
 	}
-	found := w.scope.filter.exact.Scan(w.scan(v, inspect.Document), data)
+	found := v.rules.exact.Scan(w.scan(v, inspect.Document), data)
 	if len(found) == 0 {
 		return data
 	}
 	data = slices.Clone(data)
 	for _, f := range found {
 		w.report(f, false)
+		if f.Mode < inspect.Mask {
+			continue
+		}
 		for i := f.Offset; i < f.Offset+f.Length; i++ {
 			data[i] = '*'
 		}
@@ -451,7 +486,7 @@ func (w way) guarded(f func() error) (err error) {
 func (w way) visit(v *view) jupyter.Visit {
 	return func(p jupyter.Place, text []byte) ([]byte, error) {
 		if p.Kind == jupyter.Bundle && isImage(p.MIME, text) {
-			return w.textBy(w.scope.filter.exact, v, text)
+			return w.textBy(v.rules.exact, v, text)
 		}
 		return w.text(v, text)
 	}

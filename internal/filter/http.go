@@ -455,7 +455,7 @@ func (e *Exchange) Stream(contentType string, head []byte, interactive bool) *Bo
 		return &Body{way: w, stream: w.stream(e.view, how, 0, 0)}
 	}
 	cfg := inspect.StreamConfig{
-		Set:        e.scope.filter.exact.With(inspect.Overrides{Exact: inspect.Block}),
+		Set:        e.view.ends,
 		ScanConfig: w.scan(e.view, inspect.Document),
 		Report:     func(f inspect.Finding) { w.report(f, false) },
 	}
@@ -526,11 +526,11 @@ func (e *Exchange) AnswerSmall(contentType string, body []byte) ([]byte, error) 
 			return err
 		}
 		out = body
-		if found := e.scope.filter.exact.Scan(w.scan(e.view, inspect.Document), body); len(found) > 0 {
-			f := found[0]
-			f.Mode = inspect.Block
+		for _, f := range e.view.ends.Scan(w.scan(e.view, inspect.Document), body) {
 			w.report(f, false)
-			return &inspect.BlockedError{Rule: f.Rule, Offset: f.Offset}
+			if f.Mode == inspect.Block {
+				return &inspect.BlockedError{Rule: f.Rule, Offset: f.Offset}
+			}
 		}
 		return nil
 	})
@@ -540,8 +540,9 @@ func (e *Exchange) AnswerSmall(contentType string, body []byte) ([]byte, error) 
 	return out, nil
 }
 
-// Headers makes the header of an answer fit to pass: names and values. Cookies
-// and policies are left to the caller.
+// Headers makes the header of an answer fit to pass: names and values. A cookie
+// in which something is masked is not set at all: half of it is no use, and what
+// a page would keep of it comes back with every request.
 func (e *Exchange) Headers(h map[string][]string) error {
 	w := e.way(false)
 	quiet := false
@@ -550,9 +551,6 @@ func (e *Exchange) Headers(h map[string][]string) error {
 		defer s.free()
 		all := s.text[:0]
 		for name, values := range h {
-			if !looksAtHeader(name) {
-				continue
-			}
 			all = append(append(all, name...), '\n')
 			for _, v := range values {
 				all = append(append(all, v...), '\n')
@@ -569,28 +567,27 @@ func (e *Exchange) Headers(h map[string][]string) error {
 		return nil
 	}
 	for name, values := range h {
-		if !looksAtHeader(name) {
-			continue
-		}
 		if got, err := e.Header(name); err != nil {
 			return err
 		} else if got != name {
 			delete(h, name)
 			continue
 		}
-		for i, v := range values {
+		kept := values[:0]
+		for _, v := range values {
 			got, err := e.Header(v)
 			if err != nil {
 				return err
 			}
-			values[i] = got
+			if name != "Set-Cookie" || got == v {
+				kept = append(kept, got)
+			}
+		}
+		if h[name] = kept; len(kept) == 0 {
+			delete(h, name)
 		}
 	}
 	return nil
-}
-
-func looksAtHeader(name string) bool {
-	return name != "Set-Cookie" && name != "Content-Security-Policy"
 }
 
 // Header returns the value of an answer's header as it may pass.
@@ -609,6 +606,13 @@ func (e *Exchange) Header(value string) (string, error) {
 	})
 	if err != nil {
 		return "", w.refusal(err)
+	}
+	if string(out) != value { // it was unescaped: a line end would begin another header
+		for i, c := range out {
+			if c < ' ' || c == 0x7f {
+				out[i] = ' '
+			}
+		}
 	}
 	return string(out), nil
 }

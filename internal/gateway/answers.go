@@ -192,6 +192,21 @@ func (l *lookedAt) Read(p []byte) (int, error) {
 	return n, err
 }
 
+// leaving makes an answer fit to leave: of the image's own files, which are not
+// looked into, the header.
+func (q *request) leaving(res *http.Response, looked *filter.Exchange, run *run) error {
+	switch {
+	case looked != nil:
+		return q.outgoing(res, looked, run)
+	case !run.inspected():
+		return nil
+	}
+	if err := run.scope.Exchange(q.Method, q.URL.Path).Headers(res.Header); err != nil {
+		return refusedBy(err)
+	}
+	return nil
+}
+
 // outgoing makes an answer fit to leave.
 func (q *request) outgoing(res *http.Response, e *filter.Exchange, run *run) error {
 	h := res.Header

@@ -61,10 +61,8 @@ func (q *request) proxy(w http.ResponseWriter, route Route) error {
 		BufferPool: q.gateway.buffers,
 		ErrorLog:   slog.NewLogLogger(q.gateway.cfg.Log.Handler(), slog.LevelDebug),
 		ModifyResponse: func(res *http.Response) error {
-			if looked != nil {
-				if err := q.outgoing(res, looked, run); err != nil {
-					return err
-				}
+			if err := q.leaving(res, looked, run); err != nil {
+				return err
 			}
 			q.downstreamHeader(res.Header)
 			return nil
@@ -94,10 +92,8 @@ func (q *request) fetch(w http.ResponseWriter, in *http.Request, looked *filter.
 		return upstreamError(err)
 	}
 	defer func() { _ = res.Body.Close() }()
-	if looked != nil {
-		if err := q.outgoing(res, looked, run); err != nil {
-			return upstreamError(err)
-		}
+	if err := q.leaving(res, looked, run); err != nil {
+		return upstreamError(err)
 	}
 	q.downstreamHeader(res.Header)
 	h := w.Header()

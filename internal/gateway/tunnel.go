@@ -122,9 +122,9 @@ func (q *request) tunnel(w http.ResponseWriter, route Route) error {
 	}
 	if res.StatusCode != http.StatusSwitchingProtocols {
 		defer forget()
-		q.passOn(w, res)
+		err := q.passOn(w, res, run)
 		_ = conn.Close()
-		return nil
+		return err
 	}
 	if !forget() {
 		return context.Cause(q.Context()) // too late: conn is closed
@@ -211,9 +211,23 @@ func (q *request) checkAnswer(h http.Header) error {
 	return nil
 }
 
-// passOn answers with what Jupyter answered in place of a 101.
-func (q *request) passOn(w http.ResponseWriter, res *http.Response) {
-	defer func() { _ = res.Body.Close() }()
+// passOn answers with what Jupyter answered in place of a 101. It is an answer
+// like any other, and is looked at.
+func (q *request) passOn(w http.ResponseWriter, res *http.Response, run *run) error {
+	body := res.Body
+	defer func() { _ = body.Close() }()
+	res.Body = io.NopCloser(io.LimitReader(body, maxAnswerBody))
+	res.ContentLength = min(res.ContentLength, maxAnswerBody)
+	if res.Request == nil {
+		res.Request = q.Request
+	}
+	looked, err := q.exchange(run)
+	if err != nil {
+		return err
+	}
+	if err := q.leaving(res, looked, run); err != nil {
+		return upstreamError(err)
+	}
 	q.downstreamHeader(res.Header)
 	res.Header.Del("Content-Length")
 	for name, values := range res.Header {
@@ -221,7 +235,8 @@ func (q *request) passOn(w http.ResponseWriter, res *http.Response) {
 	}
 	w.Header().Set("Connection", "close")
 	w.WriteHeader(res.StatusCode)
-	buf := q.gateway.buffers.Get()
-	defer q.gateway.buffers.Put(buf)
-	_, _ = io.CopyBuffer(struct{ io.Writer }{w}, io.LimitReader(res.Body, maxAnswerBody), buf)
+	if err := q.pass(w, res); err != nil && q.Context().Value(http.ServerContextKey) != nil {
+		panic(http.ErrAbortHandler) // half an answer must not look like a whole one
+	}
+	return nil
 }

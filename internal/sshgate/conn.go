@@ -16,6 +16,7 @@ import (
 	"github.com/baileyhq/bailey/internal/filter"
 	"github.com/baileyhq/bailey/internal/identity"
 	"github.com/baileyhq/bailey/internal/secret"
+	"github.com/baileyhq/bailey/internal/sshgate/line"
 	"github.com/baileyhq/bailey/internal/sshlive"
 	"github.com/baileyhq/bailey/internal/workspace"
 )
@@ -29,6 +30,7 @@ const farewell = 250 * time.Millisecond
 type conn struct {
 	g      *Gate
 	sc     *ssh.ServerConn
+	line   *line.Conn // what sc writes on
 	id     string
 	actor  bailey.Actor
 	grant  identity.SSHGrant
@@ -62,9 +64,9 @@ type place struct {
 	scope *filter.Scope
 }
 
-func newConn(g *Gate, sc *ssh.ServerConn, in signedIn, ip string) *conn {
+func newConn(g *Gate, sc *ssh.ServerConn, under *line.Conn, in signedIn, ip string) *conn {
 	return &conn{
-		g: g, sc: sc, id: bailey.NewID(), actor: in.actor, grant: in.grant, want: in.target, ip: ip,
+		g: g, sc: sc, line: under, id: bailey.NewID(), actor: in.actor, grant: in.grant, want: in.target, ip: ip,
 		client: clean(string(sc.ClientVersion()), 128),
 		open:   map[*channel]struct{}{}, forwards: map[string]*remote{}, seen: map[string]bool{},
 	}
@@ -201,7 +203,7 @@ func (c *conn) enter(ch *channel, session bool) (refused string) {
 		return "no more sessions on this connection"
 	case c.channels >= c.g.cfg.Limits.Channels:
 		return fmt.Sprintf("%d channels are open in this connection, which is as many as there may be", c.channels)
-	case !c.g.takeChannel(c.actor.UserID):
+	case !c.g.crowd.TakeChannel(c.actor.UserID):
 		return "you have too many channels open; close some"
 	}
 	c.channels++
@@ -214,7 +216,7 @@ func (c *conn) leave(ch *channel) {
 	delete(c.open, ch)
 	c.channels--
 	c.mu.Unlock()
-	c.g.releaseChannel(c.actor.UserID)
+	c.g.crowd.ReleaseChannel(c.actor.UserID)
 }
 
 // channel serves one channel.

@@ -14,6 +14,7 @@ import (
 
 	"github.com/baileyhq/bailey"
 	"github.com/baileyhq/bailey/internal/identity"
+	"github.com/baileyhq/bailey/internal/sshgate/line"
 )
 
 const (
@@ -176,7 +177,7 @@ func (k *knock) verified(md ssh.ConnMetadata, key ssh.PublicKey, _ *ssh.Permissi
 		}
 		return nil, k.refuse(nil)
 	}
-	if !k.g.take(actor.UserID) {
+	if !k.g.crowd.Take(actor.UserID) {
 		return nil, &ssh.BannerError{Err: errNo, Message: fmt.Sprintf(
 			"bailey: you have %d connections open, which is as many as one person may have; close some\r\n", k.g.cfg.Limits.Connections)}
 	}
@@ -197,16 +198,15 @@ func (g *Gate) serve(nc net.Conn, ip string, leave func()) {
 	if err := nc.SetDeadline(time.Now().Add(g.cfg.Limits.Grace)); err != nil {
 		return
 	}
-	raw := nc
-	stop := context.AfterFunc(ctx, func() { _ = raw.SetDeadline(time.Unix(1, 0)) })
+	stop := context.AfterFunc(ctx, func() { _ = nc.SetDeadline(time.Unix(1, 0)) })
 	if err := g.cfg.People.AllowSSH(ctx, ip); err != nil {
 		_, _ = io.WriteString(nc, "Not allowed at this time\r\n") // before any version, as RFC 4253, 4.2, has it
 		stop()
 		return
 	}
-	nc, version := overhear(nc, g.cfg.Limits.Grace)
+	heard, version := line.Overhear(nc, g.cfg.Limits.Grace)
 	if ctx.Err() != nil { // overhearing has moved the deadline
-		_ = raw.SetDeadline(time.Unix(1, 0))
+		_ = nc.SetDeadline(time.Unix(1, 0))
 	}
 	if !strings.HasPrefix(version, "SSH-") && !strings.HasPrefix("SSH-", version) {
 		// RFC 4253, 4.2: a client's first line is its version. The library skips
@@ -217,7 +217,7 @@ func (g *Gate) serve(nc net.Conn, ip string, leave func()) {
 	k := &knock{g: g, ctx: ctx, ip: ip}
 	defer func() {
 		if k.taken != "" {
-			g.release(k.taken)
+			g.crowd.Release(k.taken)
 		}
 	}()
 	cfg := &ssh.ServerConfig{
@@ -227,7 +227,7 @@ func (g *Gate) serve(nc net.Conn, ip string, leave func()) {
 	for _, key := range g.cfg.HostKeys {
 		cfg.AddHostKey(key)
 	}
-	sc, channels, requests, err := ssh.NewServerConn(nc, cfg)
+	sc, channels, requests, err := ssh.NewServerConn(heard, cfg)
 	if !stop() || err != nil {
 		if err == nil {
 			_ = sc.Close()
@@ -244,7 +244,7 @@ func (g *Gate) serve(nc net.Conn, ip string, leave func()) {
 		_ = sc.Close()
 		return
 	}
-	newConn(g, sc, in, ip).serve(ctx, channels, requests)
+	newConn(g, sc, heard, in, ip).serve(ctx, channels, requests)
 }
 
 // say is an error as the person at the other end reads it.

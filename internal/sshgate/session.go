@@ -23,6 +23,7 @@ import (
 
 const (
 	chunk      = 32 << 10
+	maxChunk   = 4 * chunk // of who sends much
 	maxEnv     = 64
 	maxEnvText = 16 << 10 // of all variables together
 	maxCommand = 24 << 10 // with its environment it must fit into one frame

@@ -11,6 +11,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"net/netip"
 	"runtime/debug"
 	"sync"
 	"time"
@@ -21,6 +22,7 @@ import (
 	"github.com/baileyhq/bailey/internal/audit"
 	"github.com/baileyhq/bailey/internal/filter"
 	"github.com/baileyhq/bailey/internal/identity"
+	"github.com/baileyhq/bailey/internal/sshgate/crowd"
 	"github.com/baileyhq/bailey/internal/sshlive"
 	"github.com/baileyhq/bailey/internal/workspace"
 )
@@ -107,23 +109,16 @@ type Gate struct {
 	cancel context.CancelFunc
 	wg     sync.WaitGroup
 
-	mu        sync.Mutex // guards the rest
-	closing   bool
-	strangers map[string]int   // by prefix
-	waiting   []*stranger      // all of them, oldest first
-	silent    int              // connections whose proxy has not said yet who is calling
-	people    map[string]*load // by user
-	raw       map[net.Conn]struct{}
-	stats     Stats
+	crowd *crowd.Crowd
+
+	mu      sync.Mutex // guards the rest
+	closing bool
+	silent  int // connections whose proxy has not said yet who is calling
+	raw     map[net.Conn]struct{}
 }
 
 // Stats counts connections.
-type Stats struct {
-	Strangers int    // now, not signed in
-	Open      int    // now, signed in
-	Opened    uint64 // signed in since the start
-	Dropped   uint64 // because of a limit
-}
+type Stats = crowd.Stats
 
 // New checks cfg and returns a Gate. What it serves outlives ctx, whose values
 // alone count; it ends with Drain.
@@ -153,7 +148,8 @@ func New(ctx context.Context, cfg Config) (*Gate, error) {
 	ctx, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	return &Gate{
 		cfg: cfg, log: cfg.Log, ctx: ctx, cancel: cancel,
-		strangers: map[string]int{}, people: map[string]*load{}, raw: map[net.Conn]struct{}{},
+		crowd: crowd.New(crowd.Limits{Strangers: l.Strangers, PerPrefix: l.PerPrefix, Connections: l.Connections, Channels: l.PerUser}),
+		raw:   map[net.Conn]struct{}{},
 	}, nil
 }
 
@@ -161,13 +157,7 @@ func New(ctx context.Context, cfg Config) (*Gate, error) {
 func (g *Gate) Live() *sshlive.Registry { return g.cfg.Live }
 
 // Stats returns the counts of connections.
-func (g *Gate) Stats() Stats {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	s := g.stats
-	s.Strangers = len(g.waiting)
-	return s
-}
+func (g *Gate) Stats() Stats { return g.crowd.Stats() }
 
 // Serve accepts connections until the listener is closed. The address of a
 // connection is what its RemoteAddr says: a listener behind a proxy has to tell
@@ -206,14 +196,13 @@ func (g *Gate) Serve(ln net.Listener) error {
 func (g *Gate) introduce(nc net.Conn) {
 	g.mu.Lock()
 	full := g.closing || g.silent >= g.cfg.Limits.Strangers
-	if full {
-		g.stats.Dropped++
-	} else {
+	if !full {
 		g.silent++
 		g.wg.Add(1)
 	}
 	g.mu.Unlock()
 	if full {
+		g.crowd.Dropped()
 		_ = nc.Close()
 		return
 	}
@@ -273,11 +262,26 @@ func (g *Gate) admit(nc net.Conn, ip string) {
 	}()
 }
 
+// enter counts a stranger in, and their connection among those that Drain waits
+// for.
+func (g *Gate) enter(nc net.Conn, ip string) (leave func(), why string) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.closing {
+		return nil, "closing"
+	}
+	if leave, why = g.crowd.Enter(nc, ip); leave != nil {
+		g.raw[nc] = struct{}{}
+		g.wg.Add(1)
+	}
+	return leave, why
+}
+
 // hostOf returns the IP address of an address, in its one written form.
 func hostOf(a net.Addr) string {
 	if t, ok := a.(*net.TCPAddr); ok {
-		if ip, ok := netipOf(t.IP); ok {
-			return ip
+		if ip, ok := netip.AddrFromSlice(t.IP); ok {
+			return ip.Unmap().String()
 		}
 	}
 	host, _, err := net.SplitHostPort(a.String())

@@ -140,6 +140,10 @@ func (o *outlet) deliver(out []byte, err error) {
 		o.s.entry.Show(out)
 	}
 	o.s.entry.Carried(0, len(out))
+	if len(out) > chunk { // several packets
+		o.s.c.line.Cork()
+		defer o.s.c.line.Uncork()
+	}
 	if _, err := o.w.Write(out); err != nil {
 		o.err = errClient
 	}
@@ -220,6 +224,9 @@ func (i *inlet) copy(from io.Reader) {
 		if n > 0 {
 			if i.pass(buf[:n]) != nil {
 				break
+			}
+			if n == len(buf) && n < maxChunk { // more waits than fits
+				buf = make([]byte, maxChunk)
 			}
 		}
 		if err != nil {

@@ -3,6 +3,8 @@ package store
 import (
 	"context"
 	"encoding/base64"
+	"slices"
+	"strings"
 
 	"github.com/baileyhq/bailey"
 	"github.com/baileyhq/bailey/internal/secret"
@@ -16,16 +18,16 @@ type sealedSecret struct {
 
 func scanSecret(row scanner) (v sealedSecret, err error) {
 	var bytes, created int64
-	err = row.Scan(&v.Name, &v.Class, &v.sealed, &bytes, &v.CreatedBy, &created)
+	err = row.Scan(&v.Name, &v.Class, &v.Mode, &v.sealed, &bytes, &v.CreatedBy, &created)
 	v.Bytes, v.CreatedAt = int(bytes), fromMicros(created)
 	return v, err
 }
 
-const secretColumns = `SELECT name, class, sealed, bytes, created_by, created_at FROM secrets `
+const secretColumns = `SELECT name, class, mode, sealed, bytes, created_by, created_at FROM secrets `
 
-// SetSecret stores the value under k.Name, in place of a former one. Bytes and
-// CreatedAt are the store's to fill in. Invalid when name, class or value
-// cannot be.
+// SetSecret stores the value under k.Name, in place of a former one, whose mode
+// it keeps unless k has one. Bytes and CreatedAt are the store's to fill in.
+// Invalid when name, class, mode or value cannot be.
 func (s *Store) SetSecret(ctx context.Context, k bailey.KnownSecret, value secret.Value) (bailey.KnownSecret, error) {
 	text := value.Reveal()
 	if err := bailey.CheckSecretName(k.Name); err != nil {
@@ -36,6 +38,9 @@ func (s *Store) SetSecret(ctx context.Context, k bailey.KnownSecret, value secre
 			return bailey.KnownSecret{}, err
 		}
 	}
+	if k.Mode != "" && !slices.Contains(bailey.SecretModes, k.Mode) {
+		return bailey.KnownSecret{}, bailey.Errorf(bailey.Invalid, "a secret's mode is one of %s", strings.Join(bailey.SecretModes, ", "))
+	}
 	if text == "" || len(text) > bailey.MaxSecretBytes {
 		return bailey.KnownSecret{}, bailey.Errorf(bailey.Invalid, "a secret has 1 to %d bytes", bailey.MaxSecretBytes)
 	}
@@ -43,10 +48,15 @@ func (s *Store) SetSecret(ctx context.Context, k bailey.KnownSecret, value secre
 	// Values may hold any bytes, which text columns may not.
 	sealed := s.sealText(base64.RawStdEncoding.EncodeToString([]byte(text)), "secret "+k.Name)
 	err := s.change(ctx, "store secret", func(ctx context.Context, r runner) error {
-		_, err := r.exec(ctx, `INSERT INTO secrets (name, class, sealed, bytes, created_by, created_at) VALUES (?, ?, ?, ?, ?, ?)
+		row, err := one(ctx, r, scanSecret, `INSERT INTO secrets (name, class, mode, sealed, bytes, created_by, created_at) VALUES (?, ?, ?, ?, ?, ?, ?)
 			ON CONFLICT (name) DO UPDATE SET class = excluded.class, sealed = excluded.sealed, bytes = excluded.bytes,
-				created_by = excluded.created_by, created_at = excluded.created_at`,
-			k.Name, k.Class, sealed, k.Bytes, k.CreatedBy, k.CreatedAt)
+				mode = CASE WHEN excluded.mode = '' THEN secrets.mode ELSE excluded.mode END,
+				created_by = excluded.created_by, created_at = excluded.created_at
+			RETURNING name, class, mode, sealed, bytes, created_by, created_at`,
+			k.Name, k.Class, k.Mode, sealed, k.Bytes, k.CreatedBy, k.CreatedAt)
+		if err == nil {
+			k.Mode = row.Mode
+		}
 		return err
 	})
 	return k, err

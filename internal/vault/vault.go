@@ -67,15 +67,18 @@ func New(cfg Config) (*Vault, error) {
 type Secret struct {
 	Name  string
 	Class string // empty: of every class
+	Mode  string // one of bailey.SecretModes; empty: as for every other
 	Value secret.Value
 }
 
 // Set registers a value, in place of a former one of that name. Running
 // workspaces keep the file they started with; the filter knows the new value at
 // once. A former value is not looked for any more: rotate it first, then
-// register what replaced it. Denied for whoever is no administrator; Invalid
-// when the name, the class or the value cannot be.
-func (v *Vault) Set(ctx context.Context, actor bailey.Actor, name, class string, value secret.Value) (bailey.KnownSecret, error) {
+// register what replaced it. Of k, Name, Class and Mode are used; an empty Mode
+// keeps the one it had. Denied for whoever is no administrator; Invalid when the
+// name, the class, the mode or the value cannot be.
+func (v *Vault) Set(ctx context.Context, actor bailey.Actor, k bailey.KnownSecret, value secret.Value) (bailey.KnownSecret, error) {
+	name, class := k.Name, k.Class
 	if err := v.allow(ctx, actor, policy.SecretManage, name); err != nil {
 		return bailey.KnownSecret{}, err
 	}
@@ -85,6 +88,12 @@ func (v *Vault) Set(ctx context.Context, actor bailey.Actor, name, class string,
 	if err := v.checkClass(class); err != nil {
 		return bailey.KnownSecret{}, err
 	}
+	if k.Mode != "" && !slices.Contains(bailey.SecretModes, k.Mode) {
+		return bailey.KnownSecret{}, &bailey.Error{
+			Kind: bailey.Invalid, Msg: "a secret's mode is one of " + strings.Join(bailey.SecretModes, ", "),
+			Hint: "without one it keeps the mode it had, or is treated as every other; to stop looking for it, remove it",
+		}
+	}
 	if err := checkValue(value); err != nil {
 		return bailey.KnownSecret{}, err
 	}
@@ -92,11 +101,10 @@ func (v *Vault) Set(ctx context.Context, actor bailey.Actor, name, class string,
 	defer v.mu.Unlock()
 	e := audit.Event{
 		Actor: audit.By(actor), Action: audit.SecretSet, Outcome: audit.Success,
-		Target: audit.Target{Kind: "secret", Name: name}, Attrs: audit.Attrs{Class: class},
+		Target: audit.Target{Kind: "secret", Name: name}, Attrs: audit.Attrs{Class: class, Mode: k.Mode},
 	}
-	var k bailey.KnownSecret
 	err := v.recorded(ctx, e, func() (err error) {
-		k, err = v.cfg.Store.SetSecret(ctx, bailey.KnownSecret{Name: name, Class: class, CreatedBy: actor.UserID}, value)
+		k, err = v.cfg.Store.SetSecret(ctx, bailey.KnownSecret{Name: name, Class: class, Mode: k.Mode, CreatedBy: actor.UserID}, value)
 		return err
 	})
 	return k, err
@@ -150,7 +158,7 @@ func (v *Vault) Values(ctx context.Context) ([]Secret, error) {
 		if !ok {
 			continue // removed between the two questions
 		}
-		out = append(out, Secret{Name: k.Name, Class: k.Class, Value: value})
+		out = append(out, Secret{Name: k.Name, Class: k.Class, Mode: k.Mode, Value: value})
 	}
 	return out, nil
 }

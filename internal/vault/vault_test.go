@@ -54,7 +54,7 @@ const token = "correct-horse-9431"
 func TestAnAdministratorRegistersASecret(t *testing.T) {
 	v, j := open(t)
 	changed := v.Changed()
-	if _, err := v.Set(t.Context(), root, "HF_TOKEN", "", secret.New(token)); err != nil {
+	if _, err := v.Set(t.Context(), root, bailey.KnownSecret{Name: "HF_TOKEN"}, secret.New(token)); err != nil {
 		t.Fatal(err)
 	}
 	select {
@@ -62,7 +62,7 @@ func TestAnAdministratorRegistersASecret(t *testing.T) {
 	default:
 		t.Error("nobody was told")
 	}
-	if _, err := v.Set(t.Context(), root, "WANDB", "pytorch", secret.New(token+"-2")); err != nil {
+	if _, err := v.Set(t.Context(), root, bailey.KnownSecret{Name: "WANDB", Class: "pytorch"}, secret.New(token+"-2")); err != nil {
 		t.Fatal(err)
 	}
 	for class, want := range map[string]int{"pytorch": 2, "notebook": 1} {
@@ -96,7 +96,7 @@ func TestAnAdministratorRegistersASecret(t *testing.T) {
 func TestOthersManageNoSecrets(t *testing.T) {
 	v, j := open(t)
 	for _, actor := range []bailey.Actor{alice, auditor, {}} {
-		if _, err := v.Set(t.Context(), actor, "HF_TOKEN", "", secret.New(token)); bailey.KindOf(err) != bailey.Denied {
+		if _, err := v.Set(t.Context(), actor, bailey.KnownSecret{Name: "HF_TOKEN"}, secret.New(token)); bailey.KindOf(err) != bailey.Denied {
 			t.Errorf("%s sets one: %v, want Denied", actor.Name, err)
 		}
 		if err := v.Remove(t.Context(), actor, "HF_TOKEN"); bailey.KindOf(err) != bailey.Denied {
@@ -111,6 +111,29 @@ func TestOthersManageNoSecrets(t *testing.T) {
 	}
 }
 
+// What the filter does about a secret is said with it, and stays when its value
+// is exchanged.
+func TestASecretKeepsItsMode(t *testing.T) {
+	v, j := open(t)
+	for _, step := range []struct{ give, want string }{{"", ""}, {"block", "block"}, {"", "block"}, {"alert", "alert"}} {
+		k, err := v.Set(t.Context(), root, bailey.KnownSecret{Name: "HF_TOKEN", Mode: step.give}, secret.New(token))
+		if err != nil || k.Mode != step.want {
+			t.Errorf("given mode %q: %+v, %v; want %q", step.give, k, err, step.want)
+		}
+		if all, err := v.Values(t.Context()); err != nil || len(all) != 1 || all[0].Mode != step.want {
+			t.Errorf("given mode %q, the filter is told %v, %v", step.give, all, err)
+		}
+		if e := j.events[len(j.events)-1]; e.Attrs.Mode != step.give {
+			t.Errorf("the journal says mode %q, want %q", e.Attrs.Mode, step.give)
+		}
+	}
+	for _, mode := range []string{"off", "MASK", "none"} {
+		if _, err := v.Set(t.Context(), root, bailey.KnownSecret{Name: "HF_TOKEN", Mode: mode}, secret.New(token)); bailey.KindOf(err) != bailey.Invalid {
+			t.Errorf("mode %q: %v, want Invalid", mode, err)
+		}
+	}
+}
+
 func TestWhatCannotBeASecret(t *testing.T) {
 	v, j := open(t)
 	for name, tt := range map[string]struct{ name, class, value, words string }{
@@ -121,7 +144,7 @@ func TestWhatCannotBeASecret(t *testing.T) {
 		"monotonous":           {"A", "", strings.Repeat("=-", 30), "different characters"},
 		"large":                {"A", "", strings.Repeat(token, 4000), "at most"},
 	} {
-		_, err := v.Set(t.Context(), root, tt.name, tt.class, secret.New(tt.value))
+		_, err := v.Set(t.Context(), root, bailey.KnownSecret{Name: tt.name, Class: tt.class}, secret.New(tt.value))
 		if bailey.KindOf(err) != bailey.Invalid || !strings.Contains(err.Error(), tt.words) {
 			t.Errorf("%s: %v, want Invalid with %q", name, err, tt.words)
 		}
@@ -137,7 +160,7 @@ func TestWhatCannotBeASecret(t *testing.T) {
 func TestAJournalThatCannotBeWrittenChangesNothing(t *testing.T) {
 	v, j := open(t)
 	j.err = errors.New("disk full")
-	if _, err := v.Set(t.Context(), root, "HF_TOKEN", "", secret.New(token)); bailey.KindOf(err) != bailey.Unavailable {
+	if _, err := v.Set(t.Context(), root, bailey.KnownSecret{Name: "HF_TOKEN"}, secret.New(token)); bailey.KindOf(err) != bailey.Unavailable {
 		t.Errorf("Set = %v, want Unavailable", err)
 	}
 	if all, err := v.Values(t.Context()); err != nil || len(all) != 0 {

@@ -77,7 +77,7 @@ func (r Route) Exec(ctx context.Context, cmd Command) (*Process, error) {
 	if err != nil {
 		return nil, err
 	}
-	p := &Process{conn: conn, r: fr, buf: make([]byte, wire.HeaderSize+wire.MaxPayload), space: wire.Window}
+	p := &Process{conn: conn, r: fr, space: wire.Window}
 	p.more = sync.NewCond(&p.mu)
 	return p, nil
 }
@@ -145,7 +145,7 @@ func (p *Process) Output(out Out, exited func(Exit)) error {
 	over := false
 	defer p.lost()
 	for {
-		t, payload, err := p.r.Next()
+		t, payload, err := p.r.NextRun(carriesBytes)
 		if errors.Is(err, io.EOF) && over {
 			return nil
 		}
@@ -173,6 +173,9 @@ func (p *Process) Output(out Out, exited func(Exit)) error {
 		}
 	}
 }
+
+// carriesBytes reports whether frames of a type are pieces of one stream.
+func carriesBytes(t wire.Type) bool { return t == wire.Output || t == wire.Errors }
 
 // taken notes that the process took some of its input.
 func (p *Process) taken(payload []byte) error {
@@ -202,7 +205,7 @@ func (p *Process) lost() {
 func (p *Process) Write(data []byte) (int, error) {
 	written := 0
 	for written < len(data) {
-		n, err := p.reserve(min(len(data)-written, wire.MaxPayload))
+		n, err := p.reserve(min(len(data)-written, batch*wire.MaxPayload))
 		if err != nil {
 			return written, err
 		}
@@ -213,6 +216,9 @@ func (p *Process) Write(data []byte) (int, error) {
 	}
 	return written, nil
 }
+
+// batch is how many frames are sent at once, at most.
+const batch = 4
 
 // reserve waits until something may be sent, and says how much.
 func (p *Process) reserve(most int) (int, error) {
@@ -229,13 +235,19 @@ func (p *Process) reserve(most int) (int, error) {
 	return n, nil
 }
 
+// frame sends a frame, or as many as the payload takes.
 func (p *Process) frame(t wire.Type, payload []byte) error {
 	p.wmu.Lock()
 	defer p.wmu.Unlock()
-	frame := p.buf[:wire.HeaderSize+len(payload)]
-	copy(frame[wire.HeaderSize:], payload)
-	wire.PutHeader(frame, t)
-	_, err := p.conn.Write(frame)
+	p.buf = p.buf[:0]
+	for {
+		n := min(len(payload), wire.MaxPayload)
+		p.buf = wire.Append(p.buf, t, payload[:n])
+		if payload = payload[n:]; len(payload) == 0 {
+			break
+		}
+	}
+	_, err := p.conn.Write(p.buf)
 	return err
 }
 

@@ -73,14 +73,24 @@ func Append(dst []byte, t Type, payload []byte) []byte {
 	return append(dst, payload...)
 }
 
-// A Reader reads frames. Its buffer is as large as the largest frame, and all
-// that it ever holds.
+// A Reader reads frames. Its buffer is small while little comes, grows to
+// several of the largest frames while much does, and is all that it ever holds.
 type Reader struct {
 	r    io.Reader
-	buf  [64 << 10]byte
+	buf  []byte
 	from int
 	to   int
+	full bool // the last read filled the buffer: more waits
+	idle int  // reads of little in a row
 }
+
+// The sizes of a Reader's buffer. The middle one holds the largest frame.
+const (
+	little = 4 << 10
+	middle = 64 << 10
+	much   = 256 << 10
+	calm   = 16 // reads of little until a large buffer is given back
+)
 
 // NewReader returns a Reader of r.
 func NewReader(r io.Reader) *Reader { return &Reader{r: r} }
@@ -91,14 +101,10 @@ func (r *Reader) Next() (Type, []byte, error) {
 	if err := r.fill(HeaderSize); err != nil {
 		return 0, nil, err
 	}
-	t, n := Type(r.buf[r.from]), binary.BigEndian.Uint32(r.buf[r.from+1:])
-	switch {
-	case !t.known():
-		return 0, nil, fmt.Errorf("%w: type %q", ErrFrame, byte(t))
-	case n > MaxPayload:
-		return 0, nil, fmt.Errorf("%w: %d bytes", ErrFrame, n)
+	t, size, err := r.head()
+	if err != nil {
+		return 0, nil, err
 	}
-	size := HeaderSize + int(n)
 	if err := r.fill(size); err != nil {
 		if errors.Is(err, io.EOF) {
 			err = io.ErrUnexpectedEOF
@@ -108,6 +114,54 @@ func (r *Reader) Next() (Type, []byte, error) {
 	payload := r.buf[r.from+HeaderSize : r.from+size]
 	r.from += size
 	return t, payload, nil
+}
+
+// head reads the next frame's header, which is there, and returns the length of
+// the whole.
+func (r *Reader) head() (t Type, size int, err error) {
+	t = Type(r.buf[r.from])
+	n := binary.BigEndian.Uint32(r.buf[r.from+1:])
+	switch {
+	case !t.known():
+		return 0, 0, fmt.Errorf("%w: type %q", ErrFrame, byte(t))
+	case n > MaxPayload:
+		return 0, 0, fmt.Errorf("%w: %d bytes", ErrFrame, n)
+	}
+	return t, HeaderSize + int(n), nil
+}
+
+// NextRun is like Next, and joins what the frames that follow carry if they are
+// of the same type and have come already: bytes of one stream are one piece to
+// their reader, however they were framed. Frames of other types it returns one by
+// one, if joined says so.
+func (r *Reader) NextRun(joined func(Type) bool) (Type, []byte, error) {
+	t, payload, err := r.Next()
+	if err != nil || !joined(t) {
+		return t, payload, err
+	}
+	begin, end := r.from-len(payload), r.from
+	for {
+		size := r.another(t)
+		if size == 0 {
+			break
+		}
+		end += copy(r.buf[end:], r.buf[r.from+HeaderSize:r.from+size])
+		r.from += size
+	}
+	return t, r.buf[begin:end], nil
+}
+
+// another returns the length of the next frame if it is of a type and has come;
+// else 0. What is wrong with it is said when it is its turn.
+func (r *Reader) another(t Type) int {
+	if r.to-r.from < HeaderSize {
+		return 0
+	}
+	next, size, err := r.head()
+	if err != nil || next != t || r.to-r.from < size {
+		return 0
+	}
+	return size
 }
 
 // Rest returns a copy of what was read and belongs to no frame that Next gave
@@ -121,16 +175,15 @@ func (r *Reader) fill(n int) error {
 	if r.to-r.from >= n {
 		return nil
 	}
-	if r.from == r.to {
-		r.from, r.to = 0, 0
-	} else if r.from+n > len(r.buf) {
-		copy(r.buf[:], r.buf[r.from:r.to])
-		r.to -= r.from
-		r.from = 0
-	}
+	r.room(n)
 	for r.to-r.from < n {
 		m, err := r.r.Read(r.buf[r.to:])
 		r.to += m
+		if r.full = r.to == len(r.buf); m > little/2 {
+			r.idle = 0
+		} else {
+			r.idle++
+		}
 		if err != nil && r.to-r.from < n {
 			if errors.Is(err, io.EOF) && r.to > r.from {
 				return io.ErrUnexpectedEOF
@@ -139,6 +192,30 @@ func (r *Reader) fill(n int) error {
 		}
 	}
 	return nil
+}
+
+// room makes room for n bytes, and chooses the buffer's size.
+func (r *Reader) room(n int) {
+	rest := r.buf[r.from:r.to]
+	size := max(len(r.buf), little)
+	switch {
+	case n > size, r.full && size < middle:
+		size = middle
+	case r.full:
+		size = much
+	case r.idle >= calm && len(rest) == 0 && n <= little:
+		size = little
+	}
+	switch {
+	case size != len(r.buf):
+		buf := make([]byte, size)
+		r.from, r.to, r.buf = 0, copy(buf, rest), buf
+	case r.from == r.to:
+		r.from, r.to = 0, 0
+	case r.from+n > len(r.buf):
+		r.from, r.to = 0, copy(r.buf, rest)
+	}
+	r.full = false
 }
 
 // A Command is what a process is started with. It runs as the workspace's user

@@ -28,6 +28,18 @@ func secretLife(w *world) {
 	if again.Bytes != 7 || again.Class != "notebook" || again.CreatedAt.IsZero() {
 		w.Errorf("SetSecret = %+v", again)
 	}
+	if again.Mode != "" {
+		w.Errorf("the mode is %q, and nobody said one", again.Mode)
+	}
+	// A mode stays when the value is exchanged, until another is given.
+	for _, step := range []struct{ give, want string }{{"block", "block"}, {"", "block"}, {"log_only", "log_only"}, {"", "log_only"}} {
+		k, err := w.SetSecret(w.Context(), bailey.KnownSecret{Name: "HF_TOKEN", Class: "notebook", Mode: step.give, CreatedBy: admin.ID}, secret.New("two-two"))
+		w.must(err)
+		if k.Mode != step.want {
+			w.Errorf("given mode %q, it is %q, want %q", step.give, k.Mode, step.want)
+		}
+		again = k
+	}
 	all, err := w.Secrets(w.Context())
 	w.must(err)
 	if len(all) != 2 || all[0] != again || all[1].Name != "a.b-c_d" || all[1].Bytes != len(first) || all[1].CreatedBy != admin.ID {
@@ -58,6 +70,8 @@ func secretRefused(w *world) {
 		_, err := w.SetSecret(w.Context(), bailey.KnownSecret{Name: name, Class: tt.class}, secret.New(tt.value))
 		w.refused(err, bailey.Invalid, tt.word)
 	}
+	_, err := w.SetSecret(w.Context(), bailey.KnownSecret{Name: "mode", Mode: "off"}, secret.New("value"))
+	w.refused(err, bailey.Invalid, "mode")
 	if all, err := w.Secrets(w.Context()); err != nil || len(all) != 0 {
 		w.Errorf("Secrets = %v, %v; want none", all, err)
 	}

@@ -1,4 +1,8 @@
-package agent
+// Package home prepares the home of a workspace's user before anything runs in it:
+// the shell's start-up files, a virtual environment on the image's Python, and
+// where apt keeps what somebody without root downloads. It only ever adds; what is
+// there is the tenant's. It runs nothing and asks no environment.
+package home
 
 import (
 	"encoding/json"
@@ -10,10 +14,10 @@ import (
 	"strings"
 )
 
-// prepare fills the home and makes the venv. It only ever adds: what is
-// there, of whatever kind, is the tenant's. It goes on after a problem and
-// returns all of them.
-func prepare(cfg config, py python, found bool) []error {
+// Prepare fills the home and makes the venv, which is empty if none is wanted. It
+// only ever adds: what is there, of whatever kind, is the tenant's. It goes on
+// after a problem and returns all of them. found says that there is a Python.
+func Prepare(home, venv string, py Python, found bool) []error {
 	var errs []error
 	try := func(err error) {
 		if err != nil && !errors.Is(err, fs.ErrExist) {
@@ -21,13 +25,13 @@ func prepare(cfg config, py python, found bool) []error {
 		}
 	}
 	for _, dir := range []string{".cache", ".config", ".local", ".local/bin", ".local/share"} {
-		try(os.Mkdir(filepath.Join(cfg.Home, dir), 0o700))
+		try(os.Mkdir(filepath.Join(home, dir), 0o700))
 	}
-	for name, text := range dotFiles(cfg.Venv) {
-		try(writeNew(filepath.Join(cfg.Home, name), text, 0o644))
+	for name, text := range dotFiles(venv) {
+		try(WriteNew(filepath.Join(home, name), text, 0o644))
 	}
-	if cfg.Venv != "" && found {
-		try(ensureVenv(cfg.Venv, py))
+	if venv != "" && found {
+		try(ensureVenv(venv, py))
 	}
 	return errs
 }
@@ -70,7 +74,7 @@ alias ll='ls -l'
 // renamed when complete: a crash or a full disk leaves no half of one. It does
 // by hand what "python -m venv --system-site-packages" does, in a hundredth of
 // the time, and works where the image has no ensurepip.
-func ensureVenv(venv string, py python) error {
+func ensureVenv(venv string, py Python) error {
 	if _, err := os.Lstat(venv); err == nil {
 		return growVenv(venv, py)
 	} else if !errors.Is(err, fs.ErrNotExist) {
@@ -92,28 +96,28 @@ func ensureVenv(venv string, py python) error {
 
 // growVenv gives an older venv of ours a place for the packages of the image's
 // present Python. A venv with an interpreter of its own is left alone.
-func growVenv(venv string, py python) error {
+func growVenv(venv string, py Python) error {
 	real, err := filepath.EvalSymlinks(filepath.Join(venv, "bin", "python3"))
-	if err != nil || real != py.real {
+	if err != nil || real != py.Real {
 		return nil //nolint:nilerr // no interpreter, or another: not ours to judge
 	}
-	return os.MkdirAll(filepath.Join(venv, "lib", "python"+py.version, "site-packages"), 0o755) //nolint:gosec // /workspace itself is 0700
+	return os.MkdirAll(filepath.Join(venv, "lib", "python"+py.Version, "site-packages"), 0o755) //nolint:gosec // /workspace itself is 0700
 }
 
 // fillVenv writes a venv into dir that will be found at venv.
-func fillVenv(dir, venv string, py python) error {
+func fillVenv(dir, venv string, py Python) error {
 	if err := os.Chmod(dir, 0o755); err != nil { //nolint:gosec // as python -m venv; /workspace itself is 0700
 		return err
 	}
-	for _, sub := range []string{"bin", "include", filepath.Join("lib", "python"+py.version, "site-packages")} {
+	for _, sub := range []string{"bin", "include", filepath.Join("lib", "python"+py.Version, "site-packages")} {
 		if err := os.MkdirAll(filepath.Join(dir, sub), 0o755); err != nil { //nolint:gosec // see above
 			return err
 		}
 	}
 	for name, to := range map[string]string{
-		"bin/python3":             py.exe,
+		"bin/python3":             py.Exe,
 		"bin/python":              "python3",
-		"bin/python" + py.version: "python3",
+		"bin/python" + py.Version: "python3",
 		"bin/pip3":                "pip",
 		"lib64":                   "lib",
 	} {
@@ -125,16 +129,16 @@ func fillVenv(dir, venv string, py python) error {
 		name, text string
 		mode       fs.FileMode
 	}{
-		{"pyvenv.cfg", "home = " + filepath.Dir(py.exe) + "\ninclude-system-site-packages = true\nversion = " + py.version + "\nexecutable = " + py.real + "\n", 0o644},
+		{"pyvenv.cfg", "home = " + filepath.Dir(py.Exe) + "\ninclude-system-site-packages = true\nversion = " + py.Version + "\nexecutable = " + py.Real + "\n", 0o644},
 		{"pip.conf", "[global]\ndisable-pip-version-check = true\n", 0o644},
 		{"bin/pip", "#!/bin/sh\nexec " + quote(venv+"/bin/python3") + " -m pip \"$@\"\n", 0o755},
 		{"bin/activate", activate(venv), 0o644},
 	} {
-		if err := writeNew(filepath.Join(dir, f.name), f.text, f.mode); err != nil {
+		if err := WriteNew(filepath.Join(dir, f.name), f.text, f.mode); err != nil {
 			return err
 		}
 	}
-	if !py.has("ipykernel") {
+	if !py.Has("ipykernel") {
 		return nil
 	}
 	return kernelSpec(filepath.Join(dir, "share", "jupyter", "kernels", "python3"), venv, py)
@@ -142,7 +146,7 @@ func fillVenv(dir, venv string, py python) error {
 
 // kernelSpec makes the kernel that runs in the venv. Without it Jupyter would
 // offer the image's own, which does not see what "pip install" brought.
-func kernelSpec(dir, venv string, py python) error {
+func kernelSpec(dir, venv string, py Python) error {
 	if err := os.MkdirAll(dir, 0o755); err != nil { //nolint:gosec // /workspace itself is 0700
 		return err
 	}
@@ -155,10 +159,10 @@ func kernelSpec(dir, venv string, py python) error {
 	if err != nil {
 		return err
 	}
-	if err := writeNew(filepath.Join(dir, "kernel.json"), string(spec)+"\n", 0o644); err != nil {
+	if err := WriteNew(filepath.Join(dir, "kernel.json"), string(spec)+"\n", 0o644); err != nil {
 		return err
 	}
-	logos, _ := filepath.Glob(filepath.Join(py.prefix, "share", "jupyter", "kernels", "python3", "logo-*"))
+	logos, _ := filepath.Glob(filepath.Join(py.Prefix, "share", "jupyter", "kernels", "python3", "logo-*"))
 	for _, logo := range logos {
 		if err := os.Symlink(logo, filepath.Join(dir, filepath.Base(logo))); err != nil {
 			return err
@@ -184,8 +188,8 @@ deactivate() {
 `
 }
 
-// writeNew writes a file that must not be there yet, not even as a symlink.
-func writeNew(path, text string, mode fs.FileMode) error {
+// WriteNew writes a file that must not be there yet, not even as a symlink.
+func WriteNew(path, text string, mode fs.FileMode) error {
 	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, mode)
 	if err != nil {
 		return err

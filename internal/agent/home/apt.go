@@ -1,4 +1,4 @@
-package agent
+package home
 
 import (
 	"errors"
@@ -9,13 +9,11 @@ import (
 	"strings"
 )
 
-// prepareApt lets somebody who is not root use apt for what needs no root: look
+// Apt lets somebody who is not root use apt for what needs no root: look
 // for packages and download them. Its lists and its cache go into the home, the
-// rest of its state stays the image's. With a mirror in the environment the
-// image's own sources are left aside. The file is where APT_CONFIG says; without
-// that nothing is written.
-func prepareApt(home string, env []string) error {
-	file := getenv(env, "APT_CONFIG")
+// rest of its state stays the image's. With a mirror the image's own sources are
+// left aside. The file is what APT_CONFIG names; without one nothing is written.
+func Apt(home, file, mirror string) error {
 	if file == "" {
 		return nil
 	}
@@ -30,7 +28,7 @@ func prepareApt(home string, env []string) error {
 	for _, dir := range []string{"state/lists/partial", "archives/partial"} {
 		errs = append(errs, os.MkdirAll(filepath.Join(cache, dir), 0o700))
 	}
-	if mirror := getenv(env, "APT_MIRROR"); mirror != "" && !strings.ContainsAny(mirror, " \t\r\n[]") {
+	if mirror != "" && !strings.ContainsAny(mirror, " \t\r\n[]") {
 		release, err := os.ReadFile("/etc/os-release")
 		suite := codename(string(release))
 		if err == nil && suite == "" {
@@ -65,5 +63,5 @@ func replaceFile(name, text string) error {
 	if err := os.Remove(name); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
-	return writeNew(name, text, 0o644)
+	return WriteNew(name, text, 0o644)
 }

@@ -1,4 +1,4 @@
-package agent
+package inbox
 
 import (
 	"bytes"
@@ -14,7 +14,7 @@ func FuzzQueue(f *testing.F) {
 	f.Add([]byte{0, 200, 1, 2, 0, 7, 1, 3, 2})
 	f.Add([]byte{0, 255, 0, 255, 0, 255, 1, 2, 4, 0, 1})
 	f.Fuzz(func(t *testing.T, ops []byte) {
-		q := newQueue()
+		q := New()
 		var in, out []byte
 		sent, told, closed, next := 0, 0, false, byte(0)
 		take := func() {
@@ -24,12 +24,12 @@ func FuzzQueue(f *testing.F) {
 			if empty && !closed {
 				return // it would wait
 			}
-			data, owed, ok := q.take()
+			data, owed, ok := q.Take()
 			if ok == empty {
 				t.Fatalf("take: %v with an empty queue: %v", ok, empty)
 			}
 			out, told = append(out, data...), told+owed
-			q.done()
+			q.Done()
 		}
 		for len(ops) > 0 {
 			op := ops[0]
@@ -45,7 +45,7 @@ func FuzzQueue(f *testing.F) {
 					next++
 					piece[i] = next
 				}
-				if room := wire.Window - (len(in) - len(out)); q.put(piece) != (n <= room) {
+				if room := wire.Window - (len(in) - len(out)); q.Put(piece) != (n <= room) {
 					t.Fatalf("%d bytes are taken wrongly where there is room for %d", n, room)
 				} else if n <= room && !closed {
 					in, sent = append(in, piece...), sent+n
@@ -53,12 +53,12 @@ func FuzzQueue(f *testing.F) {
 			case 1:
 				take()
 			case 2: // the end, as a terminal knows it
-				q.add(4)
+				q.Add(4)
 				if !closed {
 					in = append(in, 4)
 				}
 			case 3:
-				q.close()
+				q.Close()
 				closed = true
 			}
 		}

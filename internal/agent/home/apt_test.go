@@ -1,4 +1,4 @@
-package agent
+package home
 
 import (
 	"os"
@@ -12,11 +12,11 @@ import (
 func TestApt(t *testing.T) {
 	home, run := t.TempDir(), t.TempDir()
 	file := filepath.Join(run, "apt.conf")
-	if err := prepareApt(home, nil); err != nil {
+	if err := Apt(home, "", ""); err != nil {
 		t.Errorf("without APT_CONFIG: %v", err)
 	}
 	for _, mirror := range []string{"", "https://mirror.example.org/debian", "https://x [trusted=yes]"} {
-		if err := prepareApt(home, []string{"APT_CONFIG=" + file, "APT_MIRROR=" + mirror}); err != nil {
+		if err := Apt(home, file, mirror); err != nil {
 			t.Skipf("mirror %q: %v", mirror, err) // a machine that does not say its suite
 		}
 		conf, err := os.ReadFile(file)

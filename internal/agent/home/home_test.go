@@ -1,4 +1,4 @@
-package agent
+package home
 
 import (
 	"io/fs"
@@ -7,47 +7,19 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/baileyhq/bailey/internal/agent/home/hometest"
 )
 
-// fakeImage makes a file tree like an image's /usr, whose python3 runs script.
-func fakeImage(t *testing.T, version, script string) (prefix string) {
-	t.Helper()
-	prefix = t.TempDir()
-	for _, dir := range []string{"bin", "lib/python" + version, "lib/python3/dist-packages/ipykernel", "lib/python3/dist-packages/jupyterlab", "share/jupyter/lab/static", "share/jupyter/kernels/python3"} {
-		if err := os.MkdirAll(filepath.Join(prefix, dir), 0o755); err != nil {
-			t.Fatal(err)
-		}
-	}
-	write(t, filepath.Join(prefix, "bin", "python"+version), "#!/bin/sh\n"+script+"\n", 0o755)
-	write(t, filepath.Join(prefix, "share/jupyter/kernels/python3/logo-svg.svg"), "<svg/>", 0o644)
-	if err := os.Symlink("python"+version, filepath.Join(prefix, "bin", "python3")); err != nil {
-		t.Fatal(err)
-	}
-	return prefix
-}
+// A place is a home and its venv.
+type place struct{ Home, Venv string }
 
-func write(t *testing.T, path, text string, mode fs.FileMode) {
-	t.Helper()
-	if err := os.WriteFile(path, []byte(text), mode); err != nil {
-		t.Fatal(err)
-	}
-}
-
-func read(t *testing.T, path string) string {
-	t.Helper()
-	data, err := os.ReadFile(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return string(data)
-}
-
-// testHome returns a config with a fresh home, and the image's Python.
-func testHome(t *testing.T, image string) (config, python) {
+// testHome returns a fresh home, and the image's Python.
+func testHome(t *testing.T, image string) (place, Python) {
 	t.Helper()
 	home := t.TempDir()
-	cfg := config{Home: home, Venv: filepath.Join(home, ".venv"), User: "alice"}
-	py, ok := findPython([]string{"PATH=" + cfg.Venv + "/bin:" + image + "/bin"}, cfg.Venv)
+	cfg := place{home, filepath.Join(home, ".venv")}
+	py, ok := FindPython(cfg.Venv+"/bin:"+image+"/bin", cfg.Venv)
 	if !ok {
 		t.Fatalf("no python found in %s", image)
 	}
@@ -55,10 +27,10 @@ func testHome(t *testing.T, image string) (config, python) {
 }
 
 func TestFindPython(t *testing.T) {
-	image := fakeImage(t, "3.13", "exit 0")
+	image := hometest.Image(t, "3.13", "exit 0")
 	_, py := testHome(t, image)
-	if want := (python{filepath.Join(image, "bin/python3"), filepath.Join(image, "bin/python3.13"), "3.13", image}); py != want {
-		t.Errorf("findPython = %+v, want %+v", py, want)
+	if want := (Python{filepath.Join(image, "bin/python3"), filepath.Join(image, "bin/python3.13"), "3.13", image}); py != want {
+		t.Errorf("FindPython = %+v, want %+v", py, want)
 	}
 
 	plain := t.TempDir() // /opt/python/bin/python3 is the program itself
@@ -67,38 +39,38 @@ func TestFindPython(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	write(t, filepath.Join(plain, "bin/python3"), "#!/bin/sh\n", 0o755)
-	write(t, filepath.Join(plain, "lib/python3.12/os.py"), "", 0o644)
+	hometest.Write(t, filepath.Join(plain, "bin/python3"), "#!/bin/sh\n", 0o755)
+	hometest.Write(t, filepath.Join(plain, "lib/python3.12/os.py"), "", 0o644)
 	shim := t.TempDir() // a version manager's wrapper has no library beside it
-	write(t, filepath.Join(shim, "python3"), "#!/bin/sh\n", 0o755)
-	if py, ok := findPython([]string{"PATH=relative:" + shim + ":" + plain + "/bin"}, ""); !ok || py.version != "3.12" || py.prefix != plain {
-		t.Errorf("findPython = %+v, %v; want 3.12 of %s", py, ok, plain)
+	hometest.Write(t, filepath.Join(shim, "python3"), "#!/bin/sh\n", 0o755)
+	if py, ok := FindPython("relative:"+shim+":"+plain+"/bin", ""); !ok || py.Version != "3.12" || py.Prefix != plain {
+		t.Errorf("FindPython = %+v, %v; want 3.12 of %s", py, ok, plain)
 	}
 }
 
 func TestVenvIsMadeOnceAndKept(t *testing.T) {
-	image := fakeImage(t, "3.13", `echo "$0 $*"`)
+	image := hometest.Image(t, "3.13", `echo "$0 $*"`)
 	cfg, py := testHome(t, image)
-	if errs := prepare(cfg, py, true); errs != nil {
-		t.Fatalf("prepare: %v", errs)
+	if errs := Prepare(cfg.Home, cfg.Venv, py, true); errs != nil {
+		t.Fatalf("Prepare: %v", errs)
 	}
-	cfgText := read(t, filepath.Join(cfg.Venv, "pyvenv.cfg"))
+	cfgText := hometest.Read(t, filepath.Join(cfg.Venv, "pyvenv.cfg"))
 	for _, want := range []string{"home = " + image + "/bin\n", "include-system-site-packages = true\n", "version = 3.13\n"} {
 		if !strings.Contains(cfgText, want) {
 			t.Errorf("pyvenv.cfg = %q, want %q in it", cfgText, want)
 		}
 	}
-	if real, err := filepath.EvalSymlinks(filepath.Join(cfg.Venv, "bin/python")); err != nil || real != py.real {
-		t.Errorf("bin/python is %s, %v; want %s", real, err, py.real)
+	if real, err := filepath.EvalSymlinks(filepath.Join(cfg.Venv, "bin/python")); err != nil || real != py.Real {
+		t.Errorf("bin/python is %s, %v; want %s", real, err, py.Real)
 	}
 	out, err := exec.CommandContext(t.Context(), filepath.Join(cfg.Venv, "bin/pip3"), "install", "a b").CombinedOutput()
 	if want := cfg.Venv + "/bin/python3 -m pip install a b\n"; err != nil || string(out) != want {
 		t.Errorf("pip ran %q, %v; want %q", out, err, want)
 	}
-	if spec := read(t, filepath.Join(cfg.Venv, "share/jupyter/kernels/python3/kernel.json")); !strings.Contains(spec, cfg.Venv+"/bin/python3") {
+	if spec := hometest.Read(t, filepath.Join(cfg.Venv, "share/jupyter/kernels/python3/kernel.json")); !strings.Contains(spec, cfg.Venv+"/bin/python3") {
 		t.Errorf("kernel.json = %s, want the venv's python in it", spec)
 	}
-	if got := read(t, filepath.Join(cfg.Venv, "share/jupyter/kernels/python3/logo-svg.svg")); got != "<svg/>" {
+	if got := hometest.Read(t, filepath.Join(cfg.Venv, "share/jupyter/kernels/python3/logo-svg.svg")); got != "<svg/>" {
 		t.Errorf("logo = %q", got)
 	}
 	for dir, mode := range map[string]fs.FileMode{".cache": 0o700, ".local": 0o700, ".local/bin": 0o700, ".config": 0o700} {
@@ -110,9 +82,9 @@ func TestVenvIsMadeOnceAndKept(t *testing.T) {
 	// A second start, also one on a newer image, adds and changes nothing that
 	// is the tenant's.
 	pkg := filepath.Join(cfg.Venv, "lib/python3.13/site-packages/mine.py")
-	write(t, pkg, "X = 42", 0o644)
-	write(t, filepath.Join(cfg.Venv, "pyvenv.cfg"), "home = /elsewhere\n", 0o644)
-	write(t, filepath.Join(cfg.Home, ".profile"), "# mine", 0o644)
+	hometest.Write(t, pkg, "X = 42", 0o644)
+	hometest.Write(t, filepath.Join(cfg.Venv, "pyvenv.cfg"), "home = /elsewhere\n", 0o644)
+	hometest.Write(t, filepath.Join(cfg.Home, ".profile"), "# mine", 0o644)
 	if err := os.Rename(filepath.Join(image, "bin/python3.13"), filepath.Join(image, "bin/python3.14")); err != nil {
 		t.Fatal(err)
 	}
@@ -122,12 +94,12 @@ func TestVenvIsMadeOnceAndKept(t *testing.T) {
 	if err := os.Symlink("python3.14", filepath.Join(image, "bin/python3")); err != nil {
 		t.Fatal(err)
 	}
-	newer, _ := findPython([]string{"PATH=" + image + "/bin"}, cfg.Venv)
-	if errs := prepare(cfg, newer, true); errs != nil {
+	newer, _ := FindPython(image+"/bin", cfg.Venv)
+	if errs := Prepare(cfg.Home, cfg.Venv, newer, true); errs != nil {
 		t.Fatalf("second prepare: %v", errs)
 	}
 	for path, want := range map[string]string{pkg: "X = 42", filepath.Join(cfg.Venv, "pyvenv.cfg"): "home = /elsewhere\n", filepath.Join(cfg.Home, ".profile"): "# mine"} {
-		if got := read(t, path); got != want {
+		if got := hometest.Read(t, path); got != want {
 			t.Errorf("%s is now %q, want %q", path, got, want)
 		}
 	}
@@ -139,13 +111,13 @@ func TestVenvIsMadeOnceAndKept(t *testing.T) {
 // TestPrepareTouchesNothingForeign: whatever the tenant has put in the way
 // stays, and no half venv is left when one cannot be made.
 func TestPrepareTouchesNothingForeign(t *testing.T) {
-	image := fakeImage(t, "3.13", "exit 0")
+	image := hometest.Image(t, "3.13", "exit 0")
 	t.Run("dangling symlink as venv", func(t *testing.T) {
 		cfg, py := testHome(t, image)
 		if err := os.Symlink("/nowhere", cfg.Venv); err != nil {
 			t.Fatal(err)
 		}
-		_ = prepare(cfg, py, true)
+		_ = Prepare(cfg.Home, cfg.Venv, py, true)
 		if to, err := os.Readlink(cfg.Venv); err != nil || to != "/nowhere" {
 			t.Errorf("the venv is now %q, %v", to, err)
 		}
@@ -156,15 +128,15 @@ func TestPrepareTouchesNothingForeign(t *testing.T) {
 		if err := os.Symlink(aim, filepath.Join(cfg.Home, ".profile")); err != nil {
 			t.Fatal(err)
 		}
-		_ = prepare(cfg, py, true)
+		_ = Prepare(cfg.Home, cfg.Venv, py, true)
 		if _, err := os.Lstat(aim); err == nil {
 			t.Error("prepare wrote through a symlink")
 		}
 	})
 	t.Run("no python", func(t *testing.T) {
 		cfg, _ := testHome(t, image)
-		if errs := prepare(cfg, python{}, false); errs != nil {
-			t.Errorf("prepare: %v", errs)
+		if errs := Prepare(cfg.Home, cfg.Venv, Python{}, false); errs != nil {
+			t.Errorf("Prepare: %v", errs)
 		}
 		if _, err := os.Lstat(cfg.Venv); err == nil {
 			t.Error("a venv was made of nothing")
@@ -173,14 +145,14 @@ func TestPrepareTouchesNothingForeign(t *testing.T) {
 	t.Run("home that cannot be written", func(t *testing.T) {
 		cfg, py := testHome(t, image)
 		cfg.Home, cfg.Venv = "/proc/self/nope", "/proc/self/nope/.venv"
-		if errs := prepare(cfg, py, true); len(errs) == 0 {
+		if errs := Prepare(cfg.Home, cfg.Venv, py, true); len(errs) == 0 {
 			t.Error("prepare found no problem")
 		}
 	})
 	t.Run("half-made venv is taken away", func(t *testing.T) {
 		cfg, py := testHome(t, image)
-		py.version = "3.13/../../../../../../proc/x" // a place that cannot be made
-		if errs := prepare(cfg, py, true); len(errs) == 0 {
+		py.Version = "3.13/../../../../../../proc/x" // a place that cannot be made
+		if errs := Prepare(cfg.Home, cfg.Venv, py, true); len(errs) == 0 {
 			t.Error("prepare found no problem")
 		}
 		left, _ := filepath.Glob(filepath.Join(cfg.Home, ".venv*"))
@@ -192,8 +164,8 @@ func TestPrepareTouchesNothingForeign(t *testing.T) {
 
 // TestProfilePutsTheVenvBack runs the real shell: /etc/profile has reset PATH.
 func TestProfilePutsTheVenvBack(t *testing.T) {
-	cfg, py := testHome(t, fakeImage(t, "3.13", "exit 0"))
-	if errs := prepare(cfg, py, true); errs != nil {
+	cfg, py := testHome(t, hometest.Image(t, "3.13", "exit 0"))
+	if errs := Prepare(cfg.Home, cfg.Venv, py, true); errs != nil {
 		t.Fatal(errs)
 	}
 	cmd := exec.CommandContext(t.Context(), "/bin/sh", "-c", `. "$HOME/.profile"; . "$HOME/.profile"; echo "$PATH"`)
