@@ -2,49 +2,15 @@
 // authenticators: an app, a passkey beside the password and alone, recovery
 // codes, and a group that may not be without; with and without JavaScript.
 import assert from "node:assert/strict";
-import { spawn } from "node:child_process";
 import { createHmac } from "node:crypto";
-import { mkdtemp, mkdir, rm, writeFile } from "node:fs/promises";
-import { createServer } from "node:net";
-import { tmpdir } from "node:os";
-import path from "node:path";
 import { after, before, test } from "node:test";
-import AxeBuilder from "@axe-core/playwright";
-import { chromium } from "playwright-core";
+import { Site, accessible, password } from "./kit.mjs";
 
-const bin = process.env.BAILEY_BIN ?? path.resolve("../../bin/bailey");
-const shots = process.env.BAILEY_SCREENSHOTS;
-const password = "correct-horse-battery";
-let dir, server, browser, origin, output = "";
-
-async function freePort() {
-  const s = createServer();
-  await new Promise((ok) => s.listen(0, "127.0.0.1", ok));
-  const { port } = s.address();
-  await new Promise((ok) => s.close(ok));
-  return port;
-}
-
-async function until(what, probe, ms = 120000) {
-  const end = Date.now() + ms;
-  for (;;) {
-    const got = await probe();
-    if (got) return got;
-    if (Date.now() > end) throw new Error(`${what} did not happen; the server said:\n${output}`);
-    await new Promise((ok) => setTimeout(ok, 50));
-  }
-}
-
-async function shot(page, name) {
-  if (!shots) return;
-  await mkdir(shots, { recursive: true });
-  await page.screenshot({ path: path.join(shots, `factors-${name}.png`), fullPage: true });
-}
-
-async function accessible(page) {
-  const { violations } = await new AxeBuilder({ page }).withTags(["wcag2a", "wcag2aa", "wcag21aa", "wcag22aa"]).analyze();
-  assert.deepEqual(violations.map((v) => `${v.id}: ${v.nodes.map((n) => n.target).join(" ")}`), []);
-}
+const site = new Site("factors");
+const until = (...args) => site.until(...args);
+const shot = (...args) => site.shot(...args);
+const giveName = (...args) => site.giveName(...args);
+let browser, origin;
 
 // A person has a browser of their own, and a device with passkeys in it.
 async function person(options = {}) {
@@ -80,43 +46,17 @@ class App {
   }
 }
 
-async function giveName(page, name) {
-  await page.goto(`${origin}/signin`);
-  await page.getByLabel("Name").fill(name);
-  await page.getByLabel("Password").fill(password);
-  await page.getByRole("button", { name: "Sign in" }).click();
-}
-
 async function signOut(page) {
   await page.getByRole("button", { name: "Sign out" }).first().click();
   await page.waitForURL(`${origin}/signin`);
 }
 
 before(async () => {
-  dir = await mkdtemp(path.join(tmpdir(), "bailey-factors-"));
-  const port = await freePort();
-  let metrics = port;
-  while (metrics === port) metrics = await freePort();
-  await writeFile(path.join(dir, "password"), `${password}\n`, { mode: 0o600 });
-  await writeFile(path.join(dir, "bailey.yaml"), "factors: {require_groups: [vision]}\n");
-  server = spawn(bin, ["up", "--demo", "--config", path.join(dir, "bailey.yaml"), "--state", path.join(dir, "state"), "--https", `127.0.0.1:${port}`, "--metrics", `127.0.0.1:${metrics}`, "--admin-password-file", path.join(dir, "password")]);
-  for (const stream of [server.stdout, server.stderr]) stream.on("data", (b) => { output += b; });
-  origin = await until("the address", () => output.match(/Open\s+(https:\/\/[^\s/]+)/)?.[1]);
-  browser = await chromium.launch({
-    executablePath: process.env.BAILEY_CHROMIUM ?? "/usr/bin/chromium",
-    args: ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking", "--disable-component-update", "--disable-sync", "--ignore-certificate-errors"],
-  });
+  await site.start({ config: "factors: {require_groups: [vision]}\n", chromiumArgs: ["--ignore-certificate-errors"] });
+  ({ browser, origin } = site);
 });
 
-after(async () => {
-  await browser?.close();
-  if (server && server.exitCode === null) {
-    const gone = new Promise((ok) => server.once("exit", ok));
-    server.kill("SIGTERM");
-    await gone;
-  }
-  if (dir) await rm(dir, { recursive: true, force: true });
-});
+after(() => site.stop());
 
 test("who must have a second factor sets it up before anything else, without JavaScript too", async () => {
   const admin = await person();
