@@ -5,7 +5,8 @@
 //
 // On amd64 with AVX2 a byte is classified by two table look-ups of half a byte
 // each, thirty-two bytes at once, in assembly; elsewhere by a table, byte by byte.
-// Both forms answer the same, which is tested byte by byte.
+// Both forms answer the same, which is tested byte by byte; the build tag purego
+// leaves the assembly out.
 package bytemask
 
 import "math/bits"
