@@ -59,13 +59,14 @@ func (w *world) start(t *testing.T) {
 	}
 }
 
-// access is what the server says of its SSH door.
-func (w *world) access(t *testing.T) (a struct {
-	Host       string
+// A door is what the server says of where SSH is.
+type door struct {
 	HostKeys   []string `json:"host_keys"`
 	HostCA     string   `json:"host_ca"`
 	KnownHosts []string `json:"known_hosts"`
-}) {
+}
+
+func (w *world) access(t *testing.T) (a door) {
 	t.Helper()
 	status, b, err := w.admin.API(t.Context(), http.MethodGet, w.s.URL+"/api/v1/ssh", nil)
 	if err != nil || status != http.StatusOK || json.Unmarshal(b, &a) != nil || a.HostCA == "" || len(a.HostKeys) == 0 {
