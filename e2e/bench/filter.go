@@ -109,7 +109,7 @@ func filterBench(ctx context.Context, b *bench) (r result, err error) {
 		fmt.Sprintf("internal/inspect in this process, through a Stream in pieces of 64 KiB; CPU time of the process, garbage collection included; the median of %d rounds.", rounds),
 		"Log text is made, with ids, numbers and times; source code is Go's own; notebooks are that code with outputs, float dumps and images. gitleaks reads the same bytes as files, one run, its CPU time.",
 		"Known secrets are random, 32 letters and digits; each is looked for in about twenty encodings and however it is spaced.",
-		"Through the gateway: bailey without containers, a terminal that prints what is typed, eight at a time; each piece is timed from the moment that it should have been sent. The peer is the same server with the filter off.",
+		"Through the gateway: bailey without containers, a terminal that prints what is typed, eight at a time; each piece is timed from the moment that it should have been sent. Eight kernels print at 50 messages a second each; a message is looked at going in and coming back. The peer is the same server with the filter off.",
 		"Keystrokes and messages are timed in process, one after the other, through a Stream with 1,000 known secrets and all rules.")
 	return r, nil
 }
@@ -354,65 +354,67 @@ func (b *bench) filterWaits(set *inspect.Set, corpora []corpus) ([]measure.Row, 
 // filterThrough measures what people wait for through a whole bailey, the filter
 // on and off.
 func (b *bench) filterThrough(ctx context.Context, corpora []corpus) ([]measure.Row, error) {
-	type side struct{ keys, messages measure.Samples }
+	type side struct{ keys, messages, cells measure.Samples }
 	sides := map[string]*side{}
 	for _, mode := range []string{"off", "mask"} {
 		b.extra = "filter:\n  mode: " + mode + "\n"
-		keys, messages, err := b.typed(ctx, "filter-"+mode, corpora)
+		keys, messages, cells, err := b.typed(ctx, "filter-"+mode, corpora)
 		b.extra = ""
 		if err != nil {
 			return nil, fmt.Errorf("filter %s: %w", mode, err)
 		}
-		sides[mode] = &side{keys, messages}
+		sides[mode] = &side{keys, messages, cells}
 	}
 	off, on := sides["off"], sides["mask"]
 	row := func(id, path string, q float64, of func(*side) measure.Samples) measure.Row {
 		return measure.Row{ID: "filter." + id, Path: path, Unit: measure.Seconds, Ours: of(on).Quantile(q), Peer: new(of(off).Quantile(q))}
 	}
 	keys, messages := func(s *side) measure.Samples { return s.keys }, func(s *side) measure.Samples { return s.messages }
+	cells := func(s *side) measure.Samples { return s.cells }
 	rows := []measure.Row{
 		row("echo.p50", "keystroke and echo through the gateway, the filter on, against off: p50", .5, keys),
 		row("echo.p99", fmt.Sprintf("the same: p99 (n = %d)", len(on.keys)), .99, keys),
 		row("output.p50", "4 KiB into a terminal and out again through the gateway: p50", .5, messages),
 		row("output.p99", fmt.Sprintf("the same: p99 (n = %d)", len(on.messages)), .99, messages),
+		row("kernel.p50", "a kernel's message of 1 KiB into the gateway and out again, the filter on, against off: p50", .5, cells),
+		row("kernel.p99", fmt.Sprintf("the same: p99 (n = %d)", len(on.cells)), .99, cells),
 	}
 	rows[1].Budget = measure.Budget{Kind: measure.Over, Limit: 1e-3}
+	rows[5].Budget = measure.Budget{Kind: measure.Over, Limit: 0.5e-3}
 	return rows, nil
 }
 
-// typed types into eight terminals of one workspace.
-func (b *bench) typed(ctx context.Context, name string, corpora []corpus) (keys, messages measure.Samples, err error) {
+// typed types into eight terminals of one workspace, and lets eight kernels print.
+func (b *bench) typed(ctx context.Context, name string, corpora []corpus) (keys, messages, cells measure.Samples, err error) {
 	socket := filepath.Join(b.work, name+".sock")
 	backend, _, err := b.startBackend(ctx, socket)
 	if err != nil {
-		return nil, nil, err
+		return nil, nil, nil, err
 	}
 	defer backend.stop()
 	s, _, err := b.startWithout(ctx, name, socket)
 	if err != nil {
-		return nil, nil, err
+		return nil, nil, nil, err
 	}
 	defer func() { err = errors.Join(err, s.stop()) }()
 	cfg, err := s.tls("http/1.1")
 	if err != nil {
-		return nil, nil, err
+		return nil, nil, nil, err
 	}
 	w, _, err := s.admin.launch(ctx, "typing", "notebook")
 	if err != nil {
-		return nil, nil, err
+		return nil, nil, nil, err
 	}
 	sockets, err := socketsOf(w, s.admin.token, cfg, 1)
 	if err != nil {
-		return nil, nil, err
+		return nil, nil, nil, err
 	}
-	many := func(text []byte, piece, n int, every time.Duration) (all measure.Samples, err error) {
+	at := func(do func(i int) ([]time.Duration, error)) (all measure.Samples, err error) {
 		const terminals = 8
 		waits, errs := make([][]time.Duration, terminals), make([]error, terminals)
 		var g sync.WaitGroup
 		for i := range terminals {
-			one, mine := sockets, string(text[i*n*piece:(i+1)*n*piece])
-			one.URL += strconv.Itoa(i)
-			g.Go(func() { waits[i], errs[i] = one.Type(ctx, mine, piece, every) })
+			g.Go(func() { waits[i], errs[i] = do(i) })
 		}
 		g.Wait()
 		for _, took := range waits {
@@ -422,15 +424,46 @@ func (b *bench) typed(ctx context.Context, name string, corpora []corpus) (keys,
 		}
 		return all, errors.Join(errs...)
 	}
+	many := func(text []byte, piece, n int, every time.Duration) (measure.Samples, error) {
+		return at(func(i int) ([]time.Duration, error) {
+			one := sockets
+			one.URL += strconv.Itoa(i)
+			return one.Type(ctx, string(text[i*n*piece:(i+1)*n*piece]), piece, every)
+		})
+	}
 	if err := b.settle(ctx); err != nil {
-		return nil, nil, err
+		return nil, nil, nil, err
 	}
 	source := ascii(corpora[1].text)
 	if keys, err = many(source, 1, pick(b, 500, 50), 20*time.Millisecond); err != nil {
-		return nil, nil, err
+		return nil, nil, nil, err
 	}
-	messages, err = many(ascii(corpora[0].text), 4<<10, pick(b, 60, 5), 50*time.Millisecond)
-	return keys, messages, err
+	if messages, err = many(ascii(corpora[0].text), 4<<10, pick(b, 60, 5), 50*time.Millisecond); err != nil {
+		return nil, nil, nil, err
+	}
+	n := pick(b, 250, 10)
+	texts := lines(corpora[0].text, 1<<10, 8*n)
+	cells, err = at(func(i int) ([]time.Duration, error) {
+		one := sockets
+		one.URL = strings.Replace(one.URL, "terminals/websocket/bench", fmt.Sprintf("api/kernels/%d/channels", i), 1)
+		return one.Tell(ctx, texts[i*n:(i+1)*n], 20*time.Millisecond)
+	})
+	return keys, messages, cells, err
+}
+
+// lines cuts text into n pieces of about a size, each of whole lines: what may go
+// on in the next message waits for it, and here nothing does.
+func lines(text []byte, size, n int) []string {
+	var pieces []string
+	for len(pieces) < n {
+		end := min(size, len(text))
+		if i := bytes.IndexByte(text[end:], '\n'); i >= 0 {
+			end += i + 1
+		}
+		pieces = append(pieces, string(text[:end]))
+		text = text[end:]
+	}
+	return pieces
 }
 
 // ascii leaves out what is not one byte a character, and line ends: an echo is

@@ -139,6 +139,44 @@ test("progress bars, long outputs, HTML and completion work", async () => {
   await run("print(open('/etc/hostname').read() and 'read')", "read");
 });
 
+// What a line says after its head was printed over its tail, as JupyterLab shows it.
+test("a token that is overprinted into one line is masked, and bars are not", async () => {
+  await run("import sys, time\nfor i in range(31):\n    sys.stderr.write(f'\\rtraining: {i*100//30:3d}%|{\"#\"*i:30}| {i}/30 [00:00<00:00, {9.5+i/7:.2f}it/s, loss={1/(1+i):.4f}]'); sys.stderr.flush(); time.sleep(.01)\nprint('bar over')", "bar over");
+  const bar = (await page.locator(".jp-Notebook .jp-Cell .jp-OutputArea-output").allInnerTexts()).find((t) => t.includes("training:"));
+  assert.match(bar, /^training: 100%\|#{30}\| 30\/30 \[00:00<00:00, 13\.79it\/s, loss=0\.0323\]/, "the last state of the bar, whole");
+  await run("key = 'ghp_' + 'q8Zk3Wn5Vb1Xc7Rt9Ym2' + 'Lp4Hs6Jd0FgNxTuA'\nprint('-'*20 + key[20:], end='\\r', flush=True); time.sleep(.3)\nprint(key[:20])\nprint('over', 'printed')", "over printed");
+  assert.ok(!(await seen()).includes(["ghp", "q8Zk3Wn5Vb1Xc7Rt9Ym2Lp4Hs6Jd0FgNxTuA"].join("_")), "the token is on no page");
+  await shot("overprinted");
+});
+
+test("a slider moves, and the debugger switches on and off", async () => {
+  // ipywidgets is not in the image: this is what a display can do without a comm.
+  await run("from IPython.display import HTML\nHTML('<input type=range min=0 max=10 value=3 id=slide oninput=\"document.getElementById(\\'told\\').textContent = \\'at \\' + this.value\"><span id=told>at 3</span>')", "at 3");
+  await page.locator("#slide").focus();
+  await page.keyboard.press("ArrowRight");
+  await until("the slider to move", async () => (await page.locator("#told").innerText()) === "at 4");
+  const bug = page.locator(".jp-DebuggerBugButton").first();
+  await bug.waitFor({ timeout: 20000 });
+  const pressed = () => bug.evaluate((b) => (b.closest("[aria-pressed]") ?? b.querySelector("[aria-pressed]") ?? b).getAttribute("aria-pressed"));
+  assert.notEqual(await pressed(), "true");
+  await bug.click();
+  await until("the debugger to be on", async () => (await pressed()) === "true");
+  await run("debugged = 6 * 7\nprint('debugged', debugged)", "debugged 42");
+  await bug.click();
+  await until("the debugger to be off", async () => (await pressed()) !== "true");
+  await run("print('after the', 'debugger')", "after the debugger");
+});
+
+test("a download has masks, and the rest of it is as it was", async () => {
+  await run(`open("/workspace/notes.txt", "w").write("first line\\nkey " + t + "\\nlast line\\n") and print("wri" + "tten")`, "written");
+  const [download] = await Promise.all([
+    page.waitForEvent("download"),
+    page.evaluate(() => { const a = document.createElement("a"); a.href = "/files/notes.txt?download=1"; a.download = "notes.txt"; document.body.append(a); a.click(); a.remove(); }),
+  ]);
+  assert.equal(download.suggestedFilename(), "notes.txt");
+  assert.equal(await readFile(await download.path(), "utf8"), "first line\nkey [REDACTED:jwt]\nlast line\n");
+});
+
 test("the notebook saves, and opens again", async () => {
   await page.keyboard.press("Escape");
   await page.keyboard.press("Control+s");

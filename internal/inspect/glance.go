@@ -2,6 +2,7 @@ package inspect
 
 import (
 	"slices"
+	"unicode/utf8"
 
 	"github.com/baileyhq/bailey/internal/inspect/view"
 )
@@ -15,7 +16,7 @@ func (s *Stream) glance() {
 		if d.kind != view.Drawn || d.reading == nil {
 			continue
 		}
-		row, at, ok := d.reader.Glance(nil, nil)
+		row, at, cursor, ok := d.reader.Glance(nil, nil)
 		if !ok {
 			continue
 		}
@@ -37,6 +38,9 @@ func (s *Stream) glance() {
 			if late.start < 0 {
 				late.start = last
 			}
+			if over := int(f.Offset + f.Length); over > cursor {
+				late.beyond = utf8.RuneCount(row[max(cursor, int(f.Offset)):over])
+			}
 			_ = s.add(&late)
 			if late.end <= s.released {
 				for _, from := range at[f.Offset : f.Offset+f.Length] {
@@ -45,6 +49,19 @@ func (s *Stream) glance() {
 			}
 		}
 	}
+}
+
+// beyond returns how many columns of text[start:end] stand behind what is drawn
+// just now, which ends at a raw offset.
+func (l *lane) beyond(start, end int, at int64) int {
+	if l.name != drawn {
+		return 0
+	}
+	n := end
+	for n > start && l.from[n-1] == at && l.to[n-1] == at {
+		n--
+	}
+	return utf8.RuneCount(l.text[n:end])
 }
 
 // late decides about a finding of which nothing was drawn just now: it stood

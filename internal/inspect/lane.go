@@ -83,6 +83,7 @@ type found struct {
 	lane       string
 	open       bool // it still grows
 	allowed    bool // an administrator lets it pass, and what lies within it
+	beyond     int  // columns behind it that are on the screen already and belong to it
 }
 
 // raw returns the raw offsets that text[start:end] came from.
@@ -604,6 +605,7 @@ func (l *lane) report(r *rules.Compiled, start, end int) *found {
 	f := &found{rule: r.ID, priority: r.Priority, mode: l.s.set.modes[r.Index], sum: sum, lane: l.name}
 	f.allowed = l.s.set.allowance(&l.s.cfg.ScanConfig, r.ID, sum)
 	f.start, f.end = l.raw(start, end)
+	f.beyond = l.beyond(start, end, f.end)
 	switch {
 	case l.name == "":
 		l.s.ends[l.s.ended%len(l.s.ends)] = [2]int64{f.start, f.end}
@@ -668,7 +670,9 @@ func (l *lane) findExact(eof bool) {
 			continue
 		}
 		f := &found{rule: name, priority: exactPriority, mode: mode, sum: sum, lane: l.name}
-		f.start, f.end = l.raw(int(l.exactAt+int64(m.Start)-l.base), int(l.exactAt+int64(m.End)-l.base))
+		start, end := int(l.exactAt+int64(m.Start)-l.base), int(l.exactAt+int64(m.End)-l.base)
+		f.start, f.end = l.raw(start, end)
+		f.beyond = l.beyond(start, end, f.end)
 		l.s.add(f)
 	}
 	l.exactTo = len(l.text)

@@ -22,6 +22,7 @@ func BenchmarkPart(b *testing.B) {
 		none := func(int, int) {}
 		part("index", func() { s.book.Index.Find(text, 0, none) })
 		part("starts", func() { s.book.Free.Starts.Find(text, 0, len(text), none) })
+		part("gated", func() { s.book.Gated.Starts.Find(text, 0, len(text), none) })
 		part("literals", func() {
 			l := &lane{s: NewStream(StreamConfig{Set: s, ScanConfig: ScanConfig{Kind: Batch}}), text: text}
 			s.book.Index.Find(text, 0, func(literal, at int) { l.literal(&s.book.Anchors[literal], at, true) })

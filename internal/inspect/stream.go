@@ -7,6 +7,7 @@ import (
 	"hash/fnv"
 	"slices"
 	"sync"
+	"unicode/utf8"
 
 	"github.com/baileyhq/bailey/internal/inspect/exact"
 	"github.com/baileyhq/bailey/internal/inspect/match"
@@ -404,6 +405,7 @@ type cluster struct {
 	best       *found
 	mode       Mode
 	open       bool
+	beyond     int
 }
 
 // next returns the first cluster.
@@ -419,6 +421,9 @@ func (s *Stream) next() cluster {
 		if f.mode >= Mask {
 			if c.mode < Mask {
 				c.mask = [2]int64{f.start, f.end}
+			}
+			if f.end >= c.mask[1] {
+				c.beyond = f.beyond
 			}
 			c.mask[1] = max(c.mask[1], f.end)
 		}
@@ -473,7 +478,7 @@ func (s *Stream) release(dst []byte, upTo int64) []byte {
 			s.spans = nil
 			return dst
 		}
-		dst = s.mask(dst, c.best.rule, c.mask[1])
+		dst = s.mask(dst, c.best.rule, c.mask[1], c.beyond)
 		if c.open {
 			return dst // it goes on
 		}
@@ -510,14 +515,23 @@ func (s *Stream) copy(dst []byte, to int64) []byte {
 	return dst
 }
 
-// mask releases a mask in place of the text up to the raw offset to.
-func (s *Stream) mask(dst []byte, rule string, to int64) []byte {
+// mask releases a mask in place of the text up to the raw offset to. Of what is
+// on the screen behind it and belongs to it, so many columns are drawn over; in
+// terminals they are not, for programs there count on where the cursor is.
+func (s *Stream) mask(dst []byte, rule string, to int64, beyond int) []byte {
 	if to <= s.released {
 		return dst
 	}
 	if !s.discard {
 		again := s.masked > 0 && s.masked == s.released
-		dst = appendMask(dst, rule, s.buf[s.released-s.base:to-s.base], s.cfg.Kind, again)
+		text := s.buf[s.released-s.base : to-s.base]
+		from := len(dst)
+		dst = appendMask(dst, rule, text, s.cfg.Kind, again)
+		if beyond > 0 && s.cfg.Kind != Terminal {
+			for n := utf8.RuneCount(text) + beyond - (len(dst) - from); n > 0; n-- {
+				dst = append(dst, '*')
+			}
+		}
 	}
 	s.hide(s.released, to)
 	s.released, s.masked = to, to

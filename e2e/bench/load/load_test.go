@@ -142,6 +142,10 @@ func TestIdleSocketsAreProved(t *testing.T) {
 	if err != nil || len(waits) != 4 || waits[0] <= 0 {
 		t.Errorf("Type = %v, %v; want four waits", waits, err)
 	}
+	waits, err = sockets.Tell(t.Context(), []string{"one\n", "and two\n", "three\n"}, time.Millisecond)
+	if err != nil || len(waits) != 3 || waits[0] <= 0 {
+		t.Errorf("Tell = %v, %v; want three waits", waits, err)
+	}
 	idle.Close()
 	if err := idle.Alive(t.Context()); err == nil {
 		t.Error("closed sockets are alive")

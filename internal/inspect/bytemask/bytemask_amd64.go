@@ -3,7 +3,7 @@ package bytemask
 import "golang.org/x/sys/cpu"
 
 // fast says that the assembly can be run here.
-var fast = cpu.X86.HasAVX2
+var fast = cpu.X86.HasAVX2 && cpu.X86.HasPOPCNT
 
 // masks sets dst[i] to the mask of text[64*i:64*i+64], for i below blocks.
 //
@@ -25,3 +25,9 @@ func index(text *byte, n int, halves *[64]byte) int
 //
 //go:noescape
 func grams(dst *uint64, text *byte, blocks int, table *[1 << gramBits]uint32)
+
+// squeeze copies the bytes whose bits are set in blocks masks, and up to seven
+// more behind.
+//
+//go:noescape
+func squeeze(dst, text *byte, masks *uint64, blocks int, shuffles *[256]uint64)

@@ -168,3 +168,27 @@ eight:
 	JNZ            eight
 	VZEROUPPER
 	RET
+
+// func squeeze(dst, text *byte, masks *uint64, blocks int, shuffles *[256]uint64)
+TEXT ·squeeze(SB), NOSPLIT, $0-40
+	MOVQ dst+0(FP), DI
+	MOVQ text+8(FP), SI
+	MOVQ masks+16(FP), R8
+	MOVQ blocks+24(FP), CX
+	MOVQ shuffles+32(FP), DX
+	SHLQ $3, CX
+
+eight:
+	MOVBLZX (R8), AX
+	VMOVQ   (SI), X0
+	VMOVQ   (DX)(AX*8), X1
+	VPSHUFB X1, X0, X0
+	VMOVQ   X0, (DI)
+	POPCNTL AX, AX
+	ADDQ    AX, DI
+	ADDQ    $8, SI
+	INCQ    R8
+	DECQ    CX
+	JNZ     eight
+	VZEROUPPER
+	RET

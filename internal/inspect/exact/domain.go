@@ -10,6 +10,8 @@ import (
 	"slices"
 	"sort"
 	"sync"
+
+	"github.com/baileyhq/bailey/internal/inspect/bytemask"
 )
 
 // A class says which bytes of a text count in a comparison; all others
@@ -17,10 +19,7 @@ import (
 // first class, the rest in the next that leaves enough of them.
 type class struct {
 	keep [256]bool
-	// pair squeezes two bytes at once: the kept ones in the low 16 bits, their
-	// number above. It is what makes squeezing cheaper than reading a byte at a
-	// time.
-	pair func() *[1 << 16]uint32
+	kind *bytemask.Kind // the same
 }
 
 var classes = [...]class{
@@ -33,27 +32,11 @@ func alphanumeric(c byte) bool {
 	return c >= '0' && c <= '9' || c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z'
 }
 
-//nolint:gosec // indices of 8 and 16 bits
 func newClass(keep func(byte) bool) class {
-	var c class
+	c := class{kind: bytemask.New(keep)}
 	for i := range c.keep {
 		c.keep[i] = keep(byte(i))
 	}
-	kept := c.keep
-	c.pair = sync.OnceValue(func() *[1 << 16]uint32 {
-		table := new([1 << 16]uint32)
-		for i := range table {
-			value, n := 0, 0
-			for _, b := range [2]byte{byte(i), byte(i >> 8)} {
-				if kept[b] {
-					value |= int(b) << (8 * n)
-					n++
-				}
-			}
-			table[i] = uint32(value | n<<16)
-		}
-		return table
-	})
 	return c
 }
 
@@ -77,12 +60,8 @@ type needle struct {
 }
 
 const (
-	// Probes stand stride bytes apart and look at a gram each. Long grams are
-	// rarer, above all in hexadecimal text, but need needles of longGram+stride-1
-	// bytes; short grams need MinLength.
-	stride    = 4
-	longGram  = 8
-	shortGram = MinLength - stride + 1
+	// shortest is the stride of the needles that are shorter than any of grids.
+	shortest = 4
 	// anchors is how far into a needle we look for its rarest grams.
 	anchors = 48
 	// block is the raw length for which the squeezed position is remembered.
@@ -113,11 +92,22 @@ type domain struct {
 	startShift uint
 }
 
+// A grid says how a text is probed for needles: grams of so many bytes are looked
+// up that stand stride bytes apart. A needle of gram+stride-1 bytes holds one of
+// them wherever it stands. Long grams are rarer, above all in hexadecimal text, and
+// a long stride makes few probes, but both need long needles.
+type grid struct{ gram, stride int }
+
+// grids are tried in order; the last is for any needle.
+var grids = [...]grid{{8, 8}, {8, 4}, {MinLength - shortest + 1, shortest}}
+
+func (g grid) least() int { return g.gram + g.stride - 1 }
+
 // A table finds grams: every stride-th position of a text is looked up in a
 // bitmap, and what passes is looked up among the entries and compared.
 type table struct {
+	grid
 	cut    uint // how far a word is shifted so that only a gram is left
-	gram   int
 	mul    uint64
 	filter []uint64
 	shift  uint // of a hash to a position in filter
@@ -162,17 +152,18 @@ func newDomain(c *class, needles []needle) *domain {
 	}
 	d.offsets = append(d.offsets, uint32(len(d.arena)))
 	d.arena = d.arena[:size+8]
-	var long, short []int
+	var by [len(grids)][]int
 	for i := range needles {
-		if d.offsets[i+1]-d.offsets[i] >= longGram+stride-1 {
-			long = append(long, i)
-		} else {
-			short = append(short, i)
+		size := int(d.offsets[i+1] - d.offsets[i])
+		k := 0
+		for k+1 < len(grids) && size < grids[k].least() {
+			k++
 		}
+		by[k] = append(by[k], i)
 	}
-	for gram, which := range map[int][]int{longGram: long, shortGram: short} {
+	for k, which := range by {
 		if len(which) > 0 {
-			d.tables = append(d.tables, d.newTable(gram, which))
+			d.tables = append(d.tables, d.newTable(grids[k], which))
 		}
 	}
 	d.buildStarts(len(needles))
@@ -192,10 +183,10 @@ func (t *table) tag(h uint64) uint16 { return uint16(h >> (t.headShift - 16)) }
 // of that prefix must not be compared with each of them.
 //
 //nolint:gosec // counts of needles, and offsets below anchors
-func (d *domain) newTable(gram int, which []int) table {
-	n := len(which)
-	size := uint(max(15, bits.Len(uint(n*stride*24))))
-	t := table{cut: uint(64 - 8*gram), gram: gram, mul: d.mul, filter: make([]uint64, 1<<(size-6)), shift: 64 - size}
+func (d *domain) newTable(g grid, which []int) table {
+	n, gram, stride := len(which), g.gram, g.stride
+	size := uint(max(15, bits.Len(uint(n*stride*16))))
+	t := table{grid: g, cut: uint(64 - 8*gram), mul: d.mul, filter: make([]uint64, 1<<(size-6)), shift: 64 - size}
 	headBits := uint(bits.Len(uint(n * stride)))
 	t.headShift = 64 - headBits
 
@@ -264,6 +255,7 @@ func (d *domain) startHash(text []byte) uint64 {
 type scratch struct {
 	text  []byte // squeezed
 	marks []int  // the squeezed position at the start of each raw block
+	masks [window / block]uint64
 }
 
 var scratches = sync.Pool{New: func() any { return new(scratch) }}
@@ -313,33 +305,19 @@ func (d *domain) scan(text []byte, after int, report func(start, end, name int))
 
 // squeezeInto appends the bytes of raw that count to the n squeezed ones, and
 // returns how many there are then.
-//
-//nolint:gosec // the low half of an entry of pair is the text
 func (d *domain) squeezeInto(s *scratch, n int, raw []byte) int {
-	pair := d.class.pair()
-	for len(raw) >= block {
+	blocks := d.class.kind.Masks(s.masks[:], raw)
+	for _, m := range s.masks[:blocks] {
 		s.marks = append(s.marks, n)
-		in := (*[block]byte)(raw)
-		out := (*[block + 8]byte)(s.text[n:])
-		k := uint32(0)
-		for i := 0; i < block; i += 8 {
-			w := binary.LittleEndian.Uint64(in[i : i+8])
-			p, q, r, t := pair[w&0xffff], pair[w>>16&0xffff], pair[w>>32&0xffff], pair[w>>48]
-			binary.LittleEndian.PutUint16(out[k%block:], uint16(p))
-			k += p >> 16
-			binary.LittleEndian.PutUint16(out[k%block:], uint16(q))
-			k += q >> 16
-			binary.LittleEndian.PutUint16(out[k%block:], uint16(r))
-			k += r >> 16
-			binary.LittleEndian.PutUint16(out[k%block:], uint16(t))
-			k += t >> 16
-		}
-		n += int(k)
-		raw = raw[block:]
+		n += bits.OnesCount64(m)
 	}
-	if len(raw) > 0 {
+	if blocks > 0 {
+		first := s.marks[len(s.marks)-blocks]
+		bytemask.Squeeze(s.text[first:], raw, s.masks[:blocks])
+	}
+	if rest := raw[blocks*block:]; len(rest) > 0 {
 		s.marks = append(s.marks, n)
-		for _, c := range raw {
+		for _, c := range rest {
 			if d.class.keep[c] {
 				s.text[n] = c
 				n++
@@ -385,7 +363,7 @@ func (d *domain) probe(s *scratch, n, seen int, report func(from, to, name int))
 	for i := range d.tables {
 		t := &d.tables[i]
 		filter, shift, cut, mul := t.filter, t.shift, t.cut, t.mul
-		for p := 0; p+t.gram <= n; p += stride {
+		for p := 0; p+t.gram <= n; p += t.stride {
 			h := binary.LittleEndian.Uint64(text[p:]) << (cut & 63) * mul
 			bit := h >> (shift & 63)
 			if filter[bit>>6]>>(bit&63)&1 != 0 {

