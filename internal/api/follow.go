@@ -44,13 +44,34 @@ func (a *API) followWorkspace(ctx context.Context, actor bailey.Actor, in *follo
 	}
 	return &huma.StreamResponse{Body: func(hc huma.Context) {
 		defer leave()
-		ended, release := a.cfg.Identity.Ended(actor)
-		defer release()
 		r, w := humago.Unwrap(hc)
+		ended, release := a.over(w, actor)
+		defer release()
 		beat := time.NewTicker(beatEach)
 		defer beat.Stop()
 		stream(w, r, stages, ended, beat.C)
 	}}, nil
+}
+
+// over is closed when an actor's stream must end: their credential has ended, or
+// they may not come from there any more. A write that waits for a client who
+// reads nothing is cut off then.
+func (a *API) over(w http.ResponseWriter, actor bailey.Actor) (over <-chan struct{}, release func()) {
+	over, leave := a.cfg.Identity.Over(actor)
+	stop, gone := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(gone)
+		select {
+		case <-stop:
+		case <-over:
+			_ = http.NewResponseController(w).SetWriteDeadline(time.Now())
+		}
+	}()
+	return over, func() {
+		close(stop)
+		<-gone
+		leave()
+	}
 }
 
 // stream writes stages until there are no more, the credential has ended, or

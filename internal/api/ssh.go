@@ -164,9 +164,9 @@ func (a *API) getSSHRecording(ctx context.Context, actor bailey.Actor, in *sshRe
 	return &huma.StreamResponse{Body: func(hc huma.Context) {
 		defer leave()
 		defer r.Close() //nolint:errcheck // only read
-		ended, release := a.cfg.Identity.Ended(actor)
-		defer release()
 		_, w := humago.Unwrap(hc)
+		ended, release := a.over(w, actor)
+		defer release()
 		out := until{w: w, ended: ended}
 		clean := new(screen.Filter).String
 		if in.Raw {
@@ -214,9 +214,9 @@ func (a *API) watchSSHSession(ctx context.Context, actor bailey.Actor, in *SSHSe
 	return &huma.StreamResponse{Body: func(hc huma.Context) {
 		defer leave()
 		defer watch.Close()
-		ended, release := a.cfg.Identity.Ended(actor)
-		defer release()
 		r, w := humago.Unwrap(hc)
+		ended, release := a.over(w, actor)
+		defer release()
 		beat := time.NewTicker(beatEach)
 		defer beat.Stop()
 		show(w, r, watch.C, ended, beat.C)

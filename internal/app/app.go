@@ -155,7 +155,7 @@ func New(ctx context.Context, cfg Config) (_ *App, err error) {
 	a.images.Scan(ctx)
 	a.settings.set(ctx, f)
 
-	if a.egress, err = egress.New(ctx, egress.Config{Store: a.store, Audit: a.journal, Log: a.log}); err != nil {
+	if a.egress, err = egress.New(ctx, egress.Config{Store: a.store, Audit: a.journal, Log: a.log, Fresh: a.fresh}); err != nil {
 		return nil, err
 	}
 	a.onClose(func() error {
@@ -179,7 +179,7 @@ func New(ctx context.Context, cfg Config) (_ *App, err error) {
 	if err != nil {
 		return nil, err
 	}
-	if a.bans, err = gatehouse.New(ctx, gatehouse.Config{Guard: limits, Store: a.store, Audit: a.journal, Log: a.log}); err != nil {
+	if a.bans, err = gatehouse.New(ctx, gatehouse.Config{Guard: limits, Store: a.store, Audit: a.journal, Log: a.log, Fresh: a.fresh}); err != nil {
 		return nil, err
 	}
 	if a.identity, err = identity.New(identity.Config{
@@ -196,7 +196,7 @@ func New(ctx context.Context, cfg Config) (_ *App, err error) {
 		return nil, err
 	}
 	if a.vault, err = vault.New(vault.Config{
-		Store: a.store, Audit: a.journal, Log: a.log,
+		Store: a.store, Audit: a.journal, Log: a.log, Fresh: a.fresh,
 		Class: func(name string) bool { _, ok := a.settings.Class(name); return ok },
 	}); err != nil {
 		return nil, err
@@ -331,6 +331,10 @@ func (a *App) Run(ctx context.Context) error {
 
 // Close closes what New opened, for a server that never ran.
 func (a *App) Close() error { return a.close() }
+
+// fresh asks for a recent proof of identity. Services are built before identity
+// is, and ask when somebody does something.
+func (a *App) fresh(actor bailey.Actor) error { return a.identity.Fresh(actor) }
 
 func (a *App) onClose(f func() error) { a.closers = append(a.closers, f) }
 

@@ -40,7 +40,7 @@ func (a *App) openCatalogue(f *config.Config) error {
 	}
 	a.images, err = catalogue.New(catalogue.Config{
 		Store: a.store, Engine: a.engine, Policies: live.Current, Source: registries, Audit: a.journal,
-		Layouts: layouts, Transfer: a.st.path("transfer"), Key: f.Trust.Key, Platform: "linux/" + runtime.GOARCH, Log: a.log,
+		Layouts: layouts, Transfer: a.st.path("transfer"), Key: f.Trust.Key, Fresh: a.fresh, Platform: "linux/" + runtime.GOARCH, Log: a.log,
 		Changed: func(ctx context.Context) {
 			if a.settings != nil {
 				a.settings.refresh(context.WithoutCancel(ctx))

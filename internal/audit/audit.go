@@ -189,6 +189,7 @@ const (
 	BadClient     Reason = "bad_client"
 	ProviderError Reason = "provider_refused"
 	TooManyGroups Reason = "too_many_groups"
+	NotAsked      Reason = "not_asked_anew"
 	Expired       Reason = "expired"
 	Revoked       Reason = "revoked"
 	WrongAddress  Reason = "wrong_address" // a credential that is bound to another

@@ -60,6 +60,10 @@ type Config struct {
 	Changed  func(context.Context) // told when another digest stands behind a name; may be nil
 	Log      *slog.Logger          // nil means silence
 	Now      func() time.Time      // nil means time.Now
+
+	// Fresh asks whether somebody proved lately enough who they are to change
+	// anything here; nil: nobody is asked.
+	Fresh func(actor bailey.Actor) error
 }
 
 // A Service is the catalogue. Its methods may be called concurrently.
@@ -212,6 +216,9 @@ func short(digest string) string {
 // allow returns nil if the actor may do action to the catalogue.
 func (s *Service) allow(ctx context.Context, actor bailey.Actor, action policy.Action) error {
 	if policy.Decide(actor, action, policy.Thing{}) {
+		if action == policy.ImageManage && s.cfg.Fresh != nil {
+			return s.cfg.Fresh(actor)
+		}
 		return nil
 	}
 	s.record(ctx, audit.Event{

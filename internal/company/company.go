@@ -132,6 +132,10 @@ func (s *Service) provider(name string) (Provider, error) {
 type Trip struct {
 	Open, N string
 	Link    string // the session that wants to link its account; empty: to sign in
+
+	// StepUp is the session that wants to prove who it is; the others lead back
+	// to where that was asked for.
+	StepUp, To, Code, Held string
 }
 
 // ticket is a Trip as the browser keeps it, sealed.
@@ -141,6 +145,10 @@ type ticket struct {
 	Open     string    `json:"o,omitempty"`
 	N        string    `json:"n,omitempty"`
 	Link     string    `json:"l,omitempty"`
+	StepUp   string    `json:"u1,omitempty"`
+	To       string    `json:"u2,omitempty"`
+	Code     string    `json:"u3,omitempty"`
+	Held     string    `json:"u4,omitempty"`
 	Until    int64     `json:"u"`
 }
 
@@ -156,12 +164,16 @@ func (s *Service) Begin(ctx context.Context, name, ip string, trip Trip) (to, co
 	if err := s.cfg.Identity.LimitExternal(p.Source(), ip); err != nil {
 		return "", "", err
 	}
-	to, flow, err := p.Begin(ctx)
+	begin := p.Begin
+	if trip.StepUp != "" {
+		begin = p.BeginAgain
+	}
+	to, flow, err := begin(ctx)
 	if err != nil {
 		s.cfg.Log.WarnContext(ctx, "identity provider cannot be asked", slog.String("provider", name), slog.String("error", err.Error()))
 		return "", "", err
 	}
-	b, err := json.Marshal(ticket{Provider: name, Flow: flow, Open: trip.Open, N: trip.N, Link: trip.Link, Until: s.cfg.Now().Add(flowFor).Unix()})
+	b, err := json.Marshal(ticket{Provider: name, Flow: flow, Open: trip.Open, N: trip.N, Link: trip.Link, StepUp: trip.StepUp, To: trip.To, Code: trip.Code, Held: trip.Held, Until: s.cfg.Now().Add(flowFor).Unix()})
 	if err != nil {
 		return "", "", err
 	}
@@ -192,6 +204,7 @@ type Arrival struct {
 	Trip    Trip
 	Session identity.Grant[bailey.Session] // unless the trip was to link
 	Linked  bool
+	Proved  bool // who is signed in here already proved it
 }
 
 // Finish judges what a browser brought back from a provider, with the ticket
@@ -219,11 +232,18 @@ func (s *Service) Finish(ctx context.Context, name, cookie string, query url.Val
 			t.Flow = oidc.Flow{}
 		}
 	}
+	arrival := Arrival{Trip: Trip{Open: t.Open, N: t.N, Link: t.Link, StepUp: t.StepUp, To: t.To, Code: t.Code, Held: t.Held}}
 	login, err := p.Finish(ctx, t.Flow, query)
 	if err != nil {
-		return Arrival{}, s.refused(ctx, p.Source(), ip, err)
+		return arrival, s.refused(ctx, p.Source(), ip, err)
 	}
-	arrival := Arrival{Trip: Trip{Open: t.Open, N: t.N, Link: t.Link}}
+	if t.StepUp != "" {
+		if actor.Session != t.StepUp {
+			return arrival, &bailey.Error{Kind: bailey.Denied, Msg: "you are not signed in as when you were asked who you are", Hint: "sign in, and do it again"}
+		}
+		arrival.Proved = true
+		return arrival, s.cfg.Identity.StepUpExternal(ctx, actor, login.Person)
+	}
 	if t.Link != "" {
 		if actor.Session != t.Link {
 			return Arrival{}, &bailey.Error{Kind: bailey.Denied, Msg: "you are not signed in as when you began to link your account", Hint: "sign in, and begin again on the account page"}

@@ -3,6 +3,7 @@ package company_test
 import (
 	"bytes"
 	"context"
+	"errors"
 	"maps"
 	"net/url"
 	"slices"
@@ -408,8 +409,14 @@ func TestStale(t *testing.T) {
 	w.Recheck(t.Context())
 	if _, err := w.ByToken(t.Context(), token.Secret, "192.0.2.1"); err == nil {
 		t.Error("after eight days the token works")
+	} else if e, ok := errors.AsType[*bailey.Error](err); !ok || !strings.Contains(e.Msg, "ended with its account") || !strings.Contains(e.Hint, "next sign-in") {
+		t.Errorf("after eight days: %v; it does not say what to do", err)
 	}
+	// She comes in again; what she had before stays gone.
 	w.mustCome()
+	if _, err := w.ByToken(t.Context(), token.Secret, "192.0.2.1"); err == nil {
+		t.Error("after she came again the old token works")
+	}
 }
 
 // The provider ends a session, or all of a person's: those and no others, once,

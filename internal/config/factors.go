@@ -11,7 +11,7 @@ import (
 type Factors struct {
 	RequireRoles  []string `yaml:"require_roles" example:"[admin, auditor]" doc:"Whoever has one of these roles (user, auditor, admin) cannot sign in without a second factor. Who has none sets one up at the next sign-in, before anything else; sessions and tokens that exist go on until they end. All three: everybody."`
 	RequireGroups []string `yaml:"require_groups" example:"[vision]" doc:"The members of these groups must have one, too."`
-	StepUp        Duration `yaml:"step_up" doc:"How long ago somebody may have proved who they are to make tokens and keys, approve devices, change second factors, or manage accounts. 1m to 24h."`
+	StepUp        Duration `yaml:"step_up" doc:"How long ago somebody may have proved who they are to make tokens and keys, approve devices, change second factors, manage accounts, images, secrets, bans, or what workspaces may reach. 1m to 24h."`
 }
 
 func (d *decoder) checkFactors() {

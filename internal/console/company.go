@@ -84,10 +84,17 @@ func (c *Console) fromProvider(w http.ResponseWriter, r *http.Request) error {
 	}
 	if err != nil {
 		c.refuse(w, r, err)
+		if t := arrival.Trip; t.StepUp != "" && actor.Name != "" {
+			return c.showStepUp(w, r, wayBackIn(url.Values{"to": {t.To}, "code_for": {t.Code}, "held": {t.Held}}))
+		}
 		if actor.Name != "" {
 			return c.companyAccount(w, r)
 		}
 		return c.showSignIn(w, r, form)
+	}
+	if arrival.Proved {
+		t := arrival.Trip
+		return c.proved(w, r, actor.Session, wayBackIn(url.Values{"to": {t.To}, "code_for": {t.Code}, "held": {t.Held}}))
 	}
 	if arrival.Linked {
 		http.Redirect(w, r, "/account/company", http.StatusSeeOther)

@@ -59,6 +59,7 @@ type Console struct {
 	mux     *http.ServeMux
 	denials *audit.Denials
 	pages   map[string]*template.Template
+	held    held   // forms that wait for a proof of identity
 	assets  string // short hash of the static files, for cache busting
 }
 
@@ -114,6 +115,7 @@ func (c *Console) routes() []route {
 		{"POST /signin/password", c.answerPassword},
 		{"GET /stepup", c.stepUpPage},
 		{"POST /stepup", c.stepUp},
+		{"GET /stepup/{name}", c.stepUpAtProvider},
 		{"POST /signout", c.signOut},
 		{"GET /setup", c.setupPage},
 		{"POST /setup", c.setup},
@@ -228,6 +230,7 @@ type view struct {
 	Nonce, Assets  string
 	Shared         bool   // workspaces are on this origin too
 	FormToken      string // that our forms carry then
+	request        *http.Request
 	Version        string
 	Data           any
 }
@@ -239,7 +242,7 @@ const maxForm = 12 << 10
 // as pages.
 func (c *Console) page(h edge.HandlerFunc) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		v := &view{Nonce: edge.ConsoleHeaders(w, r), Assets: c.assets, Version: bailey.Version}
+		v := &view{Nonce: edge.ConsoleHeaders(w, r), Assets: c.assets, Version: bailey.Version, request: r}
 		w.Header().Set("Cache-Control", "no-store")
 		r = r.WithContext(context.WithValue(r.Context(), viewKey{}, v))
 		r.Body = http.MaxBytesReader(w, r.Body, maxForm)

@@ -75,6 +75,9 @@ func (c *Console) retireImage(w http.ResponseWriter, r *http.Request) error {
 
 // changedImage shows the catalogue as it is now, with what was wrong on top.
 func (c *Console) changedImage(w http.ResponseWriter, r *http.Request, err error, name, reference string) error {
+	if asksAgain(err) {
+		return err
+	}
 	if err != nil {
 		c.refuse(w, r, err)
 		return c.imagesWith(w, r, name, reference)

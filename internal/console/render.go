@@ -27,7 +27,11 @@ func (c *Console) fail(w http.ResponseWriter, r *http.Request, err error) {
 		return
 	}
 	if bailey.KindOf(err) == bailey.StepUp {
-		http.Redirect(w, r, "/stepup?"+wayBackTo(r).query(), http.StatusSeeOther) //nolint:gosec // a path of ours; what the request says is a name from a list, and a code that was looked at
+		back := wayBackTo(r)
+		if actor, ok := edge.ActorFrom(r.Context()); ok {
+			back.Held = c.hold(r, actor.Session)
+		}
+		http.Redirect(w, r, "/stepup?"+back.query(), http.StatusSeeOther) //nolint:gosec // a path of ours; what the request says is a name from a list, and a code that was looked at
 		return
 	}
 	v, p := viewOf(r.Context()), c.problem(w, r, err)

@@ -5,9 +5,11 @@ import (
 	"html/template"
 	"net/http"
 	"net/url"
+	"slices"
 	"strings"
 
 	"github.com/baileyhq/bailey"
+	"github.com/baileyhq/bailey/internal/company"
 	"github.com/baileyhq/bailey/internal/edge"
 	"github.com/baileyhq/bailey/internal/identity"
 	"github.com/baileyhq/bailey/internal/secret"
@@ -252,7 +254,10 @@ func asksAgain(err error) bool { return err != nil && bailey.KindOf(err) == bail
 
 // A wayBack is where a proof of identity leads back to: the name of a page and,
 // of some, a code of ours. It is never an address that somebody else wrote.
-type wayBack struct{ To, Code string }
+type wayBack struct {
+	To, Code string
+	Held     string // the form that waits; empty: none
+}
 
 // wayBackTo names the page that a refused request belongs to.
 func wayBackTo(r *http.Request) wayBack {
@@ -266,6 +271,10 @@ func wayBackTo(r *http.Request) wayBack {
 		return wayBack{To: "company"}
 	case strings.HasPrefix(path, "/groups"):
 		return wayBack{To: "groups"}
+	case strings.HasPrefix(path, "/images"):
+		return wayBack{To: "images"}
+	case strings.HasPrefix(path, "/network"):
+		return wayBack{To: "network"}
 	case strings.HasPrefix(path, "/device"):
 		return wayBack{To: "device", Code: codeIn(r.FormValue("user_code"))}
 	case strings.HasPrefix(path, "/ssh/"):
@@ -284,13 +293,17 @@ func codeIn(text string) string {
 }
 
 func wayBackIn(q url.Values) wayBack {
-	return wayBack{To: q.Get("to"), Code: codeIn(q.Get("code_for"))}
+	b := wayBack{To: q.Get("to"), Code: codeIn(q.Get("code_for"))}
+	if id := q.Get("held"); isHeld(id) {
+		b.Held = id
+	}
+	return b
 }
 
 // path is the address of the page: always one of ours.
 func (b wayBack) path() string {
 	switch b.To {
-	case "admin", "groups", "device":
+	case "admin", "groups", "device", "images", "network":
 		if b.To == "device" && b.Code != "" {
 			return "/device?" + url.Values{"user_code": {b.Code}}.Encode()
 		}
@@ -305,12 +318,19 @@ func (b wayBack) path() string {
 	return "/account"
 }
 
-func (b wayBack) query() string { return url.Values{"to": {b.To}, "code_for": {b.Code}}.Encode() }
+func (b wayBack) query() string {
+	q := url.Values{"to": {b.To}, "code_for": {b.Code}}
+	if b.Held != "" {
+		q.Set("held", b.Held)
+	}
+	return q.Encode()
+}
 
 type stepUpData struct {
 	identity.StepUpInfo
 
-	Back wayBack
+	Back    wayBack
+	Company []company.Choice // providers where they can prove it
 }
 
 func (c *Console) stepUpPage(w http.ResponseWriter, r *http.Request) error {
@@ -325,6 +345,11 @@ func (c *Console) showStepUp(w http.ResponseWriter, r *http.Request, back wayBac
 	d := stepUpData{Back: back}
 	if d.StepUpInfo, err = c.cfg.Identity.StepUpQuestion(r.Context(), actor); err != nil {
 		return err
+	}
+	for _, p := range c.cfg.Company.Providers() {
+		if slices.Contains(d.Sources, "oidc:"+p.Name) {
+			d.Company = append(d.Company, p)
+		}
 	}
 	return c.show(w, r, "stepup", "Confirm that it is you", d)
 }
@@ -346,6 +371,16 @@ func (c *Console) stepUp(w http.ResponseWriter, r *http.Request) error {
 		c.refuse(w, r, err)
 		return c.showStepUp(w, r, wayBackIn(f))
 	}
-	http.Redirect(w, r, wayBackIn(f).path(), http.StatusSeeOther) //nolint:gosec // always a path of ours, see there
-	return nil
+	return c.proved(w, r, actor.Session, wayBackIn(f))
+}
+
+// stepUpAtProvider sends the browser to the identity provider that knows the
+// actor, to be asked there who they are, whatever session there is.
+func (c *Console) stepUpAtProvider(w http.ResponseWriter, r *http.Request) error {
+	actor, err := c.signedIn(r)
+	if err != nil {
+		return err
+	}
+	back := wayBackIn(r.URL.Query())
+	return c.depart(w, r, company.Trip{StepUp: actor.Session, To: back.To, Code: back.Code, Held: back.Held})
 }

@@ -276,11 +276,22 @@ type Answer struct {
 	User        string // the name to it
 }
 
+// mayAnswer reports why somebody may not say what is allowed.
+func (p *Proxy) mayAnswer(actor bailey.Actor) error {
+	if !policy.Decide(actor, policy.EgressManage, policy.Thing{}) {
+		return errNotAllowed
+	}
+	if p.cfg.Fresh != nil {
+		return p.cfg.Fresh(actor)
+	}
+	return nil
+}
+
 // Allow makes a grant. The error is of kind Denied, Invalid or NotFound, or
 // wraps [audit.ErrUnwritable]; nothing is granted then.
 func (p *Proxy) Allow(ctx context.Context, actor bailey.Actor, a Answer) (bailey.EgressGrant, error) {
-	if !policy.Decide(actor, policy.EgressManage, policy.Thing{}) {
-		return bailey.EgressGrant{}, errNotAllowed
+	if err := p.mayAnswer(actor); err != nil {
+		return bailey.EgressGrant{}, err
 	}
 	g, asked, err := p.grantFor(ctx, actor, a)
 	if err != nil {
@@ -367,8 +378,8 @@ func (p *Proxy) request(ctx context.Context, id string) (*bailey.EgressRequest, 
 // Deny answers a request with no. What was granted because of it ends, and
 // connections that it allowed are cut.
 func (p *Proxy) Deny(ctx context.Context, actor bailey.Actor, request string) (bailey.EgressRequest, error) {
-	if !policy.Decide(actor, policy.EgressManage, policy.Thing{}) {
-		return bailey.EgressRequest{}, errNotAllowed
+	if err := p.mayAnswer(actor); err != nil {
+		return bailey.EgressRequest{}, err
 	}
 	asked, err := p.request(ctx, request)
 	if err != nil {
@@ -397,8 +408,8 @@ func (p *Proxy) Deny(ctx context.Context, actor bailey.Actor, request string) (b
 
 // Revoke ends a grant and cuts the connections that it alone allowed.
 func (p *Proxy) Revoke(ctx context.Context, actor bailey.Actor, id string) error {
-	if !policy.Decide(actor, policy.EgressManage, policy.Thing{}) {
-		return errNotAllowed
+	if err := p.mayAnswer(actor); err != nil {
+		return err
 	}
 	list, err := p.cfg.Store.EgressGrants(ctx)
 	if err != nil {

@@ -115,6 +115,10 @@ type Config struct {
 
 	// Own returns this machine's addresses; nil: those of its interfaces.
 	Own func() ([]netip.Addr, error)
+
+	// Fresh asks whether somebody proved lately enough who they are to change
+	// anything here; nil: nobody is asked.
+	Fresh func(actor bailey.Actor) error
 }
 
 // A Proxy serves the connections that come out of workspaces. It is safe for

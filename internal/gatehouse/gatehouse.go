@@ -45,6 +45,10 @@ type Config struct {
 	Audit audit.Appender
 	Log   *slog.Logger
 	Now   func() time.Time // nil means time.Now
+
+	// Fresh asks whether somebody proved lately enough who they are to change
+	// anything here; nil: nobody is asked.
+	Fresh func(actor bailey.Actor) error
 }
 
 // A Keeper keeps one server's guard. Methods may be called concurrently.
@@ -225,6 +229,9 @@ func (k *Keeper) record(ctx context.Context, b bailey.Ban) {
 
 func (k *Keeper) allow(ctx context.Context, actor bailey.Actor, action policy.Action) error {
 	if policy.Decide(actor, action, policy.Thing{}) {
+		if action == policy.BanManage && k.cfg.Fresh != nil {
+			return k.cfg.Fresh(actor)
+		}
 		return nil
 	}
 	err := k.cfg.Audit.Append(ctx, audit.Event{

@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/baileyhq/bailey"
+	"github.com/baileyhq/bailey/internal/mutant"
 )
 
 // Ended is closed when the session, token, SSH key or certificate (by its row
@@ -30,6 +31,41 @@ func (s *Service) Ended(actor bailey.Actor) (ended <-chan struct{}, release func
 	}
 	s.waits.arm(w, c)
 	return w.ended, sync.OnceFunc(func() { s.waits.leave(w) })
+}
+
+// placeEvery is how often it is asked whether somebody may still be where they
+// are. It bounds how long a ban or a change of the allow-lists takes to end a
+// stream.
+const placeEvery = time.Second / 2
+
+// Over is Ended for streams: it is closed, too, when nobody, or not this person,
+// may come any more from where the actor came from.
+func (s *Service) Over(actor bailey.Actor) (over <-chan struct{}, release func()) {
+	ended, leave := s.Ended(actor)
+	out, stop, gone := make(chan struct{}), make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(gone)
+		tick := time.NewTicker(placeEvery)
+		defer tick.Stop()
+		for {
+			select {
+			case <-stop:
+				return
+			case <-tick.C:
+				if mutant.Places || s.Permitted(bailey.User{ID: actor.UserID, Name: actor.Name, Groups: actor.Groups}, actor.IP) == nil {
+					continue
+				}
+			case <-ended:
+			}
+			close(out)
+			return
+		}
+	}()
+	return out, sync.OnceFunc(func() {
+		close(stop)
+		<-gone
+		leave()
+	})
 }
 
 // end closes the tunnels of one session or token and forgets it.

@@ -151,8 +151,8 @@ func errSignedOut() error {
 
 func errTokenWrong() error {
 	return &bailey.Error{
-		Kind: bailey.Unauthenticated, Msg: "the API token is not valid: it was revoked, has expired, or never existed",
-		Hint: "run \"bailey login\", or make a new token on the account page",
+		Kind: bailey.Unauthenticated, Msg: "the API token is not valid: it was revoked, has expired, ended with its account, or never existed",
+		Hint: "run \"bailey login\", or make a new token on the account page; a company account that nobody vouched for in a long time opens with the next sign-in, and needs new tokens",
 	}
 }
 

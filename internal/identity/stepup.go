@@ -2,10 +2,12 @@ package identity
 
 import (
 	"context"
+	"slices"
 	"strings"
 
 	"github.com/baileyhq/bailey"
 	"github.com/baileyhq/bailey/internal/audit"
+	"github.com/baileyhq/bailey/internal/external"
 	"github.com/baileyhq/bailey/internal/mutant"
 	"github.com/baileyhq/bailey/internal/secret"
 )
@@ -105,6 +107,47 @@ func (s *Service) StepUp(ctx context.Context, actor bailey.Actor, answer StepUpA
 	return s.proved(ctx, actor, methods)
 }
 
+// StepUpExternal is StepUp for an account that an identity provider vouches for,
+// which has just asked its owner anew. Denied when that was somebody else;
+// SecondFactor when the account has one here, which a provider is no way around.
+func (s *Service) StepUpExternal(ctx context.Context, actor bailey.Actor, p external.Person) error {
+	if actor.UserID == "" || actor.Session == "" || actor.Method == "token" {
+		return errSignedOut()
+	}
+	user, err := s.cfg.Store.UserByID(ctx, actor.UserID)
+	if err != nil {
+		return err
+	}
+	have, err := s.cfg.Store.Factors(ctx, user.ID)
+	if err != nil {
+		return err
+	}
+	if len(have) > 0 {
+		return &bailey.Error{Kind: bailey.SecondFactor, Msg: "your account has a second factor, so that is what is asked for", Hint: "give a code or use your passkey"}
+	}
+	ties, err := s.cfg.Store.Externals(ctx, user.ID)
+	if err != nil {
+		return err
+	}
+	event := audit.Event{
+		Actor: audit.By(actor), Action: audit.StepUp, Target: audit.Target{Kind: "user", ID: user.ID, Name: user.Name},
+		Outcome: audit.Success, Attrs: audit.Attrs{Source: p.Source, Methods: byPassword},
+	}
+	if !slices.ContainsFunc(ties, func(t bailey.External) bool {
+		return t.Source == p.Source && t.Issuer == p.Issuer && t.Subject == p.Subject
+	}) {
+		event.Outcome, event.Reason = audit.Failure, audit.BadCredentials
+		if err := s.record(ctx, event); err != nil {
+			return err
+		}
+		return &bailey.Error{Kind: bailey.Denied, Msg: "that is another account than the one you are signed in with", Hint: "sign in there as yourself"}
+	}
+	if err := s.record(ctx, event); err != nil {
+		return err
+	}
+	return s.proved(ctx, actor, byPassword)
+}
+
 // passwordAgain checks the password of somebody who is signed in, within the
 // limits of signing in: a stolen cookie is no place to guess from.
 func (s *Service) passwordAgain(ctx context.Context, a attempt, user bailey.User, given secret.Value) error {
@@ -200,6 +243,10 @@ type StepUpInfo struct {
 	App, Passkey bool   // which kinds of factor there are; neither: the password
 	Password     bool   // whether there is one to ask for
 	Ask          []byte // for navigator.credentials.get
+
+	// Sources are where else they have an account, "oidc:corp": with neither
+	// factor nor password, a provider among them can vouch.
+	Sources []string
 }
 
 // StepUpQuestion says how the actor can prove who they are.
@@ -226,6 +273,15 @@ func (s *Service) StepUpQuestion(ctx context.Context, actor bailey.Actor) (StepU
 			return info, err
 		}
 		info.Password = stored != "" || dir != nil
+		if !info.Password {
+			ties, err := s.cfg.Store.Externals(ctx, actor.UserID)
+			if err != nil {
+				return info, err
+			}
+			for _, tie := range ties {
+				info.Sources = append(info.Sources, tie.Source)
+			}
+		}
 	}
 	if info.Passkey && s.party != nil {
 		info.Ask, err = s.askPasskey(ctx, "step-up "+actor.Session, actor.UserID, have)

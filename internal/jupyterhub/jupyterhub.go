@@ -494,7 +494,7 @@ func (h *Hub) progress(w http.ResponseWriter, r *http.Request, actor bailey.Acto
 	if err != nil {
 		return err
 	}
-	ended, release := h.cfg.Identity.Ended(actor)
+	ended, release := h.cfg.Identity.Over(actor)
 	defer release()
 	w.Header().Set("Content-Type", "text/event-stream")
 	w.Header().Set("X-Accel-Buffering", "no")

@@ -75,7 +75,13 @@ func tlsWords(c *ldap.Conn) string {
 		return ""
 	}
 	left := time.Until(cs.PeerCertificates[0].NotAfter)
-	return fmt.Sprintf(", certificate of %q for %d days more", cs.PeerCertificates[0].Subject.CommonName, int(left.Hours()/24))
+	more := "for less than a day more"
+	if days := int(left.Hours() / 24); days == 1 {
+		more = "for 1 day more"
+	} else if days > 1 {
+		more = fmt.Sprintf("for %d days more", days)
+	}
+	return fmt.Sprintf(", certificate of %q %s", cs.PeerCertificates[0].Subject.CommonName, more)
 }
 
 // testClock compares clocks with a server that tells the time; Active Directory

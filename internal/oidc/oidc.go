@@ -118,6 +118,7 @@ type Flow struct {
 	State    string `json:"s"`
 	Nonce    string `json:"n"`
 	Verifier string `json:"v"`
+	Since    int64  `json:"t,omitempty"` // they must have signed in there after it, in Unix seconds; 0: whenever
 }
 
 // Begin returns the address to send a browser to, and what [Provider.Finish]
@@ -130,6 +131,17 @@ func (p *Provider) Begin(ctx context.Context) (to string, f Flow, err error) {
 	f = Flow{State: secret.Random(32).Reveal(), Nonce: secret.Random(32).Reveal(), Verifier: oauth2.GenerateVerifier()}
 	to = p.oauth(m).AuthCodeURL(f.State, oidc.Nonce(f.Nonce), oauth2.S256ChallengeOption(f.Verifier))
 	return to, f, nil
+}
+
+// BeginAgain is [Provider.Begin] for somebody who is to prove anew who they are:
+// the provider is told to ask them, and [Provider.Finish] looks that it did.
+func (p *Provider) BeginAgain(ctx context.Context) (to string, f Flow, err error) {
+	to, f, err = p.Begin(ctx)
+	if err != nil {
+		return "", Flow{}, err
+	}
+	f.Since = p.cfg.Now().Unix()
+	return to + "&" + url.Values{"prompt": {"login"}, "max_age": {"0"}}.Encode(), f, nil
 }
 
 func (p *Provider) oauth(m *metadata) *oauth2.Config {
@@ -191,7 +203,7 @@ func (p *Provider) Finish(ctx context.Context, f Flow, q url.Values) (Login, err
 	if err != nil {
 		return Login{}, p.exchangeError(err)
 	}
-	login, err := p.judge(ctx, m, tok, f.Nonce)
+	login, err := p.judge(ctx, m, tok, f)
 	if err != nil {
 		return Login{}, err
 	}
@@ -199,9 +211,9 @@ func (p *Provider) Finish(ctx context.Context, f Flow, q url.Values) (Login, err
 	return login, nil
 }
 
-// judge verifies the ID token that came with tok. nonce is empty when the token
-// does not answer a browser.
-func (p *Provider) judge(ctx context.Context, m *metadata, tok *oauth2.Token, nonce string) (Login, error) {
+// judge verifies the ID token that came with tok. The Flow is empty when the
+// token does not answer a browser.
+func (p *Provider) judge(ctx context.Context, m *metadata, tok *oauth2.Token, f Flow) (Login, error) {
 	raw, _ := tok.Extra("id_token").(string)
 	if raw == "" || len(raw) > maxIDToken {
 		return Login{}, refuse(BadToken, "there is no ID token in the answer")
@@ -210,7 +222,7 @@ func (p *Provider) judge(ctx context.Context, m *metadata, tok *oauth2.Token, no
 	if err != nil {
 		return Login{}, err
 	}
-	if nonce != "" && subtle.ConstantTimeCompare([]byte(id.Nonce), []byte(nonce)) != 1 {
+	if f.Nonce != "" && subtle.ConstantTimeCompare([]byte(id.Nonce), []byte(f.Nonce)) != 1 {
 		return Login{}, refuse(BadNonce, "the ID token was made for another sign-in")
 	}
 	if id.AccessTokenHash != "" {
@@ -221,6 +233,9 @@ func (p *Provider) judge(ctx context.Context, m *metadata, tok *oauth2.Token, no
 	claims := map[string]any{}
 	if err := id.Claims(&claims); err != nil {
 		return Login{}, refuse(BadToken, err.Error())
+	}
+	if err := askedAnew(claims, f); err != nil {
+		return Login{}, err
 	}
 	login := Login{Person: external.Person{Source: p.Source(), Issuer: p.cfg.Issuer, Subject: id.Subject}}
 	login.SID, _ = claims["sid"].(string)
@@ -239,6 +254,20 @@ func (p *Provider) judge(ctx context.Context, m *metadata, tok *oauth2.Token, no
 	login.Login, login.Told = text(claims, p.cfg.UserClaim), true
 	login.Groups, err = p.groups(claims)
 	return login, err
+}
+
+// askedAnew refuses a token of somebody whom the provider did not ask again
+// although it was told to: auth_time says when it last did, and a provider that
+// is told a max_age must say it.
+func askedAnew(claims map[string]any, f Flow) error {
+	if f.Since == 0 {
+		return nil
+	}
+	at, ok := claims["auth_time"].(float64)
+	if !ok || at < float64(f.Since)-skew.Seconds() {
+		return refuse(NotAsked, "auth_time does not say that the provider asked anew")
+	}
+	return nil
 }
 
 // verify checks signature, issuer, audience and times of an ID token.
@@ -393,7 +422,7 @@ func (p *Provider) Again(ctx context.Context, subject, refresh string) (Login, e
 	}
 	var login Login
 	if raw, _ := tok.Extra("id_token").(string); raw != "" {
-		login, err = p.judge(ctx, m, tok, "")
+		login, err = p.judge(ctx, m, tok, Flow{})
 	} else {
 		login.Person = external.Person{Source: p.Source(), Issuer: p.cfg.Issuer, Subject: subject}
 		var claims map[string]any

@@ -554,3 +554,36 @@ func FuzzAnswer(f *testing.F) {
 		}
 	})
 }
+
+// Who is to prove anew who they are is asked anew, and the provider says so.
+func TestAskedAnew(t *testing.T) {
+	for name, tt := range map[string]struct {
+		claims func(map[string]any)
+		want   oidc.Reason
+	}{
+		"asked":              {nil, ""},
+		"an old sign-in":     {func(c map[string]any) { c["auth_time"] = time.Now().Add(-2 * time.Minute).Unix() }, oidc.NotAsked},
+		"says nothing":       {func(c map[string]any) { delete(c, "auth_time") }, oidc.NotAsked},
+		"says it in words":   {func(c map[string]any) { c["auth_time"] = "now" }, oidc.NotAsked},
+		"a clock a bit late": {func(c map[string]any) { c["auth_time"] = time.Now().Add(-30 * time.Second).Unix() }, ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			idp := oidctest.New(t)
+			idp.SignedIn("1", map[string]any{"preferred_username": "alice"})
+			idp.Change(func() { idp.Claims = tt.claims })
+			p := client(t, idp)
+			to, flow, err := p.BeginAgain(t.Context())
+			if err != nil || !strings.Contains(to, "prompt=login") || !strings.Contains(to, "max_age=0") {
+				t.Fatalf("leads to %s, %v", to, err)
+			}
+			login, err := p.Finish(t.Context(), flow, idp.Visit(t, to))
+			if tt.want != "" {
+				wantRefusal(t, err, tt.want)
+				return
+			}
+			if err != nil || login.Subject != "1" {
+				t.Errorf("%+v, %v", login, err)
+			}
+		})
+	}
+}

@@ -30,6 +30,7 @@ const (
 	BadClient     Reason = "bad_client"
 	ProviderError Reason = "provider_refused"
 	TooManyGroups Reason = "too_many_groups"
+	NotAsked      Reason = "not_asked_anew" // it vouches by an old sign-in
 )
 
 // A Refusal is an answer that is not believed. Its text is for the log; people
@@ -59,6 +60,8 @@ func (r *Refusal) Words() error {
 	switch r.Reason { //nolint:exhaustive // the others have the same words
 	case BadState:
 		e.Msg, e.Hint = "this sign-in was not begun in this browser, or it took too long", "begin again on the sign-in page; cookies must be allowed for this server"
+	case NotAsked:
+		e.Msg, e.Hint = "the identity provider did not ask you again who you are", "try again and sign in there; an administrator finds in its manual how it obeys prompt=login and says auth_time"
 	case TooManyGroups:
 		e.Msg, e.Hint = "your company account is in more groups than the identity provider tells", "tell an administrator: the identity provider must send only the groups of this application"
 	default:

@@ -38,6 +38,9 @@ type Config struct {
 	// Class reports whether there is a class of that name.
 	Class func(name string) bool
 	Log   *slog.Logger // nil means silence
+	// Fresh asks whether somebody proved lately enough who they are to change
+	// anything here; nil: nobody is asked.
+	Fresh func(actor bailey.Actor) error
 }
 
 // A Vault keeps registered secrets. Its methods may be called concurrently.
@@ -206,6 +209,9 @@ func (v *Vault) recorded(ctx context.Context, e audit.Event, do func() error) er
 // allow asks policy; a refusal is in the journal.
 func (v *Vault) allow(ctx context.Context, actor bailey.Actor, action policy.Action, name string) error {
 	if policy.Decide(actor, action, policy.Thing{}) {
+		if action == policy.SecretManage && v.cfg.Fresh != nil {
+			return v.cfg.Fresh(actor)
+		}
 		return nil
 	}
 	if bailey.CheckSecretName(name) != nil {

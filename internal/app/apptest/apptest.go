@@ -149,14 +149,16 @@ func NewEmpty(tb testing.TB, modes ...func(*edge.OriginConfig)) *World {
 	w.URL = w.Origins.Console()
 	w.Guard, err = guard.New(guard.Config{})
 	check("guard")
-	w.Bans, err = gatehouse.New(tb.Context(), gatehouse.Config{Guard: w.Guard, Store: w.Store, Audit: w.Journal, Log: log})
+	w.Bans, err = gatehouse.New(tb.Context(), gatehouse.Config{
+		Guard: w.Guard, Store: w.Store, Audit: w.Journal, Log: log, Fresh: func(a bailey.Actor) error { return w.Identity.Fresh(a) },
+	})
 	check("bans")
 	w.Identity, err = identity.New(identity.Config{
 		Store: w.Store, Guard: w.Guard, Audit: w.Journal, Log: log, UnknownKey: []byte("apptest"), SSHLink: func(code string) string { return "/ssh/" + code }, External: map[string]external.Rules{"oidc:corp": {Everyone: true, Create: true}},
 		Host: "localhost", Origin: w.URL, Rules: func() identity.Rules { return w.SignInRules },
 	})
 	check("identity")
-	w.Vault, err = vault.New(vault.Config{Store: w.Store, Audit: w.Journal, Log: log, Class: func(string) bool { return true }})
+	w.Vault, err = vault.New(vault.Config{Store: w.Store, Audit: w.Journal, Log: log, Fresh: w.Identity.Fresh, Class: func(string) bool { return true }})
 	check("vault")
 	ruleDir := filepath.Join(dir, "rules")
 	set, err := rulebook.Load(ruleDir, nil, secret.New("apptest"))
@@ -173,7 +175,7 @@ func NewEmpty(tb testing.TB, modes ...func(*edge.OriginConfig)) *World {
 	}
 	w.Images, err = catalogue.New(catalogue.Config{
 		Store: w.Store, Engine: w.Engine, Policies: func() *trustpolicy.Policy { return imageRules }, Source: elsewhere{}, Audit: w.Journal,
-		Transfer: filepath.Join(dir, "transfer"), Key: filepath.Join(dir, "own.key"), Log: log,
+		Transfer: filepath.Join(dir, "transfer"), Key: filepath.Join(dir, "own.key"), Log: log, Fresh: w.Identity.Fresh,
 	})
 	check("catalogue")
 	w.Workspaces, err = workspace.New(workspace.Config{
@@ -182,7 +184,7 @@ func NewEmpty(tb testing.TB, modes ...func(*edge.OriginConfig)) *World {
 	})
 	check("workspace")
 	w.runWorkspaces()
-	w.Egress, err = egress.New(tb.Context(), egress.Config{Store: w.Store, Audit: w.Journal, Log: log})
+	w.Egress, err = egress.New(tb.Context(), egress.Config{Store: w.Store, Audit: w.Journal, Log: log, Fresh: w.Identity.Fresh})
 	check("egress")
 	tb.Cleanup(func() { _ = w.Egress.Close(context.WithoutCancel(tb.Context())) }) // of a test that is over
 	err = w.Egress.Apply(egress.Policy{

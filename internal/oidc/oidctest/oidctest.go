@@ -170,7 +170,12 @@ func (p *Provider) authorize(w http.ResponseWriter, r *http.Request) {
 		back.Set("error", "access_denied")
 	default:
 		code := rand.Text()
-		p.codes[code] = grant{nonce: q.Get("nonce"), challenge: q.Get("code_challenge"), redirect: q.Get("redirect_uri"), user: p.user}
+		user := p.user
+		if q.Get("prompt") == "login" && q.Get("max_age") == "0" {
+			user = maps.Clone(user)
+			user["auth_time"] = p.Now().Unix()
+		}
+		p.codes[code] = grant{nonce: q.Get("nonce"), challenge: q.Get("code_challenge"), redirect: q.Get("redirect_uri"), user: user}
 		back.Set("code", code)
 	}
 	if p.Answer != nil {
