@@ -159,14 +159,9 @@ func (l *lane) literal(as *rules.Anchors, at int, eof bool) {
 	}
 	inWord := at > 0 && isWord(l.text[at-1]) && !escapedBefore(l.text, at)
 	whole := inWord && l.text[at-1] != '_' && isWord(l.text[at]) // the word goes on here
-	none := len(as.Fixed) == 0 || inWord && as.Word || whole && as.Whole
-	if !none && !as.Hopeless(l.text[at:]) {
-		for i := range as.Fixed {
-			a := &as.Fixed[i]
-			if inWord && a.Word || whole && a.Rule.Bounded {
-				continue
-			}
-			l.try(a.Rule, at, eof)
+	if ask := as.At(inWord, whole); ask != nil && !ask.Hopeless(l.text[at:]) {
+		for _, r := range ask.Rules {
+			l.try(r, at, eof)
 		}
 	}
 	for i := range as.Moved {

@@ -5,7 +5,8 @@
 //
 // On amd64 with AVX2 a byte is classified by two table look-ups of half a byte
 // each, thirty-two bytes at once, in assembly; elsewhere by a table, byte by byte.
-// Both forms answer the same, which is tested byte by byte.
+// Both forms answer the same, which is tested byte by byte; the build tag purego
+// leaves the assembly out.
 package bytemask
 
 import "math/bits"
@@ -18,10 +19,20 @@ type Kind struct {
 	halves [64]byte
 }
 
-// New returns the Kind of the bytes that is says. The bytes with one upper half
-// may be any; there may be at most eight different sets of lower halves.
+// New returns the Kind of the bytes that is says. It panics where [Try] fails.
 func New(is func(byte) bool) *Kind {
-	k := &Kind{}
+	k, ok := Try(is)
+	if !ok {
+		panic("bytemask: a kind of bytes that two tables cannot tell")
+	}
+	return k
+}
+
+// Try returns the Kind of the bytes that is says. The bytes with one upper half
+// may be any; ok is false when there are more than eight different sets of lower
+// halves.
+func Try(is func(byte) bool) (k *Kind, ok bool) {
+	k = &Kind{}
 	for c := range k.has {
 		k.has[c] = is(byte(c))
 	}
@@ -42,7 +53,7 @@ func New(is func(byte) bool) *Kind {
 		}
 		if n == len(sets) {
 			if n == 8 {
-				panic("bytemask: a kind of bytes that two tables cannot tell")
+				return nil, false
 			}
 			sets = append(sets, set)
 		}
@@ -55,7 +66,7 @@ func New(is func(byte) bool) *Kind {
 	}
 	copy(k.halves[16:32], k.halves[:16])
 	copy(k.halves[48:], k.halves[32:48])
-	return k
+	return k, true
 }
 
 // Has reports whether c is of the kind.

@@ -1,3 +1,5 @@
+//go:build !purego
+
 package bytemask
 
 import "golang.org/x/sys/cpu"

@@ -1,3 +1,5 @@
+//go:build !purego
+
 #include "textflag.h"
 
 // Each byte is taken apart into two halves of four bits. VPSHUFB looks both up in

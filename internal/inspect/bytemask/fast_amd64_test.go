@@ -1,3 +1,5 @@
+//go:build !purego
+
 package bytemask
 
 // setFast switches the assembly on or off, and returns what it was.

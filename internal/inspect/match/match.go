@@ -14,6 +14,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"unicode/utf8"
+
+	"github.com/baileyhq/bailey/internal/inspect/bytemask"
 )
 
 // A Pattern is a regular expression that starts at a known place. It may be
@@ -250,6 +252,61 @@ func (g *Gap) Hopeless(text []byte) bool {
 		return k >= g.most
 	}
 	return g.dfa.hopeless(g.state, text[k:])
+}
+
+// A Need is a byte that every match holds, and what may stand before it.
+type Need struct {
+	byte  byte
+	first *bytemask.Kind // that byte, and all that may not stand before it
+}
+
+// Need returns a byte that no match can do without, nil when none is known.
+func (p *Pattern) Need() *Need {
+	d := p.automaton()
+	for _, b := range []byte("=:@/.") {
+		var may [256]bool
+		seen := make([]bool, len(d.prog.Inst))
+		var around func(pc uint32) bool // reports whether a match can be reached without b
+		around = func(pc uint32) bool {
+			if seen[pc] {
+				return false
+			}
+			seen[pc] = true
+			in := &d.prog.Inst[pc]
+			switch {
+			case in.Op == syntax.InstMatch:
+				return true
+			case in.Op == syntax.InstFail:
+				return false
+			case in.Op == syntax.InstAlt || in.Op == syntax.InstAltMatch:
+				return around(in.Out) || around(in.Arg)
+			case !isRune(in.Op):
+				return around(in.Out)
+			case len(in.Rune) == 1 && in.Rune[0] == rune(b):
+				return false
+			}
+			for c := range may {
+				may[c] = may[c] || d.takes(in, byte(c))
+			}
+			return around(in.Out)
+		}
+		if around(uint32(d.prog.Start)) { //nolint:gosec // an index into Inst
+			continue
+		}
+		may[b] = false
+		if kind, ok := bytemask.Try(func(c byte) bool { return !may[c] }); ok {
+			return &Need{b, kind}
+		}
+	}
+	return nil
+}
+
+// Hopeless reports whether no match can begin with text, nor with text and
+// whatever may follow it, because something that none can hold stands before the
+// byte that each must. text[0] is taken for granted. false says nothing.
+func (n *Need) Hopeless(text []byte) bool {
+	i := n.first.Index(text)
+	return i >= 0 && text[i] != n.byte
 }
 
 var ordinary = func() (table [256]bool) {

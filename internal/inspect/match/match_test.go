@@ -127,12 +127,20 @@ var gapped = []string{
 	`(?i)key[ \t\w.-]{0,20}[\s'"]{0,3}(?:=|>|:{1,3}=|\|\||=>|,)["'\s=]{0,5}([\w.=-]{10,30})`,
 	`(?i)user(?: ?id|name)?[^\n'"]{1,24}?[;& ](?:password|pwd)=([^\s;]{4,12})`,
 	`(?i)(?:auth|(?-i:[Aa]pi|API))(?:[ \w.-]{0,5})(?::|=)\b[0-9]{4}`,
+	`(?i)https?://[^\s:@/]{1,12}:([^\s@/]{4,25})@[a-z]`, `(?s)a.b?=|a[^c]*=x`, `k(?:=|[=:])`,
 	`sk-?[a-z]{0,3}!`, `(?i)tok[é ]{0,3}[:=]x$`, `é[ a-z]{0,4}=`, `key`, `key\w*=`,
 }
 
 // checkGap: where the gap is hopeless, whatever may follow, there is no match.
 func checkGap(t *testing.T, p *Pattern, lit string, most int, text []byte) {
 	t.Helper()
+	if need := p.Need(); need != nil && p.Match(text, 0) != nil {
+		for n := range len(text) + 1 {
+			if need.Hopeless(text[:n]) {
+				t.Fatalf("%v matches %q, but %q is hopeless: a byte is needed", p.Tree(), text, text[:n])
+			}
+		}
+	}
 	gap := p.Gap(lit, most)
 	if gap == nil || len(text) < len(lit) || !foldEqual(text[:len(lit)], lit) || p.Match(text, 0) == nil {
 		return
@@ -155,7 +163,7 @@ func TestGapRulesOutOnlyWhatDoesNotMatch(t *testing.T) {
 			for range 4000 {
 				text := []byte(lit.Text)
 				for range rng.IntN(14) {
-					pieces := []string{"key", "=", ":", " ", "\n", "'", "x", "0123", "abcdefghij", "pwd=", ";", "-", "password=abcd", "!", "é", "token", "||", ","}
+					pieces := []string{"key", "=", ":", " ", "\n", "'", "x", "0123", "abcdefghij", "pwd=", ";", "-", "password=abcd", "!", "@", "a", "é", "token", "||", ","}
 					text = append(text, pieces[rng.IntN(len(pieces))]...)
 				}
 				checkGap(t, p, lit.Text, 4+rng.IntN(40), text)
@@ -164,6 +172,15 @@ func TestGapRulesOutOnlyWhatDoesNotMatch(t *testing.T) {
 	}
 	if some < 4 {
 		t.Errorf("only %d literals have a gap", some)
+	}
+	needs := 0
+	for _, p := range patterns(t, gapped) {
+		if p.Need() != nil {
+			needs++
+		}
+	}
+	if needs < 4 {
+		t.Errorf("only %d patterns need a byte", needs)
 	}
 }
 

@@ -25,14 +25,21 @@ type Anchors struct {
 	Marks []int    // remember that these keywords were there
 	Fixed []Anchor // of rules whose matches begin with the literal
 	Moved []Anchor // of rules whose matches begin before it
-	Word  bool     // none of the fixed matches right behind a word character
-	Whole bool     // none of the fixed matches within a word
 
-	any     *match.Pattern // matches when one of the fixed does
+	at [3]*Asked // of the fixed: behind no word, behind one, and within one
+}
+
+// Asked are the rules that are asked where a literal stands, because a match may
+// begin there.
+type Asked struct {
+	Rules []*Compiled
+
 	literal string
 	once    sync.Once      // for the rest
-	gap     *match.Gap     // of those that ordinary text keeps from matching; nil: none
+	held    *match.Pattern // matches when one does that ordinary text keeps from it; nil: none
+	gap     *match.Gap     // of those
 	rest    *match.Pattern // matches when one of the others does; nil: none
+	need    *match.Need    // of those; nil: none
 }
 
 // Free are rules without a literal, that must be tried wherever a match can
@@ -137,7 +144,7 @@ func (b *Book) build() {
 	all := make([]match.Text, len(texts))
 	for i, text := range texts {
 		as := &b.Anchors[i]
-		as.combine(text)
+		as.sort(text)
 		all[i].Text = text
 		if len(as.Marks) == 0 && len(as.Moved) == 0 {
 			for _, a := range as.Fixed {
@@ -200,19 +207,40 @@ func startsAtBoundary(re *syntax.Regexp) bool {
 	}
 }
 
-// combine makes the pattern that asks for all rules at once.
-func (a *Anchors) combine(literal string) {
-	if len(a.Fixed) == 0 {
-		return
+// sort finds out which of the fixed rules are asked where.
+func (a *Anchors) sort(literal string) {
+	for place := range a.at {
+		ask := &Asked{literal: literal}
+		for _, one := range a.Fixed {
+			if place > 0 && one.Word || place > 1 && one.Rule.Bounded {
+				continue
+			}
+			ask.Rules = append(ask.Rules, one.Rule)
+		}
+		switch {
+		case len(ask.Rules) == 0:
+		case place > 0 && len(ask.Rules) == len(a.at[place-1].Rules):
+			a.at[place] = a.at[place-1]
+		default:
+			a.at[place] = ask
+		}
+		if a.at[place] == nil {
+			return
+		}
 	}
-	a.literal, a.Word, a.Whole = literal, true, true
-	rules := make([]*Compiled, len(a.Fixed))
-	for i, one := range a.Fixed {
-		rules[i] = one.Rule
-		a.Word = a.Word && one.Word
-		a.Whole = a.Whole && (one.Word || one.Rule.Bounded)
+}
+
+// At returns the rules whose matches may begin with the literal; nil when there
+// are none. behind says that a word stands before it, and within that the word
+// goes on.
+func (a *Anchors) At(behind, within bool) *Asked {
+	switch {
+	case within:
+		return a.at[2]
+	case behind:
+		return a.at[1]
 	}
-	a.any = eitherOf(rules)
+	return a.at[0]
 }
 
 // eitherOf returns a pattern that matches when that of one of the rules does.
@@ -229,35 +257,37 @@ func eitherOf(rules []*Compiled) *match.Pattern {
 
 // learn finds out which rules ordinary text alone keeps from matching, when the
 // literal is met for the first time.
-func (a *Anchors) learn() {
+func (a *Asked) learn() {
 	var held, rest []*Compiled
-	for _, one := range a.Fixed {
-		if one.Rule.Matcher.Gap(a.literal, maxOrdinary) != nil {
-			held = append(held, one.Rule)
+	for _, r := range a.Rules {
+		if r.Matcher.Gap(a.literal, maxOrdinary) != nil {
+			held = append(held, r)
 		} else {
-			rest = append(rest, one.Rule)
+			rest = append(rest, r)
 		}
 	}
 	if len(held) > 0 {
-		a.gap = eitherOf(held).Gap(a.literal, maxOrdinary)
+		a.held = eitherOf(held)
+		if a.gap = a.held.Gap(a.literal, maxOrdinary); a.gap == nil {
+			rest, a.held = a.Rules, nil
+		}
 	}
 	if len(rest) > 0 {
 		a.rest = eitherOf(rest)
+		a.need = a.rest.Need()
 	}
 }
 
 // Hopeless reports whether no rule can match from the literal at the start of
-// text on, which has what follows it.
-func (a *Anchors) Hopeless(text []byte) bool {
+// text on, which has what follows it. No more of it than Glance is looked at: a
+// match in the making that came further counts for others.
+func (a *Asked) Hopeless(text []byte) bool {
 	a.once.Do(a.learn)
 	text = text[:min(len(text), Glance)]
-	first := a.any
-	if a.gap != nil && a.gap.Hopeless(text) {
-		if first = a.rest; first == nil {
-			return true
-		}
+	if a.held != nil && !a.gap.Hopeless(text) && !a.held.Hopeless(text) {
+		return false
 	}
-	return first.Hopeless(text)
+	return a.rest == nil || a.need != nil && a.need.Hopeless(text) || a.rest.Hopeless(text)
 }
 
 // maxOrdinary is how many ordinary bytes are asked about at most.
