@@ -57,6 +57,8 @@ type SSHDoor struct {
 	Host     string   `json:"host"`
 	Port     int      `json:"port"`
 	HostKeys []string `json:"host_keys"` // "ssh-ed25519 AAAA…", also those that will follow
+	// HostCA is the authority that certifies host keys, in the same form; empty: none.
+	HostCA string `json:"host_ca,omitempty"`
 }
 
 // Open reports whether there is a door.

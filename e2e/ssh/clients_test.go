@@ -307,3 +307,32 @@ func TestSSHFS(t *testing.T) {
 		}
 	}
 }
+
+// The exit code of a command on a terminal is the command's own, whichever it is,
+// by itself and through a connection that several share; and a shared connection
+// ends when it is told to, with nothing of it left.
+func TestExitCodesOnATerminal(t *testing.T) {
+	w := open(t)
+	p := w.bob
+	ctx := deadline(t, 5*time.Minute)
+	m := w.master(t, p)
+	for _, code := range []int{0, 1, 2, 3, 77, 126, 127, 128, 129, 130, 137, 143, 200, 254, 255} {
+		command := fmt.Sprintf("echo code; exit %d", code)
+		for name, flags := range map[string][]string{"alone": {"-tt"}, "shared": {"-tt", "-S", m.socket, "-o", "ControlMaster=no"}} {
+			if o := w.ssh(ctx, p, nil, flags, command); o.code != code || strings.TrimSpace(o.out) != "code" {
+				t.Errorf("exit %d on a terminal, %s: %s", code, name, o)
+			}
+		}
+	}
+	// What ends by a signal has a code as well, and is no success.
+	if o := w.ssh(ctx, p, nil, []string{"-tt"}, "kill -TERM $$"); o.code == 0 {
+		t.Errorf("killed: %s", o)
+	}
+	if o := run(ctx, nil, "ssh", "-F", "none", "-S", m.socket, "-O", "exit", w.to(p)); o.code != 0 {
+		t.Errorf("the shared connection does not end: %s", o)
+	}
+	if _, err := os.Stat(m.socket); err == nil {
+		t.Error("its socket is left")
+	}
+	until(t, "no session is left", func() bool { return len(w.sessions(t, p, "--live", "--kind", "exec")) == 0 })
+}

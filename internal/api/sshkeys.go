@@ -36,6 +36,7 @@ type SSHAccess struct {
 	Port       int      `json:"port"`
 	User       string   `json:"user" doc:"Your name; +NAME after it chooses a workspace"`
 	HostKeys   []string `json:"host_keys" nullable:"false" doc:"Public keys, as in a .pub file; also those that will follow"`
+	HostCA     string   `json:"host_ca,omitempty" doc:"The authority that certifies the host keys; who trusts it need not learn their successors"`
 	KnownHosts []string `json:"known_hosts" nullable:"false" doc:"Lines for a known_hosts file"`
 }
 
@@ -91,6 +92,9 @@ func (a *API) sshAccess(_ context.Context, actor bailey.Actor, _ *none) (*sshAcc
 		return out, nil
 	}
 	out.Body.Open, out.Body.Host, out.Body.Port, out.Body.HostKeys = true, door.Host, door.Port, notNil(door.HostKeys)
+	if out.Body.HostCA = door.HostCA; door.HostCA != "" {
+		out.Body.KnownHosts = append(out.Body.KnownHosts, "@cert-authority "+door.KnownHost()+" "+door.HostCA)
+	}
 	for _, key := range door.HostKeys {
 		out.Body.KnownHosts = append(out.Body.KnownHosts, door.KnownHost()+" "+key)
 	}

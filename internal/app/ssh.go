@@ -3,12 +3,14 @@ package app
 import (
 	"context"
 	"net"
+	"strings"
 
 	"github.com/baileyhq/bailey"
 	"github.com/baileyhq/bailey/internal/config"
 	"github.com/baileyhq/bailey/internal/edge/peer"
 	"github.com/baileyhq/bailey/internal/sshgate"
 	"github.com/baileyhq/bailey/internal/sshgate/hostkey"
+	"github.com/baileyhq/bailey/internal/sshkey"
 )
 
 // listenSSH opens the SSH door, if the configuration has one.
@@ -20,9 +22,17 @@ func (a *App) listenSSH(ctx context.Context, f *config.Config) error {
 	if err != nil {
 		return err
 	}
+	door, err := sshDoorAt(a.origins.Console(), f.SSH.Public, nil, nil)
+	if err != nil {
+		return err
+	}
+	authority, err := hostkey.LoadAuthority(a.st.path("ssh"), []string{strings.ToLower(door.Host)})
+	if err != nil {
+		return err
+	}
 	if a.ssh, err = sshgate.New(ctx, sshgate.Config{
 		People: a.identity, Workspaces: a.workspaces, Filter: a.filtering.filter, Audit: a.journal, Log: a.log,
-		HostKeys: keys, NextKeys: next, Live: a.sshLive, Recorder: a.witness,
+		HostKeys: keys, NextKeys: next, Authority: authority, Live: a.sshLive, Recorder: a.witness,
 		Policy: func(class string) sshgate.Policy { return sshPolicy(a.settings.configuration().SSHFor(class)) },
 	}); err != nil {
 		return err
@@ -47,7 +57,10 @@ func (a *App) listenSSH(ctx context.Context, f *config.Config) error {
 	for _, k := range append(keys, next...) {
 		wires = append(wires, k.PublicKey().Marshal())
 	}
-	a.sshAt, err = sshDoorAt(a.origins.Console(), f.SSH.Public, a.sshLn.Addr(), wires)
+	if a.sshAt, err = sshDoorAt(a.origins.Console(), f.SSH.Public, a.sshLn.Addr(), wires); err != nil {
+		return err
+	}
+	a.sshAt.HostCA, err = sshkey.Line(authority.PublicKey().Marshal(), "")
 	return err
 }
 

@@ -41,7 +41,7 @@ func serveSSH(t *testing.T) *apptest.World {
 		Identity: w.Identity, Workspaces: w.Workspaces, Vault: w.Vault, Rules: w.Rules, Egress: w.Egress, Images: w.Images, SSH: w.SSH,
 		Origins: w.Origins, Audit: w.Journal, Log: w.Logger(),
 		SSHDoor: func() bailey.SSHDoor {
-			return bailey.SSHDoor{Host: "hub.example.org", Port: 2222, HostKeys: []string{host}}
+			return bailey.SSHDoor{Host: "hub.example.org", Port: 2222, HostKeys: []string{host}, HostCA: host}
 		},
 	}))
 	return w
@@ -220,7 +220,7 @@ func TestStorySSHConfig(t *testing.T) {
 		t.Errorf("the mode changed: %v, %v", info, err)
 	}
 	says(t, "bailey_config", alice.read(".ssh/bailey_config"), "HostName hub.example.org", "IdentityFile ~/.ssh/work", "IdentitiesOnly yes", "StrictHostKeyChecking yes")
-	says(t, "bailey_known_hosts", alice.read(".ssh/bailey_known_hosts"), "[hub.example.org]:2222 ssh-ed25519 ")
+	says(t, "bailey_known_hosts", alice.read(".ssh/bailey_known_hosts"), "@cert-authority [hub.example.org]:2222 ssh-ed25519 ", "\n[hub.example.org]:2222 ssh-ed25519 ")
 	if ssh, err := exec.LookPath("ssh"); err == nil {
 		// ssh looks up the home folder by itself, so the file is named.
 		out, err := exec.CommandContext(t.Context(), ssh, "-G", "-F", alice.path(".ssh/bailey_config"), "lab.bailey").CombinedOutput()

@@ -85,6 +85,9 @@ func (r *remote) door(ctx context.Context) (sshconfig.Door, error) {
 	d := sshconfig.Door{
 		Server: r.p.URL, Host: a.JSON200.Host, Port: int(a.JSON200.Port), User: a.JSON200.User, HostKeys: a.JSON200.HostKeys,
 	}
+	if a.JSON200.HostCa != nil {
+		d.HostCA = *a.JSON200.HostCa
+	}
 	if err := d.Check(); err != nil {
 		return d, &failure{code: exitFailure, msg: err.Error(), hint: "is it a bailey server?"}
 	}

@@ -1476,6 +1476,9 @@ type RuleTrial struct {
 type SSHAccess struct {
 	Host string `json:"host"`
 
+	// HostCa The authority that certifies the host keys; who trusts it need not learn their successors
+	HostCa *string `json:"host_ca,omitempty"`
+
 	// HostKeys Public keys, as in a .pub file; also those that will follow
 	HostKeys []string `json:"host_keys"`
 

@@ -111,7 +111,7 @@ func load(dirs []string, key secret.Value) (*inspect.Set, string, error) {
 	}
 	set, err := inspect.Compile(inspect.Config{Files: files, Key: key})
 	if err != nil {
-		return nil, print, &bailey.Error{Kind: bailey.Invalid, Msg: "the filter's rules: " + err.Error(), Hint: "mend the files; the rules in force stay in force", Cause: err}
+		return nil, print, &bailey.Error{Kind: bailey.Invalid, Msg: "the filter's rules: " + err.Error(), Hint: "mend the files; the rules in force stay in force"}
 	}
 	return set, print, nil
 }

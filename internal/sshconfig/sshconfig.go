@@ -37,6 +37,7 @@ type Door struct {
 	Port     int      // of the SSH door
 	User     string   // the account
 	HostKeys []string // "ssh-ed25519 AAAA…"
+	HostCA   string   // the authority that certifies them, in the same form; empty: none
 }
 
 var (
@@ -66,6 +67,9 @@ func (d Door) Check() error {
 			return fmt.Errorf("the server gave a host key that cannot be one: %.40q", k)
 		}
 	}
+	if d.HostCA != "" && !hostKey.MatchString(d.HostCA) {
+		return fmt.Errorf("the server gave an authority of host keys that cannot be one: %.40q", d.HostCA)
+	}
 	return nil
 }
 
@@ -87,6 +91,9 @@ func (d Door) KnownHosts() (string, error) {
 		name = "[" + d.Host + "]:" + strconv.Itoa(d.Port)
 	}
 	var b strings.Builder
+	if d.HostCA != "" { // for this host alone: it is no authority about others
+		b.WriteString("@cert-authority " + name + " " + d.HostCA + "\n")
+	}
 	for _, k := range d.HostKeys {
 		b.WriteString(name + " " + k + "\n")
 	}

@@ -77,6 +77,7 @@ func TestAHostileServerWritesNoConfiguration(t *testing.T) {
 		"a marker as key":        func(d *sshconfig.Door) { d.HostKeys = []string{"@cert-authority * " + edKey} },
 		"a key for other hosts":  func(d *sshconfig.Door) { d.HostKeys = []string{"github.com " + edKey} },
 		"a comment after a key":  func(d *sshconfig.Door) { d.HostKeys = []string{edKey + " x"} },
+		"a line in an authority": func(d *sshconfig.Door) { d.HostCA = edKey + "\n* " + edKey },
 		"no keys":                func(d *sshconfig.Door) { d.HostKeys = nil },
 		"a line in the server":   func(d *sshconfig.Door) { d.Server = "https://x\nProxyCommand id" },
 		"another kind of server": func(d *sshconfig.Door) { d.Server = "file:///etc" },

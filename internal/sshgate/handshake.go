@@ -7,6 +7,7 @@ import (
 	"io"
 	"log/slog"
 	"net"
+	"slices"
 	"strings"
 	"time"
 
@@ -224,7 +225,7 @@ func (g *Gate) serve(nc net.Conn, ip string, leave func()) {
 		Config: algorithms(version), PublicKeyAuthAlgorithms: keyAlgorithms(), MaxAuthTries: maxTries, ServerVersion: "SSH-2.0-bailey",
 		PublicKeyCallback: k.offer, VerifiedPublicKeyCallback: k.verified,
 	}
-	for _, key := range g.cfg.HostKeys {
+	for _, key := range g.hostKeys(version) {
 		cfg.AddHostKey(key)
 	}
 	sc, channels, requests, err := ssh.NewServerConn(heard, cfg)
@@ -245,6 +246,27 @@ func (g *Gate) serve(nc net.Conn, ip string, leave func()) {
 		return
 	}
 	newConn(g, sc, heard, in, ip).serve(ctx, channels, requests)
+}
+
+// hostKeys are the keys by which the server shows itself to a client: plain ones
+// to everybody, and with certificates to OpenSSH's, who take a certificate whose
+// authority they do not know for the plain key in it. Other clients, Go's and
+// Java's among them, ask for a certificate first and then take it for a key that
+// they do not know.
+func (g *Gate) hostKeys(version string) []ssh.Signer {
+	keys := slices.Clone(g.cfg.HostKeys)
+	if g.cfg.Authority == nil || !strings.HasPrefix(version, "SSH-2.0-OpenSSH") {
+		return keys
+	}
+	for _, key := range g.cfg.HostKeys {
+		certified, err := g.cfg.Authority.Certify(key, time.Now())
+		if err != nil {
+			g.log.Error("ssh host key not certified", slog.Any("error", err))
+			continue
+		}
+		keys = append(keys, certified)
+	}
+	return keys
 }
 
 // say is an error as the person at the other end reads it.

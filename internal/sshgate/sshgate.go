@@ -23,6 +23,7 @@ import (
 	"github.com/baileyhq/bailey/internal/filter"
 	"github.com/baileyhq/bailey/internal/identity"
 	"github.com/baileyhq/bailey/internal/sshgate/crowd"
+	"github.com/baileyhq/bailey/internal/sshgate/hostkey"
 	"github.com/baileyhq/bailey/internal/sshlive"
 	"github.com/baileyhq/bailey/internal/workspace"
 )
@@ -82,6 +83,8 @@ type Config struct {
 	Audit    audit.Appender
 	HostKeys []ssh.Signer
 	NextKeys []ssh.Signer // announced beside them: the keys that will follow
+	// Authority certifies HostKeys, for OpenSSH's clients; nil: nobody does.
+	Authority *hostkey.Authority
 
 	Recorder sshlive.Recorder  // nil: nothing can be recorded
 	Live     *sshlive.Registry // nil: one of its own
