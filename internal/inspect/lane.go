@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"maps"
 	"slices"
+	"unicode/utf8"
 
 	"github.com/baileyhq/bailey/internal/inspect/exact"
 	"github.com/baileyhq/bailey/internal/inspect/match"
@@ -23,6 +24,8 @@ const (
 	// markReach is how far before a match the keyword may stand of a rule whose
 	// pattern does not hold it.
 	markReach = 4096
+	// longestLead is how much of a word before a match belongs to it.
+	longestLead = 50
 	// nearBefore is how far before a keyword rules that have no literal begin.
 	nearBefore = 128
 )
@@ -494,6 +497,9 @@ func (l *lane) decide(c *cand, eof, now bool) bool {
 	if !now && !c.left {
 		end = min(end+1, len(l.text)) // the byte that ended it tells \b and $
 	}
+	if !l.mayBeMarked(c.rule, max(0, start-longestLead), end) {
+		return false
+	}
 	at := c.rule.Matcher.Match(l.text[:end], start)
 	if at == nil {
 		return false
@@ -504,7 +510,7 @@ func (l *lane) decide(c *cand, eof, now bool) bool {
 		return true
 	}
 	if c.rule.Matcher.Lead {
-		for n := 0; n < 50 && m.From > 0 && (isWord(l.text[m.From-1]) || l.text[m.From-1] == '.' || l.text[m.From-1] == '-'); n++ {
+		for n := 0; n < longestLead && m.From > 0 && (isWord(l.text[m.From-1]) || l.text[m.From-1] == '.' || l.text[m.From-1] == '-'); n++ {
 			m.From--
 		}
 	}
@@ -540,16 +546,43 @@ func (l *lane) left(c *cand) (found, again bool) {
 // marked reports whether a keyword that the rule's pattern does not hold was
 // seen.
 func (l *lane) marked(r *rules.Compiled, m rules.Hit) bool {
-	if len(r.Marks) == 0 {
+	if len(r.Marks) == 0 || l.markedBefore(r, m.From, m.To) {
 		return true
-	}
-	for _, seen := range l.marks {
-		if seen.at <= l.base+int64(m.To) && seen.at+markReach >= l.base+int64(m.From) && slices.Contains(r.Marks, seen.k) {
-			return true
-		}
 	}
 	low := bytes.ToLower(l.text[m.From:m.To])
 	return slices.ContainsFunc(r.Keywords, func(k string) bool { return bytes.Contains(low, []byte(k)) })
+}
+
+// markedBefore reports whether a keyword of the rule was seen near before a
+// match.
+func (l *lane) markedBefore(r *rules.Compiled, from, to int) bool {
+	for _, seen := range l.marks {
+		if seen.at <= l.base+int64(to) && seen.at+markReach >= l.base+int64(from) && slices.Contains(r.Marks, seen.k) {
+			return true
+		}
+	}
+	return false
+}
+
+// mayBeMarked reports whether a match within text[from:to] could be marked. It
+// costs less than the expression that says where the match is.
+func (l *lane) mayBeMarked(r *rules.Compiled, from, to int) bool {
+	return len(r.Marks) == 0 || l.markedBefore(r, from, to) ||
+		slices.ContainsFunc(r.Keywords, func(k string) bool { return mayHold(l.text[from:to], k) })
+}
+
+// mayHold reports whether text holds a word in lower case, whatever the case of
+// its letters; or something beyond ASCII, which may fold to anything.
+func mayHold(text []byte, word string) bool {
+	for i, c := range text {
+		if c >= utf8.RuneSelf {
+			return true
+		}
+		if (c == word[0] || c|0x20 == word[0]) && i+len(word) <= len(text) && bytes.EqualFold(text[i:i+len(word)], []byte(word)) {
+			return true
+		}
+	}
+	return word[0] >= utf8.RuneSelf
 }
 
 // mark is a keyword that no pattern holds, and where it stood.
