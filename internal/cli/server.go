@@ -198,10 +198,9 @@ func (s *streams) greet(a *app.App, cfg *config.Config) {
 	fmt.Fprintf(s.out, "\nbailey %s is up.\n\n  Open         %s\n", bailey.Version, a.Console())
 	closed := reach(cfg.Listen.HTTPS) == "this machine alone"
 	fmt.Fprintf(s.out, "  Reached by   %s (%s)", reach(cfg.Listen.HTTPS), cfg.Listen.HTTPS)
-	switch {
-	case cfg.Listen.SSH == "":
+	if cfg.Listen.SSH == "" {
 		fmt.Fprint(s.out, "; no SSH")
-	default:
+	} else {
 		fmt.Fprintf(s.out, "; SSH: %s (%s)", reach(cfg.Listen.SSH), cfg.Listen.SSH)
 	}
 	fmt.Fprintln(s.out)
