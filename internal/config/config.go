@@ -49,7 +49,7 @@ type Config struct {
 	Listen   Listen           `yaml:"listen" doc:"Where the server listens."`
 	State    string           `yaml:"state" flag:"state" example:"/var/lib/bailey" doc:"Directory of everything the server keeps: database, journal, keys. An absolute path; one server per directory."`
 	Database string           `yaml:"database" example:"env:DATABASE_URL" doc:"Empty: SQLite in the state directory. Else PostgreSQL: env:NAME or file:/path for a URL with a password, or a postgres:// URL without one. A password in this file is refused."`
-	Web      Web              `yaml:"origin" doc:"The addresses that browsers use. The console and a workspace never share an origin."`
+	Web      Web              `yaml:"origin" doc:"The addresses that browsers use. The console and a workspace share no origin but in mode path."`
 	Proxies  Proxies          `yaml:"proxies" doc:"Reverse proxies and load balancers in front of the server. Nobody's word is taken who is not listed here."`
 	TLS      TLS              `yaml:"tls" doc:"A certificate of your own. Without one the server makes its own CA and shows the fingerprint."`
 	Docker   Docker           `yaml:"docker" doc:"The Docker Engine that runs workspaces."`
