@@ -19,6 +19,7 @@ import (
 
 	"github.com/baileyhq/bailey"
 	"github.com/baileyhq/bailey/internal/config"
+	"github.com/baileyhq/bailey/internal/engine/docker"
 )
 
 // A state is the server's folder: locked by one server at a time, with the
@@ -159,7 +160,7 @@ func (s *state) installAgent(path string) (string, error) {
 	if err := os.MkdirAll(dir, 0o755); err != nil { //nolint:gosec // the agent is public and runs as the tenant
 		return "", fmt.Errorf("install bailey-agent: %w", err)
 	}
-	to := filepath.Join(dir, "bailey-agent-"+hex.EncodeToString(sum[:8]))
+	to := filepath.Join(dir, docker.AgentName(b))
 	if have, err := os.ReadFile(to); err == nil && sha256.Sum256(have) == sum {
 		return to, nil
 	}

@@ -299,3 +299,55 @@ func TestAnotherProcessTakesOver(t *testing.T) {
 		t.Errorf("after a restart, Verify = %v, %v", found, err)
 	}
 }
+
+// An upgrade of bailey brings another agent and stops no workspace.
+func TestAnUpgradeTakesOver(t *testing.T) {
+	b := newBench(t)
+	program, err := os.ReadFile(b.agent)
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := t.TempDir()
+	for d := dir; d != "/" && d != os.TempDir(); d = filepath.Dir(d) {
+		if err := os.Chmod(d, 0o755); err != nil { //nolint:gosec // the tenant reads it
+			t.Fatal(err)
+		}
+	}
+	install := func(content []byte) string {
+		t.Helper()
+		path := filepath.Join(dir, AgentName(content))
+		if err := os.WriteFile(path, content, 0o755); err != nil { //nolint:gosec // an agent
+			t.Fatal(err)
+		}
+		return path
+	}
+	before := b.engine(t)
+	old, err := New(Config{Instance: before.cfg.Instance, Root: before.cfg.Root, AgentPath: install(program)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = old.Close() }) // after what the run needs of it
+	s := b.spec()
+	id := b.start(t, old, s)
+	upgraded, err := New(Config{Instance: before.cfg.Instance, Root: before.cfg.Root, AgentPath: install(append(program, 0))})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer upgraded.Close()
+	if found, err := upgraded.Verify(t.Context(), id, s); err != nil || len(found) > 0 {
+		t.Errorf("after an upgrade, Verify = %v, %v", found, err)
+	}
+	// An agent that is not what its name says is none of ours.
+	if err := os.WriteFile(old.cfg.AgentPath, append(program, 1), 0o755); err != nil { //nolint:gosec // an agent
+		t.Logf("a program that runs cannot be written to (%v): put another in its place", err)
+		if err := os.Remove(old.cfg.AgentPath); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(old.cfg.AgentPath, append(program, 1), 0o755); err != nil { //nolint:gosec // an agent
+			t.Fatal(err)
+		}
+	}
+	if found, err := upgraded.Verify(t.Context(), id, s); err != nil || len(found) == 0 {
+		t.Errorf("with another agent than its name says, Verify = %v, %v; want a finding", found, err)
+	}
+}

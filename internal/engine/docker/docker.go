@@ -8,7 +8,9 @@ package docker
 import (
 	"cmp"
 	"context"
+	"crypto/sha256"
 	"debug/elf"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
@@ -23,7 +25,9 @@ import (
 	"time"
 
 	cerrdefs "github.com/containerd/errdefs"
+	"github.com/moby/moby/api/types/container"
 	"github.com/moby/moby/client"
+	"golang.org/x/sys/unix"
 
 	"github.com/baileyhq/bailey/internal/engine"
 	"github.com/baileyhq/bailey/internal/secret"
@@ -166,6 +170,51 @@ func checkAgent(path string) error {
 		return fmt.Errorf("agent %s has mode %04o; it must be executable by all and writable by its owner only (chmod 0755)", path, info.Mode().Perm())
 	}
 	return nil
+}
+
+// agentOf returns the agent that a container should have: ours, or one that an
+// earlier version of us has installed beside it and that is still what its name
+// says. So an upgrade stops no workspace.
+func (e *Engine) agentOf(c container.InspectResponse) string {
+	for _, m := range c.Mounts {
+		if m.Destination == engine.AgentBinary && m.Source != e.cfg.AgentPath && installedBeside(m.Source, e.cfg.AgentPath) {
+			return m.Source
+		}
+	}
+	return e.cfg.AgentPath
+}
+
+// AgentName returns the name under which an agent is installed beside others:
+// it holds the hash of the content.
+func AgentName(content []byte) string {
+	sum := sha256.Sum256(content)
+	return agentPrefix + hex.EncodeToString(sum[:8])
+}
+
+const (
+	agentPrefix = "bailey-agent-"
+	maxAgent    = 64 << 20
+)
+
+// installedBeside reports whether path is an agent in the folder of ours, which
+// nobody but root writes to, under the name of its content.
+func installedBeside(path, ours string) bool {
+	dir, name := filepath.Split(path)
+	if dir != filepath.Dir(ours)+"/" || !strings.HasPrefix(name, agentPrefix) {
+		return false
+	}
+	fd, err := unix.Open(path, unix.O_RDONLY|unix.O_CLOEXEC|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0)
+	if err != nil {
+		return false
+	}
+	f := os.NewFile(uintptr(fd), path)
+	defer f.Close() //nolint:errcheck // read only
+	info, err := f.Stat()
+	if err != nil || !info.Mode().IsRegular() || info.Mode().Perm()&0o022 != 0 || info.Size() > maxAgent {
+		return false
+	}
+	content, err := io.ReadAll(io.LimitReader(f, maxAgent))
+	return err == nil && name == AgentName(content)
 }
 
 // wrap adds what we were doing, and the engine's sentinel that fits what the

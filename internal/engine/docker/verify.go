@@ -68,6 +68,7 @@ func (e *Engine) verify(ctx context.Context, c container.InspectResponse, s engi
 	if err != nil {
 		return nil, err
 	}
+	facts.AgentPath = e.agentOf(c)
 	var f findings
 	f.inspect(c, s, facts)
 	// Everything below is read through this descriptor. If the process ends, the
